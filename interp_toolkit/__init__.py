@@ -1,0 +1,35 @@
+"""Let a language model say in words what its own hidden states mean."""
+
+from interp_toolkit.activations import Activations, read_activations
+from interp_toolkit.adapters import Adapter
+from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.explain import self_explain
+from interp_toolkit.explanations import Explanation, Explanations
+from interp_toolkit.models import load_model
+from interp_toolkit.pairs import VectorLabelPairs
+from interp_toolkit.sites import Site
+from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.training import TrainConfig, TrainResult, train_adapter
+from interp_toolkit.vectors import topic_pairs
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Activations",
+    "Adapter",
+    "ContractError",
+    "Explanation",
+    "Explanations",
+    "FileFormatError",
+    "InterpToolkitError",
+    "Site",
+    "SoftPrompt",
+    "TrainConfig",
+    "TrainResult",
+    "VectorLabelPairs",
+    "load_model",
+    "read_activations",
+    "self_explain",
+    "topic_pairs",
+    "train_adapter",
+]

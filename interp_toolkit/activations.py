@@ -1,0 +1,168 @@
+"""Reading the residual stream: prompts, sites and positions in, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import Backend, StopForward, backend_of
+from interp_toolkit.sites import Site, SiteLike
+
+Positions = Sequence[int] | Literal["all", "last"]
+
+# Tokens in one forward pass: enough to fill the processor, little enough for its caches and a wide model.
+_TOKENS_A_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Residual-stream vectors with where each was read.
+
+    Attributes:
+        vectors: one row a reading, float32 on the CPU, raw (not centred).
+        table: one row a reading, in the same order: ``prompt`` (its number), ``site``, ``position`` (from the
+            prompt's first token), ``token`` (its text). Ordered by prompt, then site as asked, then position as asked.
+    """
+
+    vectors: Float[Tensor, "n d_model"]
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def read_activations(
+    model: Any,
+    prompts: Prompt | Sequence[Prompt],
+    sites: SiteLike | Sequence[SiteLike],
+    positions: Positions = "last",
+    *,
+    chat: bool = True,
+    progress: bool = False,
+) -> Activations:
+    """Residual streams of many prompts at chosen sites and positions.
+
+    Prompts are run in batches of like length; what all of them begin with (a chat template's system turn) is run once;
+    the pass ends at the deepest asked site; nothing but the asked rows is kept.
+
+    Args:
+        model: a hooked model.
+        prompts: texts (read as user turns followed by the generation prompt), lists of messages, or lists of ids.
+        sites: `Site` values, hook names, or layer numbers (the stream after that block).
+        positions: token positions, negative ones from the end; ``"last"`` or ``"all"``.
+        chat: whether texts go through the chat template.
+        progress: whether to show a bar.
+
+    Returns:
+        `Activations`.
+
+    Raises:
+        InterpToolkitError: an empty prompt, a layer or position that does not exist.
+
+    Example:
+        >>> acts = read_activations(model, ["Tell me about baseball."], sites=[11, 23], positions=[-1])
+        >>> acts.vectors.shape
+        torch.Size([2, 576])
+    """
+    backend = backend_of(model)
+    tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
+    if not tokens:
+        raise InterpToolkitError("expected at least one prompt, got none")
+    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
+    if not chosen:
+        raise InterpToolkitError("expected at least one site, got none")
+    for site in chosen:
+        backend.require(site)
+    wanted = [_positions(positions, len(row), i) for i, row in enumerate(tokens)]
+    vectors = _read(backend, tokens, chosen, wanted, progress)
+    return Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
+
+
+def _positions(positions: Positions, length: int, prompt: int) -> list[int]:
+    if isinstance(positions, str):
+        if positions not in ("all", "last"):
+            raise InterpToolkitError(f"expected positions 'all', 'last' or a list of numbers, got {positions!r}")
+        return list(range(length)) if positions == "all" else [length - 1]
+    for position in positions:
+        if not -length <= position < length:
+            raise InterpToolkitError(
+                f"position {position} does not exist in prompt {prompt}, which has {length} tokens "
+                f"(chat template included); choose from {-length} to {length - 1}"
+            )
+    return [position % length for position in positions]
+
+
+def _table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]]) -> pd.DataFrame:
+    rows = [(i, site, p) for i, at in enumerate(wanted) for site in map(str, sites) for p in at]
+    table = pd.DataFrame(rows, columns=["prompt", "site", "position"])
+    ids = [tokens[i][p] for i, _, p in rows]
+    text = {token: tokenizer.decode([token]) for token in set(ids)}
+    return table.assign(token=[text[token] for token in ids])
+
+
+@torch.no_grad()
+def _read(
+    backend: Backend, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]], progress: bool
+) -> Tensor:
+    shared = min(_common_prefix(tokens), min(min(at) for at in wanted))
+    past = None
+    if shared:
+        prefix = torch.tensor([tokens[0][:shared]], device=backend.device)
+        _, past = backend.hidden(prefix, keep=True)
+    # Row of each prompt's first reading in the result; sites then positions within.
+    counts = np.array([len(sites) * len(at) for at in wanted])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    out = torch.empty(int(starts[-1]), backend.d_model)
+    deepest = max(sites)
+    bar = tqdm(total=len(tokens), desc="reading", unit="prompt", disable=not progress)
+    for batch in _batches([len(row) - shared for row in tokens]):
+        width = max(len(tokens[i]) - shared for i in batch)
+        padded = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, i in enumerate(batch):
+            padded[row, : len(tokens[i]) - shared] = torch.tensor(tokens[i][shared:])
+        rows = torch.tensor([row for row, i in enumerate(batch) for _ in wanted[i]])
+        columns = torch.tensor([p - shared for i in batch for p in wanted[i]])
+        seen: dict[Site, Tensor] = {}
+
+        def keep(site: Site, x: Tensor, rows: Tensor = rows, columns: Tensor = columns, seen: dict = seen) -> None:
+            seen[site] = x[rows.to(x.device), columns.to(x.device)].float().cpu()
+            if site == deepest:
+                raise StopForward
+
+        edits = {site: (lambda x, site=site: keep(site, x)) for site in sites}
+        backend.visit(padded.to(backend.device), past.expand(len(batch)) if past else None, edits)
+        lengths = [len(wanted[i]) for i in batch]
+        for k, site in enumerate(sites):
+            for i, part in zip(batch, seen[site].split(lengths)):
+                at = int(starts[i]) + k * len(part)
+                out[at : at + len(part)] = part
+        bar.update(len(batch))
+    bar.close()
+    return out
+
+
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Numbers of prompts, longest first so that memory runs out at once or never, as many as fit the token budget."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        size = max(1, _TOKENS_A_BATCH // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def _common_prefix(rows: list[list[int]]) -> int:
+    """Length of what all rows begin with, leaving at least one token to each."""
+    first, last = min(rows), max(rows)
+    limit = min(map(len, rows)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)

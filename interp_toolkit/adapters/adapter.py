@@ -1,0 +1,201 @@
+"""The adapter: a small trained map from a vector to a soft token."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp_toolkit.adapters import files, published
+from interp_toolkit.adapters.config import AdapterConfig
+from interp_toolkit.contract import Contract
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
+
+_EPSILON = 1e-8
+
+
+class Adapter(nn.Module):
+    """A map f from vectors to soft tokens, in float32, with its config and its contract.
+
+    The kinds stand in `interp_toolkit.adapters.family`, each with its formula. All are sums of at most three terms:
+    s x^, a matrix of full or low rank times x^, and a bias b; what a kind lacks it has no parameter for.
+
+    Attributes:
+        config: its shape and start.
+        contract: what it was trained with; None before training.
+        metadata: facts of its training run that travel with it, as strings.
+
+    Example:
+        >>> adapter = Adapter.create("scalar_affine", d_model=576)
+        >>> adapter.parameter_count, adapter(torch.randn(3, 576)).shape
+        (577, torch.Size([3, 576]))
+    """
+
+    kind: ClassVar[str]
+    _kinds: ClassVar[dict[str, type[Adapter]]] = {}
+
+    log_scale: nn.Parameter
+    bias: nn.Parameter
+    U: nn.Parameter
+    V: nn.Parameter
+    weight: nn.Parameter
+
+    def __init_subclass__(cls) -> None:
+        Adapter._kinds[cls.kind] = cls
+
+    def __init__(self, config: AdapterConfig, contract: Contract | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.contract = contract
+        self.metadata: dict[str, str] = {}
+        self._declare()
+
+    def _declare(self) -> None:
+        """Make the parameters of this kind, at their start."""
+        raise NotImplementedError
+
+    def _map(self, x: Tensor, scale: Tensor | float) -> Tensor:
+        """Soft tokens of normalised vectors; ``scale`` multiplies the vector's part and not the bias."""
+        raise NotImplementedError
+
+    @classmethod
+    def create(cls, kind: str, d_model: int, *, seed: int = 0, **settings: Any) -> Adapter:
+        """An untrained adapter.
+
+        Args:
+            kind: ``identity``, ``scale``, ``bias_only``, ``scalar_affine``, ``low_rank``, ``scalar_affine_low_rank``
+                or ``full_rank``.
+            d_model: width of vectors and soft tokens.
+            seed: of the random start, where there is one.
+            settings: the further fields of `AdapterConfig`: ``rank``, ``init_scale``, ...
+
+        Raises:
+            InterpToolkitError: an unknown kind or setting, or a rank where none belongs.
+        """
+        return cls.from_config(AdapterConfig.from_dict(dict(kind=kind, d_model=d_model, **settings)), seed=seed)
+
+    @classmethod
+    def from_config(cls, config: AdapterConfig, contract: Contract | None = None, seed: int = 0) -> Adapter:
+        """An untrained adapter of this config."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls._kinds[config.kind](config, contract)
+
+    def forward(
+        self, vectors: Float[Tensor, "*n d_model"], scale: Float[Tensor, "*n 1"] | float = 1.0
+    ) -> Float[Tensor, "*n d_model"]:
+        """Soft tokens, float32, of centred vectors or directions.
+
+        Args:
+            vectors: one vector or many.
+            scale: a factor on the (normalised) vector, for sweeps; the bias is left as it is.
+
+        Raises:
+            InterpToolkitError: another width, or a number that is not finite.
+        """
+        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.config.d_model:
+            raise InterpToolkitError(
+                f"expected vectors of shape (n, {self.config.d_model}) or ({self.config.d_model},), "
+                f"got {tuple(vectors.shape)}; the adapter is for d_model {self.config.d_model}"
+            )
+        x = vectors.float()
+        if not torch.isfinite(x).all():
+            bad = (~torch.isfinite(x)).any(-1).reshape(-1).nonzero()[0].item()
+            raise InterpToolkitError(f"expected finite numbers, but vector {bad} holds NaN or infinity; leave it out")
+        if self.config.normalize:
+            x = x / (x.norm(dim=-1, keepdim=True) + _EPSILON)
+        return self._map(x, scale)
+
+    def null(self) -> Float[Tensor, d_model]:
+        """The soft token of the null vector: what the adapter says about nothing."""
+        parameter = next(self.parameters(), None)
+        zero = torch.zeros(self.config.d_model, device=parameter.device if parameter is not None else None)
+        return self(zero)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name these weights, for results files."""
+        hasher = hashlib.sha256(repr(self.config).encode())
+        for name, value in sorted(self.state_dict().items()):
+            hasher.update(name.encode() + value.cpu().numpy().tobytes())
+        return hasher.hexdigest()[:16]
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapter, whole or not at all.
+
+        Args:
+            path: a folder (``adapter_config.json`` and ``adapter_model.safetensors``, with the contract), or a file
+                ending in ``.safetensors`` for the published format ``selfie_adapter_v1``.
+
+        Raises:
+            InterpToolkitError: no contract yet, or a kind that the published format does not know.
+        """
+        path = Path(path)
+        stored = files.StoredAdapter(
+            self.config,
+            {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()},
+            self.contract,
+            self.metadata,
+        )
+        if path.suffix == ".safetensors":
+            published.write(stored, path)
+        else:
+            files.write(stored, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, revision: str | None = None) -> Adapter:
+        """An adapter from a folder, a published ``.safetensors`` or ``.pt`` file, or a hub id.
+
+        Nothing in the file is run: ``.pt`` files are read with ``weights_only=True``.
+
+        Args:
+            path: where it is; ``"org/name"`` for a folder on the Hugging Face hub, ``"org/name/file.safetensors"``
+                for a file there.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            FileFormatError: missing, damaged, or of an unknown format.
+        """
+        local = files.locate(path, revision)
+        stored = files.read(local) if local.is_dir() else published.read(local)
+        adapter = cls.from_config(stored.config, stored.contract)
+        expected = {name: tuple(value.shape) for name, value in adapter.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in stored.tensors.items()}
+        if expected != found:
+            raise FileFormatError(
+                f"{path} does not hold an adapter of kind {stored.config.kind!r} with d_model {stored.config.d_model}: "
+                f"expected tensors {expected}, got {found}"
+            )
+        if bad := [name for name, value in stored.tensors.items() if not torch.isfinite(value).all()]:
+            raise FileFormatError(f"{path} holds NaN or infinity in {', '.join(bad)}; the file is damaged")
+        adapter.load_state_dict(stored.tensors)
+        adapter.metadata = dict(stored.metadata)
+        return adapter.requires_grad_(False).eval()
+
+    def extra_repr(self) -> str:
+        """What `repr` says beside the name."""
+        rank = f", rank={self.config.rank}" if self.config.rank else ""
+        where = f", for {self.contract.model_id} at {self.contract.site}" if self.contract else ""
+        return f"{self.config.kind}, d_model={self.config.d_model}{rank}, {self.parameter_count:,} parameters{where}"
+
+    def _make_scale(self) -> None:
+        self.log_scale = nn.Parameter(torch.tensor([math.log(self.config.init_scale)]))
+
+    def _make_bias(self) -> None:
+        self.bias = nn.Parameter(torch.zeros(self.config.d_model))
+
+    def _make_low_rank(self) -> None:
+        assert self.config.rank is not None
+        std = self.config.init_scale * self.config.low_rank_factor / math.sqrt(self.config.rank)
+        self.U = nn.Parameter(torch.randn(self.config.d_model, self.config.rank) * std)
+        self.V = nn.Parameter(torch.randn(self.config.d_model, self.config.rank) * std)

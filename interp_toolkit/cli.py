@@ -1,0 +1,172 @@
+"""The commands: thin faces of the library's functions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_EXPLAIN = """examples:
+  interp-toolkit explain "How do I get a sourdough loaf to rise?"
+  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json"""
+_TRAIN = """example:
+  interp-toolkit train my-run.yaml --data ~/titles"""
+_INFO = """examples:
+  interp-toolkit info smollm2_rank64
+  interp-toolkit info ./my-adapter --json"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when done, 2 for a user's mistake, 130 when interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    # Loading shows bars and notes of other libraries, which belong to no table.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from interp_toolkit.errors import InterpToolkitError
+
+    _quiet_libraries()
+    try:
+        options.run(options)
+    except InterpToolkitError as error:
+        print(f"interp-toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interp-toolkit: interrupted; the same command goes on from what is done", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away; nothing more can be said on it, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="interp-toolkit", description="Let a language model say in words what its own hidden states mean."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    explain = _command(commands, "explain", "describe the hidden states of prompts", _EXPLAIN, _explain)
+    explain.add_argument("texts", nargs="+", metavar="TEXT", help="what a user says to the model")
+    explain.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    explain.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    explain.add_argument("--layer", type=int, metavar="N", help="read after block N; by default the adapter's own site")
+    explain.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
+    explain.add_argument("--position", type=int, default=-1, metavar="P", help="token to read; by default -1, the last")
+    explain.add_argument("--samples", type=int, default=1, metavar="N", help="descriptions of each (default 1, greedy)")
+    explain.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+    explain.add_argument("--null", action="store_true", help="also show what the adapter says about nothing")
+    shape = explain.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON, one object a description")
+    shape.add_argument("--csv", action="store_true", help="print CSV")
+
+    train = _command(commands, "train", "train an adapter as a YAML file says", _TRAIN, _train)
+    train.add_argument("config", metavar="CONFIG.yaml")
+    train.add_argument("--data", default=".", metavar="FOLDER", help="folder that its data paths are relative to")
+
+    info = _command(commands, "info", "show what an adapter is and what it was trained with", _INFO, _info)
+    info.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str, examples: str, run: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from interp_toolkit.explain import self_explain
+
+    found = self_explain(
+        options.texts,
+        model=options.model,
+        adapter=options.adapter,
+        sites=options.layer,
+        positions=[options.position],
+        samples=options.samples,
+        seed=options.seed,
+        null=options.null,
+        any_site=options.any_layer,
+    )
+    if options.json:
+        # to_json writes null where a number is missing; json.dumps would write NaN, which is no JSON.
+        print(found.to_df().to_json(orient="records", indent=2, force_ascii=False))
+    elif options.csv:
+        print(found.to_df().to_csv(index=False), end="")
+    else:
+        print(found.to_text(shutil.get_terminal_size().columns))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from interp_toolkit.training.recipe import Recipe
+
+    recipe = Recipe.read(options.config)
+    result = recipe.run(options.data, progress=sys.stderr.isatty())
+    print(f"saved {recipe.output}: validation loss {result.best_val_loss:.4f} nats a token at step {result.best_step}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from interp_toolkit.shipped import find_adapter
+
+    adapter = find_adapter(options.adapter)
+    contract = adapter.contract
+    told: dict[str, Any] = {
+        "kind": adapter.config.kind,
+        "parameters": adapter.parameter_count,
+        **{key: value for key, value in adapter.config.to_dict().items() if key != "kind" and value is not None},
+        "digest": adapter.digest,
+        "contract": contract.to_dict() if contract else None,
+        "metadata": adapter.metadata,
+    }
+    if options.json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for key, value in _flat(told):
+        print(f"{key:<28} {value}")
+
+
+def _flat(told: dict[str, Any], under: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in told.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{under}{key}.")
+        else:
+            # A prompt holds line breaks, and a row is a line.
+            rows.append((under + key, repr(value) if isinstance(value, str) and "\n" in value else value))
+    return rows
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"interp-toolkit {version('interp-toolkit')}"
+    except PackageNotFoundError:
+        return f"interp-toolkit (not installed, {Path(__file__).parent})"
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformer_lens").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

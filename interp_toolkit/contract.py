@@ -1,0 +1,172 @@
+"""The contract: all that must agree for an adapter to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_toolkit.errors import ContractError, FileFormatError
+from interp_toolkit.sites import Site
+from interp_toolkit.soft_prompt import SoftPrompt
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Who a hooked model is.
+
+    Attributes:
+        model_id: hub id or folder that it was loaded from.
+        revision: commit, or what stands for it; empty where unknown.
+        fingerprint: 16 hexadecimal digits of a hash over rows of the token embedding rounded to bfloat16. It tells
+            one model from another whatever the path, dtype or class; a light fine-tune may keep it.
+        d_model: width of the residual stream.
+        n_layers: number of blocks.
+    """
+
+    model_id: str
+    revision: str
+    fingerprint: str
+    d_model: int
+    n_layers: int
+
+
+@dataclass(frozen=True, eq=False)
+class Contract:
+    """What an adapter was trained with, saved beside its weights.
+
+    Attributes:
+        model_id: hub id of the model, or the folder it came from.
+        revision: its commit; empty where the adapter's file does not say.
+        fingerprint: `ModelFacts.fingerprint`; empty where the adapter's file does not say.
+        d_model: width of vectors and soft tokens.
+        site: where the training vectors were read; None where the file does not say.
+        mean: what was taken off them (the mean over the training vectors), or None for directions taken as they are.
+        normalize: whether the adapter scales vectors to length one first.
+        soft_prompt: the question, its slots, and where soft tokens are written; None where the file does not say.
+        versions: library versions at training time, for the record.
+    """
+
+    model_id: str
+    d_model: int
+    site: Site | None
+    soft_prompt: SoftPrompt | None
+    normalize: bool = True
+    mean: Tensor | None = None
+    revision: str = ""
+    fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, facts: ModelFacts, site: Site | None, soft_prompt: SoftPrompt, mean: Tensor | None, normalize: bool
+    ) -> Contract:
+        """The contract of an adapter trained now, on the model that ``facts`` describe."""
+        return cls(
+            model_id=facts.model_id,
+            d_model=facts.d_model,
+            site=site,
+            soft_prompt=soft_prompt,
+            normalize=normalize,
+            mean=mean,
+            revision=facts.revision,
+            fingerprint=facts.fingerprint,
+            versions=library_versions(),
+        )
+
+    def check_model(self, facts: ModelFacts) -> None:
+        """Refuse a model that the adapter was not trained for.
+
+        Fingerprints decide where both sides have one. Else the names do, by their last part, since one model may be
+        loaded from the hub and from a folder.
+
+        Raises:
+            ContractError: another width, another model, or too few layers.
+        """
+        if self.d_model != facts.d_model:
+            raise ContractError(
+                f"the adapter is for vectors of width {self.d_model} ({self.model_id}), the model {facts.model_id} has "
+                f"d_model {facts.d_model}; load the adapter's own model, or train an adapter for this one"
+            )
+        if self.fingerprint and facts.fingerprint:
+            same = self.fingerprint == facts.fingerprint
+        else:
+            same = _short(self.model_id) == _short(facts.model_id)
+        if not same:
+            raise ContractError(
+                f"the adapter was trained on {self.model_id} (fingerprint {self.fingerprint or 'unknown'}), the model "
+                f"is {facts.model_id} (fingerprint {facts.fingerprint}); load the adapter's own model, or train an "
+                f"adapter for this one"
+            )
+        if self.site is not None:
+            self.site.require_in(facts.n_layers)
+
+    def check_site(self, site: Site) -> None:
+        """Refuse vectors from a site that the adapter was not trained on.
+
+        Raises:
+            ContractError: another site.
+        """
+        if self.site is not None and site != self.site:
+            raise ContractError(
+                f"the adapter was trained on vectors from {self.site}, these are from {site}; read that site, use an "
+                f"adapter for this one, or pass any_site=True to try it all the same"
+            )
+
+    def centre(self, vectors: Tensor) -> Tensor:
+        """Raw residual-stream vectors less the training mean; unchanged where the contract has none."""
+        return vectors if self.mean is None else vectors - self.mean.to(vectors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form that JSON can hold; the mean is a tensor and is stored apart."""
+        return dict(
+            model_id=self.model_id,
+            revision=self.revision,
+            fingerprint=self.fingerprint,
+            d_model=self.d_model,
+            site=str(self.site) if self.site else None,
+            centring="mean" if self.mean is not None else "none",
+            normalize=self.normalize,
+            soft_prompt=self.soft_prompt.to_dict() if self.soft_prompt else None,
+            versions=dict(self.versions),
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], mean: Tensor | None) -> Contract:
+        """The inverse of `to_dict`; all of it or none.
+
+        Raises:
+            FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
+        """
+        expected = set(cls("", 0, None, None).to_dict())
+        if set(data) != expected:
+            missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
+            raise FileFormatError(f"the contract is not whole: missing {missing or 0}, unknown {unknown or 0}")
+        if (data["centring"] == "mean") != (mean is not None):
+            raise FileFormatError(f"the contract says centring {data['centring']!r}, but the mean vector is "
+                                  f"{'there' if mean is not None else 'missing'}")  # fmt: skip
+        if mean is not None and mean.shape != (data["d_model"],):
+            raise FileFormatError(f"expected a mean vector of shape ({data['d_model']},), got {tuple(mean.shape)}")
+        parts = {key: value for key, value in data.items() if key != "centring"}
+        parts["site"] = Site.parse(data["site"]) if data["site"] else None
+        parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
+        return cls(**parts, mean=mean)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose numbers an adapter depends on."""
+    found = {"torch": str(torch.__version__)}
+    for name in ("interp-toolkit", "transformer-lens", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _short(model_id: str) -> str:
+    return model_id.rstrip("/").rsplit("/", 1)[-1].lower()

@@ -1,0 +1,228 @@
+"""`self_explain`: hidden states in, the model's own words for them out, with evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp_toolkit.activations import Positions, read_activations
+from interp_toolkit.adapters import Adapter
+from interp_toolkit.chat import Prompt, list_prompts
+from interp_toolkit.contract import Contract
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.explanations import NULL_SOURCE, Explanation, Explanations
+from interp_toolkit.models import backend_of, load_model, model_facts
+from interp_toolkit.runtime import Generation, PromptRun, generate, score
+from interp_toolkit.shipped import default_adapter, find_adapter
+from interp_toolkit.sites import Site, SiteLike
+from interp_toolkit.soft_prompt import SoftPrompt
+
+# Sampling temperature where several samples are asked for; the paper's (arXiv 2602.10352, section 4).
+_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Centred vectors with where each came from."""
+
+    values: Tensor
+    sources: list[str]
+    sites: list[str]
+    positions: list[int]
+
+
+def self_explain(
+    inputs: Prompt | Sequence[Prompt] | Float[Tensor, "*n d_model"],
+    *,
+    model: Any = "smollm2-135m",
+    adapter: Adapter | str | None = None,
+    sites: SiteLike | Sequence[SiteLike] | None = None,
+    positions: Positions = "last",
+    samples: int = 1,
+    temperature: float | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
+    scales: Sequence[float] = (1.0,),
+    max_new_tokens: int = 24,
+    raw: bool = False,
+    null: bool = False,
+    any_site: bool = False,
+    means: Mapping[Site, Tensor] | None = None,
+    soft_prompt: SoftPrompt | None = None,
+    progress: bool = False,
+) -> Explanations:
+    """What the model says its own hidden states mean.
+
+    Each vector is centred, moved by the adapter, written over the slots of the soft prompt, and the model goes on
+    writing. Each description comes with its evidence: without it, fluent text proves nothing, since an adapter's bias
+    alone writes fluent text about nothing.
+
+    Args:
+        inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves.
+        model: a hooked model, or what `load_model` takes.
+        adapter: an `Adapter`, a path, a hub id, or the name of a shipped one; by default the one shipped for the model.
+        sites: where to read prompts; by default where the adapter was trained. Others need ``any_site=True``.
+        positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``.
+        samples: descriptions a vector.
+        temperature: of the sampling; by default 0 (greedy) for one sample and 0.7 for several.
+        top_p: sample among the most probable tokens that together have this probability.
+        seed: of the sampling.
+        scales: factors on the vector in the adapter; each is tried.
+        max_new_tokens: longest description, in tokens.
+        raw: whether given vectors are raw residual streams, from which the adapter's mean is to be taken off; by
+            default they are taken as directions or as centred already.
+        null: also ask about the null vector, which shows what the adapter says about nothing.
+        any_site: allow sites that the adapter was not trained on.
+        means: what to take off vectors read at those, by site; nothing where a site is not named.
+        soft_prompt: by default the adapter's own.
+        progress: whether to show bars.
+
+    Returns:
+        `Explanations`, one row a vector, scale and sample.
+
+    Raises:
+        ContractError: an adapter for another model, width or site.
+        InterpToolkitError: an empty prompt, a layer or position that does not exist, a vector that is zero or not
+            finite, a setting out of its range.
+
+    Example:
+        >>> self_explain("Tell me about baseball.")[0].description
+        >>> self_explain(vectors, model=model, adapter="my-adapter", samples=6, seed=0).to_df()
+    """
+    model = load_model(model) if isinstance(model, str) else model
+    backend = backend_of(model)
+    facts = model_facts(model)
+    if not isinstance(adapter, Adapter):
+        adapter = default_adapter(facts) if adapter is None else find_adapter(adapter)
+    contract = adapter.contract
+    if contract is None:
+        raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
+    contract.check_model(facts)
+    prompt = soft_prompt or contract.soft_prompt
+    if prompt is None:
+        raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
+    if not len(scales):
+        raise InterpToolkitError("expected at least one scale, got none")
+
+    if isinstance(inputs, Tensor):
+        found = _given(inputs, contract, raw)
+    else:
+        chosen = _sites(sites, contract, any_site)
+        found = _read(model, inputs, chosen, positions, contract, means or {}, progress)
+    run = PromptRun(model, prompt)
+    adapter = adapter.to(backend.device)
+    with torch.no_grad():
+        values = found.values.to(backend.device)
+        nothing = adapter.null()[None]
+        told = [adapter(values, scale) for scale in scales]
+        # Rows in the order of the table: the scales of a vector side by side.
+        soft_tokens = torch.stack(told, 1).flatten(0, 1) if len(values) else nothing[:0]
+    soft_tokens = torch.cat([soft_tokens, nothing]) if null else soft_tokens
+    texts = generate(
+        run,
+        soft_tokens,
+        samples=samples,
+        temperature=(0.0 if samples == 1 else _TEMPERATURE) if temperature is None else temperature,
+        top_p=top_p,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )
+    flat = [text for row in texts for text in row]
+    evidence = iter(_evidence(run, nothing, flat))
+    places = [
+        (source, site, position, scale)
+        for source, site, position in zip(found.sources, found.sites, found.positions)
+        for scale in scales
+    ] + [(NULL_SOURCE, "", -1, 1.0)] * null
+    return Explanations(
+        [
+            Explanation(source, site, position, i, text.text, *next(evidence), scale)
+            for (source, site, position, scale), row in zip(places, texts)
+            for i, text in enumerate(row)
+        ]
+    )
+
+
+def _given(vectors: Tensor, contract: Contract, raw: bool) -> _Vectors:
+    values = vectors.detach().float().cpu()
+    values = values[None] if values.ndim == 1 else values
+    if values.ndim != 2 or values.shape[1] != contract.d_model:
+        raise InterpToolkitError(
+            f"expected vectors of shape (n, {contract.d_model}) or ({contract.d_model},), got {tuple(vectors.shape)}; "
+            f"the adapter is for {contract.model_id}"
+        )
+    if raw and contract.mean is None:
+        raise InterpToolkitError("raw=True asks for the adapter's mean to be taken off, and this adapter has none")
+    values = contract.centre(values) if raw else values
+    _require_directions(values)
+    n = len(values)
+    return _Vectors(values, [f"vector {i}" for i in range(n)], [""] * n, [-1] * n)
+
+
+def _require_directions(values: Tensor) -> None:
+    if len(bad := (~torch.isfinite(values).all(1)).nonzero().flatten()):
+        raise InterpToolkitError(f"vector {bad[0].item()} holds NaN or infinity; leave it out")
+    if len(bad := (values.abs().amax(1) == 0).nonzero().flatten() if len(values) else values):
+        raise InterpToolkitError(
+            f"vector {bad[0].item()} is zero and has no direction; to see what the adapter says about nothing, pass "
+            f"null=True"
+        )
+
+
+def _sites(sites: SiteLike | Sequence[SiteLike] | None, contract: Contract, any_site: bool) -> list[Site]:
+    if sites is None:
+        if contract.site is None:
+            raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
+        return [contract.site]
+    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
+    if not any_site:
+        for site in chosen:
+            contract.check_site(site)
+    return chosen
+
+
+def _read(
+    model: Any,
+    prompts: Any,
+    sites: list[Site],
+    positions: Positions,
+    contract: Contract,
+    means: Mapping[Site, Tensor],
+    progress: bool,
+) -> _Vectors:
+    read = read_activations(model, prompts, sites, positions, progress=progress)
+    values = read.vectors
+    for site in sites:
+        rows = torch.tensor((read.table["site"] == str(site)).to_numpy())
+        if site in means:
+            values[rows] = values[rows] - means[site].float().cpu()
+        elif contract.site in (site, None):
+            values[rows] = contract.centre(values[rows])
+    listed = list_prompts(prompts)
+    sources = [_title(listed[i]) for i in read.table["prompt"]]
+    return _Vectors(values, sources, read.table["site"].tolist(), read.table["position"].tolist())
+
+
+def _title(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    last = prompt[-1]
+    return last["content"] if isinstance(last, dict) else " ".join(map(str, prompt))
+
+
+def _evidence(run: PromptRun, nothing: Tensor, texts: Sequence[Generation]) -> list[tuple[float, float]]:
+    """Mean log-probability a token of each text given its vector, and that less the same given the null vector."""
+    whole = [i for i, text in enumerate(texts) if text.token_ids]
+    with torch.no_grad():
+        given_nothing = score(run, nothing, [texts[i].token_ids for i in whole], owners=[0] * len(whole)).mean()
+    told = [(float("nan"), float("nan"))] * len(texts)
+    for i, base in zip(whole, given_nothing.tolist()):
+        own = sum(texts[i].log_probs) / len(texts[i].log_probs)
+        told[i] = (own, own - base)
+    return told

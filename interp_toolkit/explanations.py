@@ -1,0 +1,112 @@
+"""Explanations: what a model said of vectors, as a table with a face."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+NULL_SOURCE = "null vector"
+COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "scale")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One description of one vector.
+
+    Attributes:
+        source: the prompt that the vector was read from, or ``vector 3``; ``null vector`` for the one about nothing.
+        site: where it was read; empty for a direction that was given.
+        position: token position from the prompt's first; -1 for a vector that was given.
+        sample: number of the sample, from 0.
+        description: what the model wrote.
+        log_prob: mean log-probability of its tokens given the vector, in nats a token.
+        evidence: ``log_prob`` less the same given the null vector: how much the vector, rather than the adapter's
+            habit, speaks for these words. Near zero, the description is a guess. NaN for an empty description.
+        scale: factor that the vector was multiplied by in the adapter.
+    """
+
+    source: str
+    site: str
+    position: int
+    sample: int
+    description: str
+    log_prob: float
+    evidence: float
+    scale: float
+
+
+class Explanations(Sequence[Explanation]):
+    """Descriptions in the order in which they were asked for: by source, site, position, scale, sample.
+
+    Example:
+        >>> for explanation in self_explain("Tell me about baseball.", model=model):
+        ...     print(explanation.description, explanation.evidence)
+    """
+
+    def __init__(self, rows: Sequence[Explanation]) -> None:
+        self._rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return Explanations(self._rows[index]) if isinstance(index, slice) else self._rows[index]
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return iter(self._rows)
+
+    def to_df(self) -> pd.DataFrame:
+        """A data frame with the columns of `Explanation`, a row a description."""
+        return pd.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
+
+    def to_text(self, width: int = 80) -> str:
+        """A table for a terminal of this width."""
+        table = Table(box=None, pad_edge=False, expand=False, header_style="bold")
+        shown = self._shown()
+        for name in shown:
+            numeric = name in ("position", "sample", "log_prob", "evidence", "scale")
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+        for row in self._rows:
+            table.add_row(*(Text(_cell(row, name)) for name in shown))
+        stream = io.StringIO()
+        Console(file=stream, width=width, color_system=None).print(table)
+        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+    def __repr__(self) -> str:
+        head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
+        return f"{head}\n{self.to_text()}" if self._rows else head
+
+    def _repr_html_(self) -> str:
+        shown = self._shown()
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in shown)
+        body = "".join(
+            "<tr>"
+            + "".join(f"<td style='text-align:left'>{html.escape(_cell(row, name))}</td>" for name in shown)
+            + "</tr>"
+            for row in self._rows
+        )
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            "<small>evidence: nats a token for these words, above what the adapter says about nothing; "
+            "near zero the description is a guess</small>"
+        )
+
+    def _shown(self) -> list[str]:
+        """The columns worth the space: those that say the same in every row are left out."""
+        told = [row for row in self._rows if row.source != NULL_SOURCE]
+        varies = {name for name in ("site", "position", "sample", "scale") if len({getattr(r, name) for r in told}) > 1}
+        return [name for name in COLUMNS if name in varies | {"source", "description", "evidence"}]
+
+
+def _cell(row: Explanation, name: str) -> str:
+    value = getattr(row, name)
+    if name in ("log_prob", "evidence"):
+        return f"{value:.2f}"
+    return f"{value:g}" if name == "scale" else str(value)

@@ -1,0 +1,272 @@
+"""The two TransformerLens classes behind one face; nothing above this module asks which of them it has."""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens import TransformerLensKeyValueCache
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.sites import Site
+
+try:  # TransformerLens 4 has the bridge only.
+    from transformer_lens import HookedTransformer
+except ImportError:
+    HookedTransformer = None
+
+Edit = Callable[[Tensor], Tensor | None]
+"""What a hook does to the stream at its site: a tensor [batch, position, d_model] in, its replacement (or None) out."""
+
+# A context level of our own, so that taking our hooks off leaves those of the caller where they are.
+_HOOK_LEVEL = 1_000_003
+
+
+@dataclass(frozen=True)
+class KV:
+    """Keys and values of tokens already run, one pair a layer with the batch in front.
+
+    Attributes:
+        layers: (keys, values) of each layer, in the order of axes of the class that made them.
+        length: number of tokens they stand for.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    length: int
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return self.layers[0][0].shape[0]
+
+    def expand(self, batch: int) -> KV:
+        """The single row seen ``batch`` times, without a copy."""
+        return self._map(lambda x: x.expand(batch, -1, -1, -1))
+
+    def take(self, rows: Tensor) -> KV:
+        """The given rows, in that order."""
+        return self._map(lambda x: x.index_select(0, rows))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> KV:
+        return KV(tuple((change(k), change(v)) for k, v in self.layers), self.length)
+
+
+class StopForward(Exception):
+    """Raised by an edit to end a forward pass early, once all that was asked for has been seen."""
+
+
+class Backend(ABC):
+    """One way through a hooked model: token ids in, final hidden states out, with hooks and a shared past.
+
+    Every row of a batch is read from its first token on; shorter rows are padded on the right, where no real token
+    looks, so no mask is ever needed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        cfg = model.cfg
+        self.d_model: int = cfg.d_model
+        self.n_layers: int = cfg.n_layers
+        self._soft_cap: float = float(getattr(cfg, "output_logits_soft_cap", 0) or 0)
+
+    @property
+    @abstractmethod
+    def embedding_gain(self) -> float:
+        """The stream at ``hook_embed`` divided by the token embedding of Hugging Face (Gemma scales in between)."""
+
+    @abstractmethod
+    def _hook_point(self, name: str) -> HookPoint | None: ...
+
+    @abstractmethod
+    def _run(self, tokens: Tensor, past: KV | None, keep: bool) -> tuple[Tensor, KV | None]: ...
+
+    @abstractmethod
+    def _unembed(self, hidden: Tensor) -> Tensor: ...
+
+    @property
+    @abstractmethod
+    def embedding_weight(self) -> Tensor:
+        """The token embedding, [vocabulary, d_model], as Hugging Face stores it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding lives, and so where token ids and soft tokens must be."""
+        return self.embedding_weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.embedding_weight.dtype
+
+    def hidden(
+        self, tokens: Tensor, past: KV | None = None, edits: Mapping[Site, Edit] | None = None, keep: bool = False
+    ) -> tuple[Tensor, KV | None]:
+        """Final hidden states, after the last norm, of ``tokens`` read behind ``past``.
+
+        Args:
+            tokens: ids, [batch, position].
+            past: keys and values of the tokens before, with the same batch.
+            edits: what to do to the residual stream at which site.
+            keep: also give the keys and values of past and tokens together.
+
+        Returns:
+            hidden states [batch, position, d_model], and the grown `KV` or None.
+        """
+        with self._hooked(edits or {}):
+            return self._run(tokens, past, keep)
+
+    def visit(self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit]) -> None:
+        """Run ``tokens`` for the sake of the edits alone; one of them may end the pass with `StopForward`."""
+        with suppress(StopForward):
+            self.hidden(tokens, past, edits)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [..., vocabulary] of final hidden states [..., d_model]."""
+        # Two axes, whatever came: on a CPU three of them, cut from a larger tensor, take a path four times slower.
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        logits = self._unembed(flat).float()
+        if self._soft_cap > 0:
+            logits = self._soft_cap * torch.tanh(logits / self._soft_cap)
+        return logits.view(*hidden.shape[:-1], -1)
+
+    def require(self, site: Site) -> HookPoint:
+        """The hook point of a site.
+
+        Raises:
+            InterpToolkitError: the model has no such layer or stream.
+        """
+        site.require_in(self.n_layers)
+        # The class itself may ignore a name it does not know, so every name is looked up first.
+        point = self._hook_point(str(site))
+        if point is None:
+            raise InterpToolkitError(f"{type(self.model).__name__} has no hook point {site}; choose another stream")
+        return point
+
+    @contextmanager
+    def _hooked(self, edits: Mapping[Site, Edit]) -> Iterator[None]:
+        # Hooks go on the hook points directly: the classes' own `hooks()` walk over every name of the model first,
+        # which costs as much as decoding a token.
+        points = []
+        try:
+            for site, edit in edits.items():
+                point = self.require(site)
+                points.append(point)
+                point.add_hook(lambda tensor, hook, edit=edit: edit(tensor), level=_HOOK_LEVEL)
+            yield
+        finally:
+            for point in points:
+                point.remove_hooks("fwd", level=_HOOK_LEVEL)
+
+
+class BridgeBackend(Backend):
+    """`TransformerBridge`: Hugging Face's own modules with hook points between them."""
+
+    @property
+    def embedding_gain(self) -> float:  # noqa: D102
+        return 1.0
+
+    def _hook_point(self, name: str) -> HookPoint | None:
+        return self.model.get_hook_point(name)
+
+    def _run(self, tokens: Tensor, past: KV | None, keep: bool) -> tuple[Tensor, KV | None]:
+        start = past.length if past else 0
+        batch, length = tokens.shape
+        cache = DynamicCache(past.layers if past else None) if past or keep else None
+        positions = torch.arange(start, start + length, device=tokens.device).expand(batch, -1)
+        # The base model stops before the vocabulary; logits are taken later, where they are wanted.
+        out = self.model.original_model.base_model(
+            input_ids=tokens,
+            attention_mask=tokens.new_ones(batch, start + length),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        grown = None
+        if keep:
+            assert cache is not None
+            layers: Any = tuple((keys, values) for keys, values, *_ in cache)
+            grown = KV(layers, start + length)
+        return out.last_hidden_state, grown
+
+    def _unembed(self, hidden: Tensor) -> Tensor:
+        return self.model.unembed(hidden[None])[0]
+
+    @property
+    def embedding_weight(self) -> Tensor:  # noqa: D102
+        return self.model.original_model.get_input_embeddings().weight
+
+
+class HookedTransformerBackend(Backend):
+    """`HookedTransformer`: TransformerLens 3's own implementation of the model."""
+
+    @property
+    def embedding_gain(self) -> float:  # noqa: D102
+        # TransformerLens folds Gemma's factor into the embedding matrix.
+        folded = "Gemma" in str(self.model.cfg.original_architecture)
+        return self.d_model**0.5 if folded else 1.0
+
+    def _hook_point(self, name: str) -> HookPoint | None:
+        return self.model.hook_dict.get(name)
+
+    def _run(self, tokens: Tensor, past: KV | None, keep: bool) -> tuple[Tensor, KV | None]:
+        start = past.length if past else 0
+        batch, length = tokens.shape
+        ones = tokens.new_ones(batch, length)
+        cache = None
+        if past or keep:
+            cache = TransformerLensKeyValueCache.init_cache(self.model.cfg, self.model.cfg.device, batch)
+            cache.previous_attention_mask = tokens.new_ones(batch, start)
+            for entry, (keys, values) in zip(cache.entries, past.layers if past else ()):
+                entry.past_keys, entry.past_values = keys, values
+        # The mask is of the new tokens only, and always given: without one it is guessed from the padding token,
+        # which may well be a real one.
+        hidden = self.model(tokens, past_kv_cache=cache, attention_mask=ones, stop_at_layer=self.n_layers)
+        grown = None
+        if keep:
+            assert cache is not None
+            grown = KV(tuple((entry.past_keys, entry.past_values) for entry in cache.entries), start + length)
+        return self.model.ln_final(hidden), grown
+
+    def _unembed(self, hidden: Tensor) -> Tensor:
+        return self.model.unembed(hidden[None])[0]
+
+    @property
+    def embedding_weight(self) -> Tensor:  # noqa: D102
+        return self.model.W_E / self.embedding_gain
+
+
+_backends: weakref.WeakKeyDictionary[nn.Module, Backend] = weakref.WeakKeyDictionary()
+
+
+def is_hooked_model(value: object) -> bool:
+    """Whether ``value`` is one of the two classes that serve."""
+    return isinstance(value, TransformerBridge) or (
+        HookedTransformer is not None and isinstance(value, HookedTransformer)
+    )
+
+
+def backend_of(model: Any) -> Backend:
+    """The `Backend` of a hooked model, made once and kept as long as the model.
+
+    Raises:
+        InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
+    """
+    if not is_hooked_model(model):
+        raise InterpToolkitError(
+            f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
+            f"load one with interp_toolkit.load_model"
+        )
+    if model not in _backends:
+        _backends[model] = (
+            BridgeBackend(model) if isinstance(model, TransformerBridge) else (HookedTransformerBackend(model))
+        )
+    return _backends[model]

@@ -1,0 +1,33 @@
+"""Which number format a frozen model runs in when nobody says."""
+
+from __future__ import annotations
+
+import torch
+
+from interp_toolkit.errors import InterpToolkitError
+
+_NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products are faster than float32 ones by hardware: a GPU, or a CPU with AMX tiles."""
+    if device.type == "cpu":
+        supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(supported and supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The asked dtype, or the default: bfloat16 where `fast_bfloat16` holds, float32 elsewhere.
+
+    Raises:
+        InterpToolkitError: the name is not float32, bfloat16 or float16.
+    """
+    if dtype is None:
+        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    if isinstance(dtype, str) and dtype in _NAMES:
+        return _NAMES[dtype]
+    if dtype in _NAMES.values():
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    raise InterpToolkitError(f"expected dtype float32, bfloat16 or float16, got {dtype!r}")

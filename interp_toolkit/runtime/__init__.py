@@ -1,0 +1,7 @@
+"""The one way in which a soft prompt goes through the frozen model: `score` and `generate`."""
+
+from interp_toolkit.runtime.generate import Generation, generate
+from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.runtime.score import Scores, score
+
+__all__ = ["Generation", "PromptRun", "Scores", "generate", "score"]

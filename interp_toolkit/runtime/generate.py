@@ -1,0 +1,229 @@
+"""Batched decoding from soft tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_toolkit.chat import stop_ids
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.runtime.prefix import PromptRun
+
+# Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
+_ROWS = 384
+# Finished rows are taken out of a batch once they are more than this share of it: taking out copies the cache.
+_FINISHED_SHARE = 0.2
+# Most of a distribution lies in this many tokens; only where it does not is the whole vocabulary sorted.
+_TOP = 256
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A text that the model wrote.
+
+    Attributes:
+        text: up to the closing quote or stop token, stripped.
+        token_ids: of the tokens written, the closing one included and a stop token left out.
+        log_probs: of each of them under the model (temperature 1), in nats.
+        ended: by the closing ``"quote"``, a ``"stop"`` token, or ``"length"``.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    ended: Literal["quote", "stop", "length"]
+
+
+@torch.no_grad()
+def generate(
+    run: PromptRun,
+    soft_tokens: Tensor,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int = 24,
+    stop_at_quote: bool = True,
+    progress: bool = False,
+) -> list[list[Generation]]:
+    """What the model writes behind the soft prompt, for each soft token.
+
+    The prompt runs once a soft token, however many samples are drawn. A sample depends on its soft token, the seed and
+    its number alone, not on what else is in the batch.
+
+    Args:
+        run: the soft prompt on its model.
+        soft_tokens: [n, d_model].
+        samples: texts a soft token.
+        temperature: 0 for the most probable token each time.
+        top_p: sample among the most probable tokens that together have this probability.
+        seed: of the sampling.
+        max_new_tokens: longest text, in tokens.
+        stop_at_quote: whether a closing quote ends the text, beside the model's stop tokens.
+        progress: whether to show a bar.
+
+    Returns:
+        for each soft token its samples.
+
+    Raises:
+        InterpToolkitError: several samples at temperature 0, or a setting out of its range.
+    """
+    if samples < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise InterpToolkitError(
+            f"expected samples and max_new_tokens of at least 1, temperature of at least 0 and 0 < top_p <= 1, got "
+            f"samples={samples}, max_new_tokens={max_new_tokens}, temperature={temperature}, top_p={top_p}"
+        )
+    if samples > 1 and temperature == 0:
+        raise InterpToolkitError(
+            f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
+        )
+    ends = _Ends.of(run.model, stop_at_quote)
+    out: list[list[Generation]] = []
+    bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
+    for vectors in soft_tokens.split(max(1, _ROWS // samples)):
+        draws = _uniforms(vectors, samples, seed, max_new_tokens) if temperature else None
+        rows = _decode(run, vectors, samples, temperature, top_p, draws, max_new_tokens, ends)
+        out += [rows[i : i + samples] for i in range(0, len(rows), samples)]
+        bar.update(len(vectors))
+    bar.close()
+    return out
+
+
+def _decode(
+    run: PromptRun,
+    vectors: Tensor,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    draws: Tensor | None,
+    max_new_tokens: int,
+    ends: _Ends,
+) -> list[Generation]:
+    backend = run.backend
+    hidden, past = run.read(vectors, keep=True)
+    assert past is not None
+    logits = backend.logits(hidden[:, -1])
+    if samples > 1:
+        index = torch.arange(len(vectors), device=backend.device).repeat_interleave(samples)
+        past, logits = past.take(index), logits[index]
+    n = len(vectors) * samples
+    written: list[list[int]] = [[] for _ in range(n)]
+    told: list[list[float]] = [[] for _ in range(n)]
+    ended: list[Literal["quote", "stop", "length"]] = ["length"] * n
+    alive = np.arange(n)  # which text each row of the batch is
+    for step in range(max_new_tokens):
+        tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
+        log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        running = np.ones(len(alive), dtype=bool)
+        for row, (text, token, log_prob) in enumerate(zip(alive, tokens.tolist(), log_probs.tolist())):
+            if ended[text] != "length":
+                running[row] = False  # finished, and carried along until enough are
+                continue
+            if token in ends.stops:
+                ended[text] = "stop"
+            else:
+                written[text].append(token)
+                told[text].append(log_prob)
+                if token in ends.quotes and closing_quote(ends.tokenizer.decode(written[text])) is not None:
+                    ended[text] = "quote"
+            running[row] = ended[text] == "length"
+        if not running.any() or step == max_new_tokens - 1:
+            break
+        if 1 - running.mean() > _FINISHED_SHARE:
+            rows = torch.from_numpy(running.nonzero()[0]).to(backend.device)
+            alive, tokens, past = alive[running], tokens[rows], past.take(rows)
+        hidden, past = backend.hidden(tokens[:, None], past, keep=True)
+        assert past is not None
+        logits = backend.logits(hidden[:, -1])
+    return [Generation(ends.text(ids), tuple(ids), tuple(probs), end) for ids, probs, end in zip(written, told, ended)]
+
+
+def closing_quote(text: str) -> int | None:
+    """Where the quote that encloses a description is closed, or None.
+
+    The opening quote stands in the prompt. A quote at the beginning of the text or behind a space or bracket opens
+    one inside, and the next closes it: ``"Weird Al" Yankovic"`` is closed by its last.
+
+    Example:
+        >>> closing_quote('a bird" and so on')
+        6
+    """
+    inside = False
+    for i, char in enumerate(text):
+        if char != '"':
+            continue
+        if not inside and (i == 0 or text[i - 1].isspace() or text[i - 1] in "([{"):
+            inside = True
+        elif inside:
+            inside = False
+        else:
+            return i
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """At which tokens a text may end."""
+
+    tokenizer: Any
+    stops: frozenset[int]
+    quotes: frozenset[int]
+
+    @classmethod
+    def of(cls, model: Any, at_quote: bool) -> _Ends:
+        quotes = _quote_tokens(model.tokenizer) if at_quote else frozenset()
+        return cls(model.tokenizer, frozenset(stop_ids(model)), quotes)
+
+    def text(self, ids: Sequence[int]) -> str:
+        text = self.tokenizer.decode(ids)
+        end = closing_quote(text) if self.quotes else None
+        return text[:end].strip()
+
+
+_quotes: weakref.WeakKeyDictionary[Any, frozenset[int]] = weakref.WeakKeyDictionary()
+
+
+def _quote_tokens(tokenizer: Any) -> frozenset[int]:
+    """Every token that writes a double quote, alone or with other characters; looked up once a tokenizer."""
+    if tokenizer not in _quotes:
+        _quotes[tokenizer] = frozenset(i for token, i in tokenizer.get_vocab().items() if '"' in token)
+    return _quotes[tokenizer]
+
+
+def _uniforms(vectors: Tensor, samples: int, seed: int, steps: int) -> Tensor:
+    """Numbers in [0, 1), float64 [texts, steps], drawn by the soft token's content, the seed and the sample."""
+    rows = []
+    for vector in vectors.float().cpu().numpy():
+        content = int.from_bytes(hashlib.blake2b(vector.tobytes(), digest_size=8).digest(), "little")
+        rows.append(np.random.default_rng((content, seed)).random((samples, steps)))
+    return torch.from_numpy(np.concatenate(rows)).to(vectors.device)
+
+
+def _pick(logits: Tensor, temperature: float, top_p: float, draws: Tensor | None) -> Tensor:
+    """The next token of each row, [rows]."""
+    if draws is None:
+        return logits.argmax(-1)
+    probs = (logits.double() / temperature).softmax(-1)
+    if top_p == 1:
+        return _invert(probs, draws)
+    top, index = probs.topk(min(_TOP, probs.shape[-1]))
+    if (top.sum(-1) < top_p).any():
+        top, index = probs.sort(descending=True)
+    before = top.cumsum(-1) - top
+    return index.gather(1, _invert(top.masked_fill(before >= top_p, 0), draws)[:, None])[:, 0]
+
+
+def _invert(weights: Tensor, draws: Tensor) -> Tensor:
+    """Where each draw falls in the cumulated weights of its row."""
+    total = weights.cumsum(-1)
+    found = torch.searchsorted(total, (draws[:, None] * total[:, -1:]), right=True)[:, 0]
+    return found.clamp_(max=weights.shape[-1] - 1)

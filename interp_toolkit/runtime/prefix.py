@@ -1,0 +1,63 @@
+"""A soft prompt made ready for a model: its ids, its slots, and the part before them run once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_toolkit.models import KV, backend_of
+from interp_toolkit.runtime.injection import write_soft_tokens
+from interp_toolkit.soft_prompt import SoftPrompt
+
+
+class PromptRun:
+    """A soft prompt on a frozen model, for `score` and `generate`.
+
+    The tokens before the first slot see no soft token, so their keys and values are the same for every vector: they
+    are computed at the first use and kept.
+
+    Attributes:
+        model: the hooked model.
+        soft_prompt: the prompt.
+        tokens: its ids and slots in the model's vocabulary.
+
+    Raises:
+        InterpToolkitError: the prompt does not fit the tokenizer, or its site does not exist in the model.
+    """
+
+    def __init__(self, model: Any, soft_prompt: SoftPrompt) -> None:
+        self.model = model
+        self.backend = backend_of(model)
+        self.backend.require(soft_prompt.site)
+        self.soft_prompt = soft_prompt
+        self.tokens = soft_prompt.tokens(model.tokenizer)
+
+    @cached_property
+    def past(self) -> KV:
+        """Keys and values of the tokens before the first slot, one row."""
+        ids = torch.tensor([self.tokens.prefix], device=self.backend.device)
+        with torch.no_grad():
+            _, past = self.backend.hidden(ids, keep=True)
+        assert past is not None
+        return past
+
+    def read(self, soft_tokens: Tensor, then: Tensor | None = None, keep: bool = False) -> tuple[Tensor, KV | None]:
+        """Final hidden states of the prompt from the first slot on, and of the tokens ``then`` behind it.
+
+        Args:
+            soft_tokens: [batch, d_model], one a row, written at every slot of the row.
+            then: ids [batch, length] that follow the prompt, padded on the right.
+            keep: also give keys and values.
+
+        Returns:
+            hidden states [batch, tail + length, d_model], and the `KV` of everything so far or None.
+        """
+        batch = len(soft_tokens)
+        ids = torch.tensor(self.tokens.tail, device=self.backend.device).expand(batch, -1)
+        if then is not None:
+            ids = torch.cat([ids, then], dim=1)
+        edits = write_soft_tokens(self.backend, self.soft_prompt, self.tokens.tail_slots, soft_tokens)
+        return self.backend.hidden(ids, self.past.expand(batch), edits, keep)

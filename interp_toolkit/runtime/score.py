@@ -1,0 +1,118 @@
+"""Label log-probabilities, differentiable in the soft tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.runtime.prefix import PromptRun
+
+# Rows in one forward pass: enough to fill a processor; more only takes more memory for their logits.
+_ROWS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Log-probabilities of target tokens, in nats, float32.
+
+    Attributes:
+        log_probs: of every token of every target, in the targets' order, one after the other.
+        lengths: number of tokens of each target.
+    """
+
+    log_probs: Tensor
+    lengths: tuple[int, ...]
+
+    def mean(self) -> Tensor:
+        """Mean over the tokens of each target, [targets]."""
+        lengths = torch.tensor(self.lengths, device=self.log_probs.device)
+        rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        sums = self.log_probs.new_zeros(len(lengths)).index_add(0, rows, self.log_probs)
+        return sums / lengths
+
+
+def score(
+    run: PromptRun, soft_tokens: Tensor, targets: Sequence[Sequence[int]], owners: Sequence[int] | None = None
+) -> Scores:
+    """Log-probabilities of target tokens behind the soft prompt.
+
+    Logits are computed at target positions only. Where several targets share a soft token, the prompt is run once for
+    it. The result does not depend on how targets are batched.
+
+    Args:
+        run: the soft prompt on its model.
+        soft_tokens: [n, d_model]; gradients flow to them.
+        targets: token ids, each at least one (see `SoftPrompt.targets`).
+        owners: for each target the row of its soft token; by default target i belongs to row i.
+
+    Raises:
+        InterpToolkitError: an empty target, or a count that does not fit.
+
+    Example:
+        >>> run = PromptRun(model, prompt)
+        >>> score(run, adapter(vectors), prompt.targets(model.tokenizer, labels)).mean()
+    """
+    rows = list(range(len(targets))) if owners is None else list(owners)
+    if len(rows) != len(targets) or (owners is None and len(targets) != len(soft_tokens)):
+        raise InterpToolkitError(
+            f"expected a soft token for each of {len(targets)} targets, got {len(soft_tokens)} soft tokens"
+            + (f" and {len(rows)} owners" if owners is not None else "")
+        )
+    if empty := [i for i, target in enumerate(targets) if not len(target)]:
+        raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
+    shared = len(set(rows)) < len(rows)
+    # Targets of like length together, so that little is padded; those of one soft token together, so that it is read
+    # once. Ties keep their order, and so the numbers.
+    order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))
+    parts: list[Tensor | None] = [None] * len(targets)
+    for start in range(0, len(order), _ROWS):
+        batch = order[start : start + _ROWS]
+        ids = [list(targets[i]) for i in batch]
+        score_batch = _score_shared if shared else _score_once
+        flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch])
+        for i, part in zip(batch, flat.split([len(target) for target in ids])):
+            parts[i] = part
+    done = [part for part in parts if part is not None]
+    return Scores(torch.cat(done) if done else soft_tokens.new_zeros(0), tuple(map(len, targets)))
+
+
+def _score_once(run: PromptRun, soft_tokens: Tensor, targets: list[list[int]], rows: list[int]) -> Tensor:
+    """Prompt and target in one pass."""
+    tail = len(run.tokens.tail)
+    hidden, _ = run.read(soft_tokens[torch.tensor(rows, device=soft_tokens.device)], _inputs(run, targets))
+    return _log_probs(run, hidden[:, tail - 1 :], targets)
+
+
+def _score_shared(run: PromptRun, soft_tokens: Tensor, targets: list[list[int]], rows: list[int]) -> Tensor:
+    """The prompt once for each soft token, then the targets behind its keys and values."""
+    unique = sorted(set(rows))
+    hidden, past = run.read(soft_tokens[torch.tensor(unique, device=soft_tokens.device)], keep=True)
+    assert past is not None
+    index = torch.tensor([unique.index(row) for row in rows], device=run.backend.device)
+    states = hidden[:, -1:].index_select(0, index)
+    inputs = _inputs(run, targets)
+    if inputs.shape[1]:
+        behind, _ = run.backend.hidden(inputs, past.take(index))
+        states = torch.cat([states, behind], dim=1)
+    return _log_probs(run, states, targets)
+
+
+def _inputs(run: PromptRun, targets: list[list[int]]) -> Tensor:
+    """What the model reads of the targets: all but their last tokens, padded on the right."""
+    ids = torch.zeros(len(targets), max(map(len, targets)) - 1, dtype=torch.long)
+    for row, target in enumerate(targets):
+        ids[row, : len(target) - 1] = torch.tensor(target[:-1], dtype=torch.long)
+    return ids.to(run.backend.device)
+
+
+def _log_probs(run: PromptRun, states: Tensor, targets: list[list[int]]) -> Tensor:
+    """Log-probabilities of the targets; state j of a row is the one that predicts its token j."""
+    where = [(row, j) for row, target in enumerate(targets) for j in range(len(target))]
+    rows, columns = torch.tensor(where, device=states.device).T
+    logits = run.backend.logits(states[rows, columns])
+    wanted = torch.tensor([token for target in targets for token in target], device=logits.device)
+    return -torch.nn.functional.cross_entropy(logits, wanted, reduction="none")

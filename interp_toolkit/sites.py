@@ -1,0 +1,90 @@
+"""Places in the residual stream, as values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Union
+
+from interp_toolkit.errors import InterpToolkitError
+
+_PATTERN = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|in|out)")
+# TransformerBridge's own names for the two ends of a block.
+_SYNONYMS = {"in": "resid_pre", "out": "resid_post"}
+
+SiteLike = Union["Site", str, int]
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """One place in the residual stream: a layer and a stream.
+
+    Sites are ordered by depth, and print as TransformerLens hook names.
+
+    Attributes:
+        layer: index of the block, from 0; -1 for the embedding.
+        stream: 0 for ``resid_pre``, 1 for ``resid_mid``, 2 for ``resid_post``: the order in which a block has them.
+
+    Example:
+        >>> site = Site.parse("blocks.24.hook_resid_post")
+        >>> site.layer, str(site), Site.embedding() < site
+        (24, 'blocks.24.hook_resid_post', True)
+    """
+
+    layer: int
+    stream: int
+
+    STREAMS: ClassVar[tuple[str, ...]] = ("resid_pre", "resid_mid", "resid_post")
+
+    @classmethod
+    def embedding(cls) -> Site:
+        """The token embeddings, before any scaling or positions are put on them (``hook_embed``)."""
+        return cls(-1, 0)
+
+    @classmethod
+    def after(cls, layer: int) -> Site:
+        """The residual stream after block ``layer`` (``blocks.{layer}.hook_resid_post``)."""
+        return cls.parse(f"blocks.{layer}.hook_resid_post")
+
+    @classmethod
+    def parse(cls, value: SiteLike) -> Site:
+        """A site from its hook name; a plain layer number means the stream after that block.
+
+        Raises:
+            InterpToolkitError: the text names no place in the residual stream.
+        """
+        if isinstance(value, Site):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value, cls.STREAMS.index("resid_post"))
+        if value == "hook_embed":
+            return cls.embedding()
+        match = _PATTERN.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise InterpToolkitError(
+                f"expected a site such as 'blocks.12.hook_resid_post', 'blocks.0.hook_resid_pre' or 'hook_embed', "
+                f"or a layer number from 0, got {value!r}"
+            )
+        stream = _SYNONYMS.get(match[2], match[2])
+        return cls(int(match[1]), cls.STREAMS.index(stream))
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether this is the embedding, below every block."""
+        return self.layer < 0
+
+    def require_in(self, n_layers: int) -> Site:
+        """This site, where a model of ``n_layers`` blocks has it.
+
+        Raises:
+            InterpToolkitError: the model has no such layer.
+        """
+        if self.layer >= n_layers:
+            raise InterpToolkitError(
+                f"{self} does not exist: the model has {n_layers} layers, numbered 0 to {n_layers - 1}; "
+                f"choose one of these"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return "hook_embed" if self.is_embedding else f"blocks.{self.layer}.hook_{self.STREAMS[self.stream]}"

@@ -1,0 +1,219 @@
+"""Soft prompts: a question about a placeholder, and where in the model the placeholder is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from interp_toolkit.chat import encode, end_of_turn, has_chat_template, render
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.sites import Site
+
+SLOT = "{slot}"
+QUESTION = 'What is the meaning of "{slot}"?'
+ANSWER = 'The meaning of "{slot}" is "'
+
+_LLAMA = "<|reserved_special_token_0|>"
+_QWEN = "<|fim_pad|>"
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """A soft prompt in a tokenizer's ids.
+
+    Attributes:
+        ids: all tokens of the prompt.
+        slots: positions of the placeholders among them, ascending.
+    """
+
+    ids: tuple[int, ...]
+    slots: tuple[int, ...]
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The tokens before the first slot, which no soft token can change."""
+        return self.ids[: self.slots[0]]
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """The tokens from the first slot on."""
+        return self.ids[self.slots[0] :]
+
+    @property
+    def tail_slots(self) -> tuple[int, ...]:
+        """Positions of the slots within the tail."""
+        return tuple(slot - self.slots[0] for slot in self.slots)
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """A text with placeholders, and the site where soft tokens are written over (or added to) them.
+
+    At the embedding the soft token takes the place of a row of ``inputs_embeds`` as Hugging Face understands it, that
+    is before Gemma's factor of sqrt(d_model). The wording is that of arXiv 2602.10352, section 3.
+
+    Attributes:
+        template: the whole text, chat markup included, with ``marker`` at each slot.
+        marker: the text of one special token that stands for the slot.
+        stop: the text of the token that ends the assistant's turn.
+        site: where soft tokens are written.
+        mode: ``"replace"`` the stream at the slots, or ``"add"`` to it.
+
+    Example:
+        >>> prompt = SoftPrompt.for_chat(model.tokenizer)
+        >>> prompt.tokens(model.tokenizer).slots
+        (31, 47)
+    """
+
+    template: str
+    marker: str
+    stop: str
+    site: Site = field(default_factory=Site.embedding)
+    mode: Literal["replace", "add"] = "replace"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("replace", "add"):
+            raise InterpToolkitError(f"expected mode 'replace' or 'add', got {self.mode!r}")
+        if not self.marker or self.marker not in self.template:
+            raise InterpToolkitError(
+                f"the soft prompt has no slot: expected {self.marker!r} at least once in {self.template!r}; "
+                f"put it where the soft token belongs"
+            )
+
+    @classmethod
+    def for_chat(
+        cls, tokenizer: Any, question: str = QUESTION, answer: str = ANSWER, marker: str | None = None
+    ) -> SoftPrompt:
+        """The soft prompt of a chat model: a user's question and the beginning of the assistant's answer.
+
+        Args:
+            tokenizer: with a chat template; without one the question is written plainly on a line of its own.
+            question: the user's turn, with ``{slot}`` for the placeholder.
+            answer: the beginning of the assistant's turn, likewise.
+            marker: a special token of the vocabulary to stand for the slot; by default one is found.
+
+        Raises:
+            InterpToolkitError: no ``{slot}``, or no special token is free to mark it.
+        """
+        if SLOT not in question + answer:
+            raise InterpToolkitError(
+                f"a soft prompt without a slot: expected {SLOT} in the question or the answer, "
+                f"got {question!r} and {answer!r}"
+            )
+        if has_chat_template(tokenizer):
+            text = render(tokenizer, [{"role": "user", "content": question}])
+        else:
+            text = f"{tokenizer.bos_token or ''}{question}\n"
+        text += answer
+        marker = marker or _free_marker(tokenizer, text)
+        return cls(text.replace(SLOT, marker), marker, end_of_turn(tokenizer))
+
+    @classmethod
+    def preset(cls, name: str) -> SoftPrompt:
+        """The exact text that published adapters were trained with: ``"llama-3.1"`` or ``"qwen2.5"``.
+
+        Raises:
+            InterpToolkitError: no such preset.
+        """
+        if name not in PRESETS:
+            raise InterpToolkitError(f"expected a soft-prompt preset of {', '.join(PRESETS)}, got {name!r}")
+        return PRESETS[name]
+
+    def at(self, site: Site | str, mode: Literal["replace", "add"] = "replace") -> SoftPrompt:
+        """The same text with soft tokens written at another site."""
+        return replace(self, site=Site.parse(site), mode=mode)
+
+    def tokens(self, tokenizer: Any) -> PromptTokens:
+        """Ids and slot positions in the tokenizer of a model.
+
+        Raises:
+            InterpToolkitError: the marker is not one token, is merged into a neighbour, or the text begins with two
+                beginning-of-sequence tokens.
+        """
+        marker = encode(tokenizer, self.marker)
+        if len(marker) != 1:
+            raise InterpToolkitError(
+                f"the slot marker {self.marker!r} is {len(marker)} tokens in this model's vocabulary, expected one; "
+                f"choose a special token of it, such as {_suggestions(tokenizer, self.template)}"
+            )
+        ids = encode(tokenizer, self.template)
+        slots = tuple(i for i, token in enumerate(ids) if token == marker[0])
+        if len(slots) != self.template.count(self.marker):
+            raise InterpToolkitError(
+                f"the slot marker {self.marker!r} does not stay one token inside the rendered template "
+                f"({self.template.count(self.marker)} in the text, {len(slots)} among the tokens); "
+                f"choose a special token, such as {_suggestions(tokenizer, self.template)}"
+            )
+        bos = tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos] and marker[0] != bos:
+            raise InterpToolkitError(
+                f"the soft prompt begins with two beginning-of-sequence tokens ({tokenizer.bos_token!r}); "
+                f"take one out of the template: nothing is put before it"
+            )
+        if slots[0] == 0:
+            raise InterpToolkitError("the soft prompt begins with its slot; expected at least one token before it")
+        return PromptTokens(tuple(ids), slots)
+
+    def targets(self, tokenizer: Any, labels: Sequence[str]) -> list[list[int]]:
+        """Ids of the text that follows the prompt for each label: the label, a closing quote, the stop token.
+
+        The text is tokenised on its own and put after the prompt (arXiv 2602.10352, section 3).
+
+        Raises:
+            InterpToolkitError: a label is empty.
+        """
+        for i, label in enumerate(labels):
+            if not label.strip():
+                raise InterpToolkitError(f"label {i} is empty; expected some text")
+        texts = [f'{label.strip()}"{self.stop}' for label in labels]
+        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+    def to_dict(self) -> dict[str, str]:
+        """A form that JSON can hold."""
+        return dict(template=self.template, marker=self.marker, stop=self.stop, site=str(self.site), mode=self.mode)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SoftPrompt:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "site": Site.parse(data["site"])})
+
+
+def _specials(tokenizer: Any) -> list[str]:
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
+def _free_marker(tokenizer: Any, text: str) -> str:
+    """A special token that the text does not contain, those made to mean nothing first."""
+    free = [token for token in _specials(tokenizer) if token not in text]
+    for word in ("reserved", "unused", "fim_pad", "empty"):
+        for token in free:
+            if word in token:
+                return token
+    if not free:
+        raise InterpToolkitError(
+            "no special token of the vocabulary is free to mark the slot; give marker=... a token that the text lacks"
+        )
+    return free[-1]
+
+
+def _suggestions(tokenizer: Any, text: str) -> str:
+    free = [token for token in _specials(tokenizer) if token not in text]
+    return ", ".join(map(repr, free[:3])) or "none: this vocabulary has no free special token"
+
+
+PRESETS = {
+    "llama-3.1": SoftPrompt(
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+        f'What is the meaning of "{_LLAMA}"?<|eot_id|>'
+        f'<|start_header_id|>assistant<|end_header_id|>\n\nThe meaning of "{_LLAMA}" is "',
+        _LLAMA,
+        "<|eot_id|>",
+    ),
+    "qwen2.5": SoftPrompt(
+        f'<|im_start|>user\nWhat is the meaning of "{_QWEN}"?<|im_end|>\n'
+        f'<|im_start|>assistant\nThe meaning of "{_QWEN}" is "',
+        _QWEN,
+        "<|im_end|>",
+    ),
+}

@@ -1,0 +1,6 @@
+"""Training adapters on vector-label pairs."""
+
+from interp_toolkit.training.config import TrainConfig
+from interp_toolkit.training.loop import TrainResult, train_adapter
+
+__all__ = ["TrainConfig", "TrainResult", "train_adapter"]

@@ -1,0 +1,150 @@
+"""A whole training run as one YAML file: model, pairs, adapter, settings, and where the result goes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from interp_toolkit.adapters import Adapter, AdapterConfig
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.pairs import VectorLabelPairs
+from interp_toolkit.sites import Site
+from interp_toolkit.training.config import TrainConfig
+from interp_toolkit.training.loop import TrainResult, train_adapter
+from interp_toolkit.vectors import read_titles, topic_pairs
+
+
+@dataclass(frozen=True)
+class TopicSource:
+    """Topic titles to make pairs of.
+
+    Attributes:
+        titles: file of titles (see `read_titles`).
+        site: where their vectors are read.
+        train: how many training titles to take; None for all.
+        val: how many validation titles to take; None for all.
+        seed: of the order from which they are taken, and of the split where the file has none.
+    """
+
+    titles: str
+    site: str
+    train: int | None = None
+    val: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        output: folder for the adapter.
+        adapter: settings of `AdapterConfig`; d_model is the model's.
+        model: as `load_model` takes it.
+        dtype: of the model; None for the default of this hardware.
+        topics: titles to make pairs of, or None.
+        pairs: folder that `VectorLabelPairs.save` wrote, or None.
+        training: settings.
+    """
+
+    output: str
+    adapter: Mapping[str, Any]
+    model: str = "smollm2-135m"
+    dtype: str | None = None
+    topics: TopicSource | None = None
+    pairs: str | None = None
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if (self.topics is None) == (self.pairs is None):
+            raise InterpToolkitError("a training file names its pairs once: expected either 'topics' or 'pairs'")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """A recipe from a YAML file.
+
+        Raises:
+            FileFormatError: missing, or not YAML.
+            InterpToolkitError: an unknown key, a missing one, or a value out of range.
+        """
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text())
+        except FileNotFoundError:
+            raise FileFormatError(f"expected a training file at {path}, and there is none") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise FileFormatError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+        data = dict(_known(cls, data, "training file"))
+        if not isinstance(data["adapter"], dict):
+            raise InterpToolkitError(f"expected a mapping under 'adapter', got {data['adapter']!r}")
+        if data.get("topics") is not None:
+            data["topics"] = TopicSource(**_known(TopicSource, data["topics"], "'topics'"))
+            Site.parse(data["topics"].site)
+        # The adapter's settings are checked now, with any width, rather than after the vectors have been read.
+        AdapterConfig.from_dict({"d_model": 10**6, **data["adapter"]})
+        data["training"] = TrainConfig.from_dict(data.get("training") or {})
+        return cls(**data)
+
+    def run(self, data: str | Path = ".", *, progress: bool = True) -> TrainResult:
+        """Make the pairs, train, and save the adapter; what an interrupted run has done is not done again.
+
+        Args:
+            data: folder that paths of titles and pairs are relative to.
+            progress: whether to show bars.
+        """
+        model = load_model(self.model, dtype=self.dtype)
+        d_model = model_facts(model).d_model
+        adapter = Adapter.from_config(AdapterConfig.from_dict({"d_model": d_model, **self.adapter}))
+        if self.pairs is not None:
+            pairs = VectorLabelPairs.load(Path(data) / self.pairs)
+        else:
+            assert self.topics is not None
+            pairs = _topic_pairs(model, self.topics, Path(data), progress)
+        output = Path(self.output)
+        checkpoint = output.with_name(f"{output.name}.checkpoint.pt")
+        result = train_adapter(model, pairs, adapter, self.training, checkpoint=checkpoint, progress=progress)
+        result.adapter.metadata.update(
+            {key: str(value) for key, value in {**pairs.origin, **self.training.to_dict()}.items() if value is not None}
+        )
+        result.adapter.save(output)
+        checkpoint.unlink(missing_ok=True)
+        return result
+
+
+def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) -> VectorLabelPairs:
+    titles, splits = read_titles(data / source.titles)
+    chosen: dict[str, list[str]] = {"train": [], "val": []}
+    if splits is None:
+        titles = list(titles)
+        random.Random(source.seed).shuffle(titles)
+        cut = source.val if source.val is not None else len(titles) // 10
+        splits = ["val"] * min(cut, len(titles)) + ["train"] * max(0, len(titles) - cut)
+    for title, split in zip(titles, splits):
+        chosen.setdefault(split, []).append(title)
+    for side, count in (("train", source.train), ("val", source.val)):
+        random.Random(source.seed).shuffle(chosen[side])
+        if count is not None and count > len(chosen[side]):
+            raise InterpToolkitError(f"expected {count} {side} titles in {source.titles}, got {len(chosen[side])}")
+        chosen[side] = chosen[side][:count]
+    taken = chosen["train"] + chosen["val"]
+    sides = ["train"] * len(chosen["train"]) + ["val"] * len(chosen["val"])
+    return topic_pairs(model, taken, source.site, splits=sides, progress=progress)
+
+
+def _known(cls: type, data: object, where: str) -> Mapping[str, Any]:
+    """``data``, where it is a mapping with the fields of a dataclass and all that it requires."""
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    required = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
+    if not isinstance(data, dict):
+        raise InterpToolkitError(f"expected a mapping in {where} with {', '.join(names)}, got {data!r}")
+    if unknown := sorted(set(map(str, data)) - set(names)):
+        raise InterpToolkitError(f"unknown key {', '.join(map(repr, unknown))} in {where}; expected {', '.join(names)}")
+    if missing := sorted(required - set(data)):
+        raise InterpToolkitError(f"{where} lacks {', '.join(map(repr, missing))}")
+    return data
