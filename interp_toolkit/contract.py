@@ -22,8 +22,8 @@ class ModelFacts:
     Attributes:
         model_id: hub id or folder that it was loaded from.
         revision: commit, or what stands for it; empty where unknown.
-        fingerprint: 16 hexadecimal digits of a hash over rows of the token embedding rounded to bfloat16. It tells
-            one model from another whatever the path, dtype or class; a light fine-tune may keep it.
+        fingerprint: 16 hexadecimal digits of a hash over the signs in rows of the token embedding. It tells one model
+            from another whatever the path, dtype or class; a light fine-tune may keep it.
         d_model: width of the residual stream.
         n_layers: number of blocks.
     """

@@ -49,7 +49,7 @@ class VectorLabelPairs:
     labels: tuple[tuple[str, ...], ...]
     splits: tuple[str, ...]
     site: Site | None = None
-    mean: Float[Tensor, d_model] | None = None
+    mean: Float[Tensor, " d_model"] | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class Site:
 
     @classmethod
     def embedding(cls) -> Site:
-        """The token embeddings, before any scaling or positions are put on them (``hook_embed``)."""
+        """The token embeddings (``hook_embed``), after Gemma's scaling and before any positions."""
         return cls(-1, 0)
 
     @classmethod

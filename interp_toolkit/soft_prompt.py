@@ -50,8 +50,8 @@ class PromptTokens:
 class SoftPrompt:
     """A text with placeholders, and the site where soft tokens are written over (or added to) them.
 
-    At the embedding the soft token takes the place of a row of ``inputs_embeds`` as Hugging Face understands it, that
-    is before Gemma's factor of sqrt(d_model). The wording is that of arXiv 2602.10352, section 3.
+    At the embedding the soft token takes the place of a row of Hugging Face's ``inputs_embeds``, which transformers 5
+    has after Gemma's factor of sqrt(d_model). The wording is that of arXiv 2602.10352, section 3.
 
     Attributes:
         template: the whole text, chat markup included, with ``marker`` at each slot.

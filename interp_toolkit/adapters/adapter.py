@@ -111,7 +111,7 @@ class Adapter(nn.Module):
             x = x / (x.norm(dim=-1, keepdim=True) + _EPSILON)
         return self._map(x, scale)
 
-    def null(self) -> Float[Tensor, d_model]:
+    def null(self) -> Float[Tensor, " d_model"]:
         """The soft token of the null vector: what the adapter says about nothing."""
         parameter = next(self.parameters(), None)
         zero = torch.zeros(self.config.d_model, device=parameter.device if parameter is not None else None)

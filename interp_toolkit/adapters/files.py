@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp_toolkit.adapters.config import AdapterConfig
 from interp_toolkit.contract import Contract
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.files import whole_folder
 
 CONFIG_FILE = "adapter_config.json"
@@ -135,5 +135,6 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
             return Path(hf_hub_download(repo, "/".join(parts[2:]), revision=revision))
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileFormatError(f"no adapter at {path}: no such folder here, and the hub says: {reason}") from error
+        raise FileFormatError(
+            f"no adapter at {path}: no such folder here, and the hub says: {first_line(error)}"
+        ) from error

@@ -78,11 +78,6 @@ class Backend(ABC):
         self.n_layers: int = cfg.n_layers
         self._soft_cap: float = float(getattr(cfg, "output_logits_soft_cap", 0) or 0)
 
-    @property
-    @abstractmethod
-    def embedding_gain(self) -> float:
-        """The stream at ``hook_embed`` divided by the token embedding of Hugging Face (Gemma scales in between)."""
-
     @abstractmethod
     def _hook_point(self, name: str) -> HookPoint | None: ...
 
@@ -95,7 +90,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def embedding_weight(self) -> Tensor:
-        """The token embedding, [vocabulary, d_model], as Hugging Face stores it."""
+        """The token embedding, [vocabulary, d_model]; Gemma's holds its factor of sqrt(d_model) in one class only."""
 
     @property
     def device(self) -> torch.device:
@@ -170,10 +165,6 @@ class Backend(ABC):
 class BridgeBackend(Backend):
     """`TransformerBridge`: Hugging Face's own modules with hook points between them."""
 
-    @property
-    def embedding_gain(self) -> float:  # noqa: D102
-        return 1.0
-
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.get_hook_point(name)
 
@@ -208,12 +199,6 @@ class BridgeBackend(Backend):
 class HookedTransformerBackend(Backend):
     """`HookedTransformer`: TransformerLens 3's own implementation of the model."""
 
-    @property
-    def embedding_gain(self) -> float:  # noqa: D102
-        # TransformerLens folds Gemma's factor into the embedding matrix.
-        folded = "Gemma" in str(self.model.cfg.original_architecture)
-        return self.d_model**0.5 if folded else 1.0
-
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.hook_dict.get(name)
 
@@ -241,7 +226,7 @@ class HookedTransformerBackend(Backend):
 
     @property
     def embedding_weight(self) -> Tensor:  # noqa: D102
-        return self.model.W_E / self.embedding_gain
+        return self.model.W_E
 
 
 _backends: weakref.WeakKeyDictionary[nn.Module, Backend] = weakref.WeakKeyDictionary()

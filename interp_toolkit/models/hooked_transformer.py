@@ -72,7 +72,7 @@ def _rotary(config: Any) -> dict[str, Any]:
         n_key_value_heads=config.num_key_value_heads if grouped else None,
         d_mlp=config.intermediate_size,
         eps=config.rms_norm_eps,
-        act_fn=config.hidden_act,
+        act_fn=getattr(config, "hidden_act", None) or config.hidden_activation,
         normalization_type="RMS",
         positional_embedding_type="rotary",
         rotary_adjacent_pairs=False,
@@ -104,7 +104,6 @@ def _rope_scaling(config: Any) -> dict[str, Any]:
 def _gemma2(config: Any) -> dict[str, Any]:
     return {
         **_rotary(config),
-        "act_fn": config.hidden_activation,
         "attn_scale": config.query_pre_attn_scalar**0.5,
         "use_local_attn": True,
         "window_size": config.sliding_window,

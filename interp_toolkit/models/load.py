@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.errors import InterpToolkitError, first_line
 from interp_toolkit.models import embedded
 from interp_toolkit.models.backend import is_hooked_model
 from interp_toolkit.models.dtype import choose_dtype
@@ -86,9 +86,8 @@ def _read(source: str, dtype: torch.dtype, revision: str | None) -> tuple[Any, A
         )
         tokenizer = AutoTokenizer.from_pretrained(local if local.is_dir() else source, revision=revision or "main")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InterpToolkitError(
-            f"could not load a causal language model from {source!r}: {reason} "
+            f"could not load a causal language model from {source!r}: {first_line(error)} "
             f"(give {embedded.NAME!r}, a hub id such as 'org/name', or a local checkpoint folder)"
         ) from error
     return hf_model, tokenizer

@@ -1,0 +1,156 @@
+"""Tiny random models of four architectures, and the real embedded one; nothing here reaches the network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import jaxtyping
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from interp_toolkit import SoftPrompt, load_model
+
+ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2")
+BACKENDS = ("bridge", "hooked_transformer")
+
+_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_SPECIALS = ["<|pad|>", "<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>", "<|reserved_0|>"]
+_TEXT = [
+    'What is the meaning of "this"? The meaning of "that" is "something else".',
+    "Tell me about baseball. Tell me about the history of Poland, and about rivers.",
+    "user assistant system\n a quick brown fox jumps over the lazy dog",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A byte-level tokenizer of some 320 tokens with a chat template and a reserved token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=_SPECIALS, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|bos|>",
+        eos_token="<|eos|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=_SPECIALS[3:],
+        chat_template=_TEMPLATE,
+    )
+
+
+def _config(architecture, vocabulary):
+    common = dict(
+        vocab_size=vocabulary,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.15,
+    )
+    if architecture == "gpt2":
+        return transformers.GPT2Config(
+            **common, n_embd=32, n_layer=4, n_head=4, n_positions=256, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0
+        )
+    sizes = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+    )
+    if architecture == "gemma2":
+        return transformers.Gemma2Config(**common, **sizes, head_dim=8, query_pre_attn_scalar=8, sliding_window=512)
+    kind = transformers.LlamaConfig if architecture == "llama" else transformers.Qwen2Config
+    return kind(**common, **sizes, tie_word_embeddings=architecture == "llama")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, tiny_tokenizer):
+    """Folders with a Hugging Face checkpoint, by architecture."""
+    folders = {}
+    for seed, architecture in enumerate(ARCHITECTURES):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(_config(architecture, len(tiny_tokenizer)))
+        folders[architecture] = tmp_path_factory.mktemp(architecture)
+        model.save_pretrained(folders[architecture])
+        tiny_tokenizer.save_pretrained(folders[architecture])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoints):
+    """tiny(architecture, backend): the hooked model, float32, loaded once."""
+    loaded = {}
+
+    def get(architecture="llama", backend="bridge"):
+        if (architecture, backend) not in loaded:
+            folder = checkpoints[architecture]
+            loaded[architecture, backend] = load_model(folder, backend=backend, dtype="float32")
+        return loaded[architecture, backend]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_hf(checkpoints):
+    """tiny_hf(architecture): the same weights in Hugging Face's own class, the ground truth."""
+    return lambda architecture: _hugging_face(checkpoints[architecture])
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """The embedded model as the bridge, float32."""
+    return load_model("smollm2-135m", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def smollm_hf():
+    """The embedded model in Hugging Face's own class."""
+    from interp_toolkit.models.embedded import embedded_checkpoint
+
+    return _hugging_face(embedded_checkpoint())
+
+
+def _hugging_face(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_prompt(tiny_tokenizer):
+    return SoftPrompt.for_chat(tiny_tokenizer)
+
+
+@pytest.fixture
+def random_vectors():
+    """random_vectors(n, d): reproducible."""
+    return lambda n, d=32, seed=0: torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checks that the tests put on the library, so that a user's mistake reaches the user's error."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request):
+    return request.param

@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from interp_toolkit import InterpToolkitError, Site, read_activations
+from interp_toolkit.chat import prompt_ids
+
+PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
+
+
+def _truth(hf, tokenizer, prompts):
+    """Hugging Face's hidden states, prompt by prompt, with nothing shared or padded: [layer][position]."""
+    return [hf(torch.tensor([ids]), output_hidden_states=True).hidden_states for ids in prompt_ids(tokenizer, prompts)]
+
+
+def test_readings_are_those_of_hugging_face(tiny, tiny_hf, architecture, backend):
+    model = tiny(architecture, backend)
+    got = read_activations(model, PROMPTS, sites=["blocks.1.hook_resid_post", 0, "blocks.2.hook_resid_pre"], positions=[-1, 5])
+    truth = _truth(tiny_hf(architecture), model.tokenizer, PROMPTS)
+    layers = {"blocks.1.hook_resid_post": 2, "blocks.0.hook_resid_post": 1, "blocks.2.hook_resid_pre": 2}
+    assert len(got) == 3 * 3 * 2
+    assert got.table[["prompt", "site"]].drop_duplicates().values.tolist()[:3] == [[0, name] for name in layers]
+    for vector, (_, row) in zip(got.vectors, got.table.iterrows()):
+        expected = truth[row.prompt][layers[row.site]][0, row.position]
+        assert torch.allclose(vector, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_every_position_of_the_embedded_model(smollm, smollm_hf):
+    got = read_activations(smollm, PROMPTS[:2], sites=[23, 3], positions="all")
+    truth = _truth(smollm_hf, smollm.tokenizer, PROMPTS[:2])
+    assert len(got) == 2 * sum(states[0].shape[1] for states in truth)
+    for vector, (_, row) in zip(got.vectors, got.table.iterrows()):
+        expected = truth[row.prompt][24 if "23" in row.site else 4][0, row.position]
+        assert (vector - expected).norm() / expected.norm() < 1e-4
+    first = got.table[(got.table.prompt == 0) & (got.table.site == "blocks.23.hook_resid_post")]
+    assert "".join(first.token) == smollm.tokenizer.decode(prompt_ids(smollm.tokenizer, PROMPTS[:1])[0])
+
+
+def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny, backend):
+    model = tiny("llama", backend)
+    widths, deep = [], []
+    fwd = [
+        ("blocks.0.hook_resid_post", lambda x, hook: widths.append(tuple(x.shape[:2]))),
+        ("blocks.2.hook_resid_post", lambda x, hook: deep.append(x.shape[1])),
+    ]
+    with model.hooks(fwd_hooks=fwd):
+        read_activations(model, ["Tell me about rivers.", "Tell me about foxes."], sites=[1])
+    ids = prompt_ids(model.tokenizer, ["Tell me about rivers.", "Tell me about foxes."])
+    shared = next(i for i, (a, b) in enumerate(zip(*ids)) if a != b)
+    assert widths == [(1, shared), (2, max(map(len, ids)) - shared)]
+    assert deep == [shared]  # the prefix alone goes on to the end
+
+
+def test_order_and_company_change_nothing(tiny):
+    model = tiny()
+    together = read_activations(model, PROMPTS, sites=[2]).vectors
+    for i, prompt in enumerate(PROMPTS):
+        assert torch.allclose(read_activations(model, prompt, sites=2).vectors[0], together[i], atol=1e-5)
+    assert torch.allclose(read_activations(model, PROMPTS[::-1], sites=[2]).vectors.flip(0), together, atol=1e-5)
+
+
+def test_messages_ids_and_plain_text_are_read(tiny):
+    model = tiny()
+    said = read_activations(model, "foxes?", sites=[1]).vectors
+    messages = read_activations(model, [{"role": "user", "content": "foxes?"}], sites=[1]).vectors
+    ids = read_activations(model, prompt_ids(model.tokenizer, ["foxes?"])[0], sites=[1]).vectors
+    assert torch.equal(said, messages)
+    assert torch.equal(said, ids)
+    plain = read_activations(model, "foxes?", sites=[1], positions="all", chat=False)
+    assert "".join(plain.table.token) == "<|bos|>foxes?"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sites", "positions", "message"),
+    [
+        ([""], [0], "last", "prompt 0 is empty"),
+        (["a", "  "], [0], "last", "prompt 1 is empty"),
+        ([], [0], "last", "expected at least one prompt"),
+        (["a"], [], "last", "expected at least one site"),
+        (["a"], [4], "last", r"blocks\.4\.hook_resid_post does not exist: the model has 4 layers"),
+        (["a"], [0], [500], r"position 500 does not exist in prompt 0, which has \d+ tokens"),
+        (["a"], [0], "first", "expected positions 'all', 'last' or a list"),
+        ([["a"]], [0], "last", r"prompt 0 is empty or of an unknown kind.*got \['a'\]"),
+    ],
+)
+def test_mistakes_are_named(tiny, unchecked, prompts, sites, positions, message):
+    with pytest.raises(InterpToolkitError, match=message):
+        read_activations(tiny(), prompts, sites=sites, positions=positions)
+
+
+def test_a_site_below_every_block(tiny, tiny_hf):
+    got = read_activations(tiny("gemma2"), ["foxes?"], sites=[Site.embedding()], positions=[3])
+    ids = prompt_ids(tiny("gemma2").tokenizer, ["foxes?"])
+    embedded = tiny_hf("gemma2").get_input_embeddings()(torch.tensor(ids[0][3]))  # scaled by sqrt(d_model)
+    assert torch.allclose(got.vectors[0], embedded, atol=1e-6)
