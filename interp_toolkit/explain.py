@@ -15,7 +15,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.chat import Prompt, list_prompts
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.explanations import NULL_SOURCE, Explanation, Explanations
+from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import backend_of, load_model, model_facts
 from interp_toolkit.runtime import Generation, PromptRun, generate, score
 from interp_toolkit.shipped import default_adapter, find_adapter
@@ -139,7 +139,7 @@ def self_explain(
         (source, site, position, scale)
         for source, site, position in zip(found.sources, found.sites, found.positions)
         for scale in scales
-    ] + [(NULL_SOURCE, "", -1, 1.0)] * null
+    ] + [("null vector", "", -1, 1.0)] * null
     return Explanations(
         [
             Explanation(source, site, position, i, text.text, *next(evidence), scale)

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-NULL_SOURCE = "null vector"
 COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "scale")
 
 
@@ -99,10 +98,14 @@ class Explanations(Sequence[Explanation]):
         )
 
     def _shown(self) -> list[str]:
-        """The columns worth the space: those that say the same in every row are left out."""
-        told = [row for row in self._rows if row.source != NULL_SOURCE]
-        varies = {name for name in ("site", "position", "sample", "scale") if len({getattr(r, name) for r in told}) > 1}
-        return [name for name in COLUMNS if name in varies | {"source", "description", "evidence"}]
+        """The columns worth the space: of where and how, those that tell rows of one source apart."""
+        sources = {row.source for row in self._rows}
+        told = {
+            name
+            for name in ("site", "position", "sample", "scale")
+            if len({(row.source, getattr(row, name)) for row in self._rows}) > len(sources)
+        }
+        return [name for name in COLUMNS if name in told | {"source", "description", "evidence"}]
 
 
 def _cell(row: Explanation, name: str) -> str:

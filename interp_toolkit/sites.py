@@ -9,7 +9,7 @@ from typing import ClassVar, Union
 from interp_toolkit.errors import InterpToolkitError
 
 _PATTERN = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|in|out)")
-# TransformerBridge's own names for the two ends of a block.
+# The bridge's own names for the two ends of a block.
 _SYNONYMS = {"in": "resid_pre", "out": "resid_post"}
 
 SiteLike = Union["Site", str, int]

@@ -14,7 +14,9 @@ def _truth(hf, tokenizer, prompts):
 
 def test_readings_are_those_of_hugging_face(tiny, tiny_hf, architecture, backend):
     model = tiny(architecture, backend)
-    got = read_activations(model, PROMPTS, sites=["blocks.1.hook_resid_post", 0, "blocks.2.hook_resid_pre"], positions=[-1, 5])
+    got = read_activations(
+        model, PROMPTS, sites=["blocks.1.hook_resid_post", 0, "blocks.2.hook_resid_pre"], positions=[-1, 5]
+    )
     truth = _truth(tiny_hf(architecture), model.tokenizer, PROMPTS)
     layers = {"blocks.1.hook_resid_post": 2, "blocks.0.hook_resid_post": 1, "blocks.2.hook_resid_pre": 2}
     assert len(got) == 3 * 3 * 2

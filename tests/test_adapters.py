@@ -135,7 +135,7 @@ def test_vectors_that_do_not_fit_are_refused(bad, unchecked):
         (dict(kind="low_rank", d_model=4, rank=9), "rank between 1 and d_model = 4, got 9"),
         (dict(kind="scale", d_model=4, init_scale=-1.0), "init_scale above 0"),
         (dict(kind="scale", d_model=0), "d_model of at least 1"),
-        (dict(kind="scale", d_model=4, colour="red"), "unknown adapter setting colour; expected some of"),
+        (dict(kind="scale", d_model=4, colour="red"), "unknown key 'colour' in the adapter settings; expected some of"),
     ],
 )
 def test_settings_that_make_no_adapter(arguments, message):
@@ -228,7 +228,7 @@ def _break(folder, how):
         ("list", "expected format 'interp_toolkit_adapter'"),
         ("contract without its mean", "says centring 'mean', but the mean vector is missing"),
         ("contract not whole", r"the contract is not whole: missing \['site'\]"),
-        ("unknown setting", "unknown adapter setting colour"),
+        ("unknown setting", "unknown key 'colour' in the adapter settings"),
         ("another shape", r"expected tensors .*got .*\(13,\)"),
         ("nan", "holds NaN or infinity in bias; the file is damaged"),
         ("two widths", "d_model 12 in the adapter, 13 in the contract"),
@@ -276,7 +276,7 @@ def test_a_hub_id_is_fetched(tmp_path, monkeypatch):
     assert asked == [("org/repo", "v1"), ("org/repo", "sub/b.safetensors")]
 
 
-# The published formats. The files are written here with safetensors and torch alone, as their authors' tools write them.
+# The published formats: files written here with safetensors and torch alone, as their authors' tools write them.
 
 PUBLISHED = {
     "scale_only": ("scale", {"log_scale": (1,)}),
@@ -293,7 +293,13 @@ PUBLISHED = {
 def _published_config(kind):
     return {
         "model": {"name": "meta-llama/Llama-3.1-8B-Instruct", "dtype": "auto"},
-        "projection": {"type": kind, "normalize_input": True, "init_scale": 5.0, "low_rank_rank": R, "bottleneck_dim": None},
+        "projection": {
+            "type": kind,
+            "normalize_input": True,
+            "init_scale": 5.0,
+            "low_rank_rank": R,
+            "bottleneck_dim": None,
+        },
         "soft_prompt": {"template": LLAMA.template, "reserved_token": LLAMA.marker},
         "training": {"learning_rate": 0.01, "an unknown key": [1, 2]},
     }
@@ -411,7 +417,7 @@ def test_no_pickled_code_is_run(tmp_path, monkeypatch):
     torch.save({"projection_state": _Trap()}, "x.pt")
     (tmp_path / "y.pt").write_bytes(pickle.dumps(_Trap()))
     for name in ("x.pt", "y.pt"):
-        with pytest.raises(FileFormatError, match="pickled objects .* never run|damaged"):
+        with pytest.raises(FileFormatError, match=r"pickled objects .* never run|damaged"):
             Adapter.load(tmp_path / name)
     assert not (tmp_path / "trap-sprung").exists()
 
@@ -482,5 +488,7 @@ def test_without_fingerprints_names_decide():
 
 
 def test_another_site_is_refused():
-    with pytest.raises(ContractError, match=r"trained on vectors from blocks\.19.*these are from blocks\.3.*any_site=True"):
+    with pytest.raises(
+        ContractError, match=r"trained on vectors from blocks\.19.*these are from blocks\.3.*any_site=True"
+    ):
         _trained("scalar_affine").contract.check_site(Site.after(3))

@@ -113,7 +113,9 @@ def test_stop_tokens_are_the_declared_ones_and_the_templates_own(tiny, smollm, t
 def test_what_cannot_be_loaded_is_said(tmp_path, unchecked):
     with pytest.raises(InterpToolkitError, match="/nowhere/at/all is no folder"):
         load_model("/nowhere/at/all")
-    with pytest.raises(InterpToolkitError, match="could not load a causal language model from 'no/such-model'.*'smollm2-135m'"):
+    with pytest.raises(
+        InterpToolkitError, match="could not load a causal language model from 'no/such-model'.*'smollm2-135m'"
+    ):
         load_model("no/such-model")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InterpToolkitError, match="could not load a causal language model"):

@@ -58,7 +58,9 @@ def test_scores_of_the_embedded_model(smollm, smollm_hf, random_vectors):
     assert (ours.grad - theirs.grad).norm() / theirs.grad.norm() < 1e-4
 
 
-def test_targets_that_share_a_soft_token_score_the_same(tiny, tiny_hf, tiny_prompt, random_vectors, architecture, backend):
+def test_targets_that_share_a_soft_token_score_the_same(
+    tiny, tiny_hf, tiny_prompt, random_vectors, architecture, backend
+):
     run, vectors, targets = _case(tiny(architecture, backend), tiny_prompt, random_vectors(3))
     owners = [2, 0, 2, 1, 0]
     ours = vectors.clone().requires_grad_()
@@ -232,7 +234,7 @@ def test_finished_rows_stop_and_length_is_kept(tiny, tiny_prompt, random_vectors
         ('a bird" and so on', 6),
         ('"Weird Al" Yankovic"', 19),
         ('the song "Help!" by the Beatles".', 31),
-        ('no end', None),
+        ("no end", None),
         ('"open', None),
         ('("x") y"', 7),
         ('12" records', 2),

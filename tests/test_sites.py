@@ -27,7 +27,9 @@ def test_sites_are_ordered_by_depth():
     assert [str(site) for site in sorted(map(Site.parse, reversed(names)))] == names
 
 
-@pytest.mark.parametrize("text", ["blocks.x.hook_resid_post", "blocks.3.mlp.hook_out", "", -1, True, "blocks.3.hook_resid_post "])
+@pytest.mark.parametrize(
+    "text", ["blocks.x.hook_resid_post", "blocks.3.mlp.hook_out", "", -1, True, "blocks.3.hook_resid_post "]
+)
 def test_what_is_no_site_is_refused(text):
     with pytest.raises(InterpToolkitError, match=r"expected a site such as 'blocks\.12\.hook_resid_post'.*got"):
         Site.parse(text)

@@ -14,7 +14,9 @@ _LLAMA_WORDS = (
 def _word_tokenizer(specials):
     """Llama 3's pre-tokenizer with each word a token: every word of the templates is one in the real vocabulary."""
     words = ["user", "assistant", "\n\n", "\n", "What", " is", " the", " meaning", " of", ' "', '"?', "The", '"', "?"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*specials, "<unk>", *words])}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate([*specials, "<unk>", *words])}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_LLAMA_WORDS), behavior="isolated")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=specials[0], unk_token="<unk>", additional_special_tokens=specials[1:]
@@ -29,7 +31,13 @@ def test_the_llama_preset_is_26_tokens_with_slots_at_11_and_22():
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
         'The meaning of "<|reserved_special_token_0|>" is "'
     )
-    specials = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|reserved_special_token_0|>"]
+    specials = [
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        "<|reserved_special_token_0|>",
+    ]
     tokenizer = _word_tokenizer(specials)
     tokens = prompt.tokens(tokenizer)
     assert tokenizer.unk_token_id not in tokens.ids
@@ -94,7 +102,9 @@ def test_prompts_that_cannot_work_are_refused(tiny_tokenizer, unchecked):
         SoftPrompt.for_chat(tiny_tokenizer, question="What?", answer="This is")
     with pytest.raises(InterpToolkitError, match="has no slot: expected '<|reserved_0|>' at least once"):
         SoftPrompt("What is it?", "<|reserved_0|>", "<|eos|>")
-    with pytest.raises(InterpToolkitError, match=r"'@slot@' is \d+ tokens in this model's vocabulary, expected one; choose"):
+    with pytest.raises(
+        InterpToolkitError, match=r"'@slot@' is \d+ tokens in this model's vocabulary, expected one; choose"
+    ):
         SoftPrompt("What is @slot@?", "@slot@", "<|eos|>").tokens(tiny_tokenizer)
     with pytest.raises(InterpToolkitError, match=r"'a' does not stay one token inside .* \(3 in the text, \d among"):
         SoftPrompt("Tell a about that", "a", "<|eos|>").tokens(tiny_tokenizer)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.settings import settings_from
 
 KINDS = ("identity", "scale", "bias_only", "scalar_affine", "low_rank", "scalar_affine_low_rank", "full_rank")
 LOW_RANK_KINDS = ("low_rank", "scalar_affine_low_rank")
@@ -55,16 +56,9 @@ class AdapterConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AdapterConfig:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; settings left out take their defaults.
 
         Raises:
-            InterpToolkitError: a key that no adapter has, or one that is missing.
+            InterpToolkitError: an unknown key, a missing one, or a value that makes no adapter.
         """
-        names = {field.name for field in fields(cls)}
-        if unknown := sorted(set(data) - names):
-            raise InterpToolkitError(
-                f"unknown adapter setting {', '.join(unknown)}; expected some of {', '.join(sorted(names))}"
-            )
-        if missing := {"kind", "d_model"} - set(data):
-            raise InterpToolkitError(f"the adapter settings lack {', '.join(sorted(missing))}")
-        return cls(**data)
+        return settings_from(cls, data, "the adapter settings")

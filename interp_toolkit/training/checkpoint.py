@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.files import whole_file
 from interp_toolkit.training.config import TrainConfig
 
@@ -70,7 +70,7 @@ class Checkpoint:
             run = state["run"]
         except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError) as error:
             raise FileFormatError(
-                f"the checkpoint {self._path} is damaged: {error}; delete it to start anew"
+                f"the checkpoint {self._path} is damaged: {first_line(error)}; delete it to start anew"
             ) from error
         if run != self._run:
             raise InterpToolkitError(

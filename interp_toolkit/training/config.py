@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from interp_toolkit.errors import InterpToolkitError
@@ -56,23 +55,3 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON and YAML can hold."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`; settings left out take their defaults.
-
-        Raises:
-            InterpToolkitError: an unknown key, or a value of the wrong type.
-        """
-        names = [field.name for field in fields(cls)]
-        if unknown := sorted(set(data) - set(names)):
-            raise InterpToolkitError(
-                f"unknown training setting {', '.join(map(repr, unknown))}; expected some of {', '.join(names)}"
-            )
-        for name, value in data.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-                raise InterpToolkitError(
-                    f"expected a number for {name}, got {value!r}"
-                    + (" (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(value, str) else "")
-                )
-        return cls(**data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from interp_toolkit.adapters import Adapter, AdapterConfig
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
+from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Site
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
@@ -37,6 +38,9 @@ class TopicSource:
     train: int | None = None
     val: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        Site.parse(self.site)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.topics is None) == (self.pairs is None):
             raise InterpToolkitError("a training file names its pairs once: expected either 'topics' or 'pairs'")
+        # Checked now, with any width, rather than after the vectors have been read.
+        AdapterConfig.from_dict({"d_model": 10**6, **self.adapter})
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
@@ -80,16 +86,11 @@ class Recipe:
             raise FileFormatError(f"expected a training file at {path}, and there is none") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise FileFormatError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
-        data = dict(_known(cls, data, "training file"))
-        if not isinstance(data["adapter"], dict):
-            raise InterpToolkitError(f"expected a mapping under 'adapter', got {data['adapter']!r}")
-        if data.get("topics") is not None:
-            data["topics"] = TopicSource(**_known(TopicSource, data["topics"], "'topics'"))
-            Site.parse(data["topics"].site)
-        # The adapter's settings are checked now, with any width, rather than after the vectors have been read.
-        AdapterConfig.from_dict({"d_model": 10**6, **data["adapter"]})
-        data["training"] = TrainConfig.from_dict(data.get("training") or {})
-        return cls(**data)
+        if isinstance(data, dict):
+            for key, kind in (("topics", TopicSource), ("training", TrainConfig)):
+                if data.get(key) is not None:
+                    data[key] = settings_from(kind, data[key], f"'{key}'")
+        return settings_from(cls, data, "the training file")
 
     def run(self, data: str | Path = ".", *, progress: bool = True) -> TrainResult:
         """Make the pairs, train, and save the adapter; what an interrupted run has done is not done again.
@@ -135,16 +136,3 @@ def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) ->
     taken = chosen["train"] + chosen["val"]
     sides = ["train"] * len(chosen["train"]) + ["val"] * len(chosen["val"])
     return topic_pairs(model, taken, source.site, splits=sides, progress=progress)
-
-
-def _known(cls: type, data: object, where: str) -> Mapping[str, Any]:
-    """``data``, where it is a mapping with the fields of a dataclass and all that it requires."""
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    required = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
-    if not isinstance(data, dict):
-        raise InterpToolkitError(f"expected a mapping in {where} with {', '.join(names)}, got {data!r}")
-    if unknown := sorted(set(map(str, data)) - set(names)):
-        raise InterpToolkitError(f"unknown key {', '.join(map(repr, unknown))} in {where}; expected {', '.join(names)}")
-    if missing := sorted(required - set(data)):
-        raise InterpToolkitError(f"{where} lacks {', '.join(map(repr, missing))}")
-    return data

@@ -1,0 +1,55 @@
+"""Settings from files: a mapping checked against a dataclass."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from interp_toolkit.errors import InterpToolkitError
+
+T = TypeVar("T")
+_TOLD = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def settings_from(cls: type[T], data: object, where: str) -> T:
+    """An instance of a dataclass from a mapping, with plain values checked and whole numbers taken for floats.
+
+    Args:
+        cls: the dataclass; fields of other than plain types are passed on as they are.
+        data: what the file holds.
+        where: what to call it in an error.
+
+    Raises:
+        InterpToolkitError: no mapping, an unknown key, a missing one, or a value of the wrong kind.
+    """
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(data, Mapping):
+        raise InterpToolkitError(f"expected a mapping in {where} with {', '.join(known)}, got {data!r:.80}")
+    if unknown := sorted(set(map(str, data)) - set(known)):
+        raise InterpToolkitError(
+            f"unknown key {', '.join(map(repr, unknown))} in {where}; expected some of {', '.join(known)}"
+        )
+    required = {name for name, field in known.items() if field.default is field.default_factory is MISSING}
+    if missing := sorted(required - set(data)):
+        raise InterpToolkitError(f"{where} lacks {', '.join(map(repr, missing))}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _value(value, hints[name], f"{name} in {where}") for name, value in data.items()})
+
+
+def _value(value: Any, hint: Any, name: str) -> Any:
+    optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if optional else (hint,)
+    kind = next((option for option in options if option in _TOLD), None)
+    if typing.get_origin(hint) is Mapping and not isinstance(value, Mapping):
+        raise InterpToolkitError(f"expected a mapping for {name}, got {value!r:.80}")
+    if kind is None or (value is None and type(None) in options):
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        hint_to_yaml = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(value, str) else ""
+        raise InterpToolkitError(f"expected {_TOLD[kind]} for {name}, got {value!r:.80}{hint_to_yaml}")
+    return value

@@ -1,0 +1,124 @@
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from interp_toolkit.cli import main
+
+
+def _run(capsys, *arguments):
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_explain_prints_a_table_json_or_csv(capsys):
+    command = ["explain", "Tell me about baseball.", "Tell me about Poland."]
+    code, out, err = _run(capsys, *command)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].split() == ["source", "description", "evidence"]
+    assert all(len(line) <= 80 for line in out.splitlines())
+    code, out, _ = _run(capsys, *command, "--json", "--null")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["source"] for row in rows] == [*command[1:], "null vector"]
+    assert abs(rows[-1]["evidence"]) < 1e-3
+    code, out, _ = _run(capsys, *command, "--csv", "--samples", "2", "--seed", "1")
+    table = pd.read_csv(io.StringIO(out))
+    assert code == 0
+    assert list(table["sample"]) == [0, 1, 0, 1]
+
+
+def test_info_shows_contract_and_run(capsys):
+    code, out, _ = _run(capsys, "info", "smollm2_scalar_affine")
+    assert code == 0
+    assert "HuggingFaceTB/SmolLM2-135M-Instruct" in out
+    assert "blocks.23.hook_resid_post" in out
+    assert "577" in out
+    code, out, _ = _run(capsys, "info", "smollm2_scalar_affine", "--json")
+    assert json.loads(out)["contract"]["d_model"] == 576
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", ""], "prompt 0 is empty"),
+        (["explain", "a", "--layer", "99"], "trained on vectors from blocks.23.hook_resid_post"),
+        (
+            ["explain", "a", "--layer", "99", "--any-layer"],
+            "blocks.99.hook_resid_post does not exist: the model has 30",
+        ),
+        (["explain", "a", "--position", "900"], "position 900 does not exist in prompt 0"),
+        (["explain", "a", "--samples", "0"], "samples and max_new_tokens of at least 1"),
+        (["explain", "a", "--adapter", "/no/adapter"], "no adapter at /no/adapter: no such file or folder"),
+        (["explain", "a", "--model", "/no/model"], "/no/model is no folder"),
+        (["info", "./none"], "no adapter at ./none"),
+        (["train", "/no/run.yaml"], "expected a training file at /no/run.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(capsys, arguments, message):
+    code, out, err = _run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("interp-toolkit: error: ")
+    assert message in err
+
+
+def test_a_damaged_adapter_and_a_wrong_key_are_one_line_too(capsys, tmp_path, checkpoints):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "adapter_config.json").write_text("{")
+    code, _, err = _run(capsys, "info", str(tmp_path / "a"))
+    assert code == 2
+    assert "adapter_config.json is damaged" in err
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(dict(output="o", adapter=dict(kind="scale"), pairs="p", lr=1)))
+    code, _, err = _run(capsys, "train", str(tmp_path / "run.yaml"))
+    assert code == 2
+    assert "unknown key 'lr' in the training file" in err
+    code, _, err = _run(capsys, "explain", "a", "--model", str(checkpoints["llama"]))
+    assert code == 2
+    assert "no adapter is shipped for" in err
+
+
+def test_train_writes_an_adapter_that_info_and_explain_take(capsys, tmp_path, checkpoints, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "titles.txt").write_text("\n".join(f"Topic {i}" for i in range(20)))
+    described = dict(
+        model=str(checkpoints["llama"]),
+        topics=dict(titles="titles.txt", site="blocks.2.hook_resid_post", val=4),
+        adapter=dict(kind="scalar_affine", init_scale=2.0),
+        training=dict(batch_size=4, max_steps=2),
+        output="made",
+    )
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(described))
+    code, out, err = _run(capsys, "train", "run.yaml", "--data", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert out.startswith("saved made: validation loss ")
+    assert _run(capsys, "info", "./made")[0] == 0
+    code, out, _ = _run(capsys, "explain", "Topic 3", "--model", str(checkpoints["llama"]), "--adapter", "made")
+    assert code == 0
+    assert out.count("\n") >= 2
+
+
+def test_the_installed_command_is_quiet_and_helps():
+    environment = {**os.environ, "COLUMNS": "80"}
+    command = [sys.executable, "-m", "interp_toolkit.cli"]
+    told = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=120)
+    assert told.returncode == 0
+    assert all(name in told.stdout for name in ("explain", "train", "info"))
+    told = subprocess.run(
+        [*command, "explain", "Tell me about jazz.", "--csv"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,scale\n")
+    told = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
+    assert told.returncode == 2

@@ -1,0 +1,237 @@
+import json
+import math
+import time
+
+import pytest
+import torch
+
+from interp_toolkit import Adapter, ContractError, InterpToolkitError, Site, SoftPrompt, read_activations, self_explain
+from interp_toolkit.contract import Contract
+from interp_toolkit.explanations import COLUMNS, Explanation, Explanations
+from interp_toolkit.models import model_facts
+from interp_toolkit.runtime import PromptRun, generate, score
+from interp_toolkit.shipped import NAMES, default_adapter, find_adapter
+
+PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland."]
+
+
+@pytest.fixture
+def adapter(tiny, tiny_prompt):
+    """An adapter for the tiny Llama, at layer 2, with a bias."""
+    made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
+    made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
+    mean = torch.randn(32, generator=torch.Generator().manual_seed(2)) * 0.1
+    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
+    return made
+
+
+def test_a_description_is_what_the_steps_by_hand_give(tiny, adapter, backend):
+    model = tiny("llama", backend)
+    got = self_explain(PROMPTS, model=model, adapter=adapter, max_new_tokens=6)
+    read = read_activations(model, PROMPTS, 2).vectors
+    soft_tokens = adapter(read - adapter.contract.mean)
+    run = PromptRun(model, adapter.contract.soft_prompt)
+    rows = generate(run, soft_tokens, max_new_tokens=6)
+    assert [e.description for e in got] == [row[0].text for row in rows]
+    for i, (e, row) in enumerate(zip(got, rows)):
+        given = score(run, soft_tokens[i : i + 1], [row[0].token_ids]).mean().item()
+        nothing = score(run, adapter.null()[None], [row[0].token_ids]).mean().item()
+        assert e.log_prob == pytest.approx(given, abs=1e-4)
+        assert e.evidence == pytest.approx(given - nothing, abs=1e-4)
+
+
+def test_the_table(tiny, adapter):
+    found = self_explain(
+        PROMPTS, model=tiny(), adapter=adapter, positions=[-1, -2], samples=2, scales=[0.5, 1.0], max_new_tokens=4
+    )
+    table = found.to_df()
+    assert tuple(table.columns) == COLUMNS
+    assert COLUMNS == ("source", "site", "position", "sample", "description", "log_prob", "evidence", "scale")
+    assert len(table) == len(found) == 2 * 2 * 2 * 2
+    assert table.source.unique().tolist() == PROMPTS
+    assert table["sample"].tolist() == [0, 1] * 8
+    assert table.scale.tolist() == [0.5, 0.5, 1.0, 1.0] * 4
+    assert set(table.site) == {"blocks.2.hook_resid_post"}
+    assert isinstance(found[0], Explanation)
+    assert [e.description for e in found[2:4]] == table.description.tolist()[2:4]
+
+
+def test_a_grid_over_layers_and_tokens_must_be_asked_for(tiny, adapter):
+    settings = dict(model=tiny(), adapter=adapter, sites=[1, 2], positions=[-3, -1], max_new_tokens=4)
+    with pytest.raises(
+        ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1.*any_site=True"
+    ):
+        self_explain(PROMPTS, **settings)
+    table = self_explain(PROMPTS, **settings, any_site=True).to_df()
+    assert table.groupby(["source", "site", "position"], sort=False).ngroups == 8
+    own = self_explain(PROMPTS, model=tiny(), adapter=adapter, positions=[-3, -1], max_new_tokens=4).to_df()
+    at_two = table[table.site == "blocks.2.hook_resid_post"].reset_index(drop=True)
+    assert at_two.description.tolist() == own.description.tolist()
+    read = read_activations(tiny(), PROMPTS, 1, [-3, -1]).vectors
+    means = {Site.after(1): torch.ones(32)}
+    moved = self_explain(PROMPTS, **{**settings, "sites": 1}, any_site=True, means=means)
+    given = self_explain(read - 1, model=tiny(), adapter=adapter, max_new_tokens=4)
+    assert [e.description for e in moved] == [e.description for e in given]
+
+
+def test_vectors_are_taken_as_they_are_or_centred(tiny, adapter):
+    settings = dict(model=tiny(), adapter=adapter, max_new_tokens=5)
+    read = read_activations(tiny(), PROMPTS, 2).vectors
+    by_text = self_explain(PROMPTS, **settings)
+    by_raw = self_explain(read, **settings, raw=True)
+    by_hand = self_explain(read - adapter.contract.mean, **settings)
+    assert [e.description for e in by_raw] == [e.description for e in by_text] == [e.description for e in by_hand]
+    assert [(e.source, e.site, e.position) for e in by_raw] == [("vector 0", "", -1), ("vector 1", "", -1)]
+    one = self_explain(read[0], **settings, raw=True)
+    assert [e.description for e in one] == [by_raw[0].description]
+
+
+def test_the_null_vector_has_no_evidence(tiny, adapter):
+    found = self_explain(PROMPTS, model=tiny(), adapter=adapter, null=True, samples=3, max_new_tokens=6)
+    nothing = [e for e in found if e.source == "null vector"]
+    assert len(nothing) == 3
+    assert all(abs(e.evidence) < 1e-4 for e in nothing)
+    faint = torch.full((32,), 1e-12)  # a vector of no length to speak of is told as nothing, too
+    (e,) = self_explain(faint, model=tiny(), adapter=adapter, max_new_tokens=6)
+    assert abs(e.evidence) < 0.05
+
+
+def test_seeds(tiny, adapter):
+    vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    told = [
+        [e.description for e in self_explain(vectors, model=tiny(), adapter=adapter, samples=6, seed=seed)]
+        for seed in (0, 0, 1)
+    ]
+    assert told[0] == told[1] != told[2]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings", "message"),
+    [
+        (torch.ones(2, 31), {}, r"expected vectors of shape \(n, 32\) or \(32,\), got \(2, 31\)"),
+        (torch.ones(2, 2, 32), {}, r"expected vectors of shape \(n, 32\)"),
+        (
+            torch.eye(3, 32) * torch.tensor([[1.0], [0.0], [1.0]]),
+            {},
+            "vector 1 is zero and has no direction.*null=True",
+        ),
+        (torch.full((1, 32), math.nan), {}, "vector 0 holds NaN or infinity"),
+        ("", {}, "prompt 0 is empty"),
+        ([], {}, "expected at least one prompt"),
+        ("a", {"sites": 11, "any_site": True}, r"blocks\.11\.hook_resid_post does not exist: the model has 4 layers"),
+        ("a", {"sites": "somewhere"}, "expected a site such as"),
+        ("a", {"positions": [99]}, "position 99 does not exist"),
+        ("a", {"samples": 0}, "samples and max_new_tokens of at least 1"),
+        ("a", {"scales": []}, "expected at least one scale"),
+        ("a", {"adapter": "/no/adapter"}, "no adapter at /no/adapter"),
+        ("a", {"adapter": Adapter.create("scale", 32)}, "the adapter has no contract"),
+        ("a", {"adapter": None}, "no adapter is shipped for .*; pass adapter="),
+    ],
+)
+def test_mistakes_are_named(tiny, adapter, unchecked, inputs, settings, message):
+    with pytest.raises(InterpToolkitError, match=message):
+        self_explain(inputs, **{"model": tiny(), "adapter": adapter, **settings})
+
+
+def test_an_adapter_for_another_model_is_refused(tiny, adapter):
+    with pytest.raises(ContractError, match="the adapter was trained on .*load the adapter's own model, or train"):
+        self_explain("a", model=tiny("qwen2"), adapter=adapter)
+    with pytest.raises(ContractError, match=r"width 576 .* has d_model 32"):
+        self_explain("a", model=tiny(), adapter="smollm2_rank64")
+
+
+def test_a_file_that_says_less_asks_for_more(tiny, adapter, tmp_path):
+    adapter.save(tmp_path / "x.safetensors")
+    with pytest.raises(InterpToolkitError, match="does not name the site it was trained on; pass sites="):
+        self_explain("a", model=tiny(), adapter=str(tmp_path / "x.safetensors"))
+    assert len(self_explain("a", model=tiny(), adapter=str(tmp_path / "x.safetensors"), sites=1, max_new_tokens=3)) == 1
+    with pytest.raises(InterpToolkitError, match="raw=True asks for the adapter's mean"):
+        self_explain(torch.ones(32), model=tiny(), adapter=str(tmp_path / "x.safetensors"), raw=True)
+
+
+# Faces.
+
+ROWS = [
+    Explanation(
+        "Tell me about <b>tags</b> & more",
+        "blocks.2.hook_resid_post",
+        7,
+        0,
+        "<script>alert(1)</script>",
+        -1.0,
+        2.5,
+        1.0,
+    ),
+    Explanation(
+        "b" * 200, "blocks.2.hook_resid_post", 9, 0, "[bold]no markup[/bold] São Paulo 東京", -2.0, math.nan, 1.0
+    ),
+]
+
+
+def test_the_terminal_face_is_readable():
+    text = repr(Explanations(ROWS))
+    assert text.startswith("2 explanations\n")
+    assert "site" not in text.splitlines()[1]
+    assert "[bold]no markup[/bold]" in text.replace("\n", " ") or "[bold]no" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert all(len(line) <= 40 for line in Explanations(ROWS).to_text(40).splitlines())
+    assert repr(Explanations([])) == "0 explanations"
+    two = [ROWS[0], Explanation(ROWS[0].source, ROWS[0].site, 8, 0, "x", -1.0, 0.0, 1.0)]
+    assert "position" in repr(Explanations(two))
+
+
+def test_the_notebook_face_escapes_and_is_quick():
+    page = Explanations(ROWS)._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    many = Explanations(ROWS * 500)
+    start = time.perf_counter()
+    many._repr_html_()
+    assert time.perf_counter() - start < 5  # no bound on speed, only on a runaway
+
+
+# The embedded model with the adapters that ship.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_adapter_is_whole_small_and_for_the_embedded_model(smollm, name):
+    adapter = find_adapter(name)
+    contract = adapter.contract
+    contract.check_model(model_facts(smollm))
+    assert contract.site == Site.parse("blocks.23.hook_resid_post")
+    assert contract.mean.shape == (576,)
+    assert contract.soft_prompt == SoftPrompt.for_chat(smollm.tokenizer)
+    assert adapter.parameter_count == {"smollm2_rank64": 2 * 576 * 64 + 577, "smollm2_scalar_affine": 577}[name]
+    json.dumps(contract.to_dict())
+
+
+def test_the_default_adapter_reads_topics_and_tells_them_from_nothing(smollm):
+    adapter = default_adapter(model_facts(smollm))
+    assert adapter.digest == find_adapter(NAMES[0]).digest
+    topics = ["baseball", "the French Revolution", "jazz", "volcanoes", "penguins", "chess", "diabetes", "Poland"]
+    prompts = [f"Tell me about {topic}." for topic in topics]
+    vectors = adapter.contract.centre(read_activations(smollm, prompts, adapter.contract.site).vectors)
+    run = PromptRun(smollm, adapter.contract.soft_prompt)
+    targets = run.soft_prompt.targets(smollm.tokenizer, [topic.capitalize() for topic in topics])
+    with torch.no_grad():
+        soft_tokens = adapter(vectors)
+        own = score(run, soft_tokens, targets).mean()
+        shuffled = score(run, soft_tokens.roll(3, 0), targets).mean()
+        nothing = score(run, adapter.null()[None], targets, [0] * len(targets)).mean()
+    assert (own > shuffled).sum() >= 7
+    assert (own > nothing).all()
+    noise = torch.randn(8, 576, generator=torch.Generator().manual_seed(0)) * vectors.norm(dim=1).mean() / 24
+    read = self_explain(vectors, model=smollm, null=True, max_new_tokens=8).to_df()
+    random = self_explain(noise, model=smollm, max_new_tokens=8).to_df()
+    assert read.evidence.iloc[:8].median() > random.evidence.median()
+    assert abs(read.evidence.iloc[8]) < 1e-3
+
+
+def test_both_classes_say_the_same(smollm):
+    from interp_toolkit import load_model
+
+    hooked = load_model("smollm2-135m", backend="hooked_transformer", dtype="float32")
+    prompts = ["Tell me about baseball.", "Tell me about Poland."]
+    one, two = (self_explain(prompts, model=model, max_new_tokens=8).to_df() for model in (smollm, hooked))
+    assert one.description.tolist() == two.description.tolist()
+    assert torch.allclose(torch.tensor(one.evidence), torch.tensor(two.evidence), atol=1e-3)

@@ -1,0 +1,102 @@
+"""The structure: imports only go down, the face is what it says, documents name what exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import interp_toolkit
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "interp_toolkit"
+
+# Rooms from the ground up; a module imports from rooms below its own, or from its own.
+ROOMS = [
+    ["errors"],
+    ["files", "settings", "sites"],
+    ["chat"],
+    ["soft_prompt"],
+    ["contract"],
+    ["adapters", "models"],
+    ["activations", "pairs"],
+    ["vectors", "runtime"],
+    ["training", "shipped", "explanations"],
+    ["explain"],
+    ["cli"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def _room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name and name.startswith("interp_toolkit."):
+                yield name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_go_down(path):
+    own = _room(path)
+    for other in _imports(path):
+        assert other == own or FLOOR[other] < FLOOR[own], f"{own} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_stay_small_and_only_one_asks_for_the_class(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    if _room(path) != "models":
+        assert "HookedTransformer" not in re.sub(r'""".*?"""', "", text, flags=re.S)
+        assert "TransformerBridge" not in re.sub(r'""".*?"""', "", text, flags=re.S)
+
+
+def test_the_face():
+    assert set(interp_toolkit.__all__) >= {
+        "self_explain",
+        "Explanations",
+        "load_model",
+        "read_activations",
+        "Site",
+        "SoftPrompt",
+        "Adapter",
+        "VectorLabelPairs",
+        "train_adapter",
+        "TrainConfig",
+    }
+    assert all(hasattr(interp_toolkit, name) for name in interp_toolkit.__all__)
+
+
+def test_fences_of_the_readme_import_public_names_only():
+    for fence in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S):
+        for node in ast.walk(ast.parse(fence)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "interp_toolkit":
+                assert node.module == "interp_toolkit", f"the README imports from {node.module}"
+                assert {alias.name for alias in node.names} <= set(interp_toolkit.__all__)
+
+
+def test_the_two_commands_of_the_readme_exist():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for command in ("demo", "test"):
+        assert f"make {command}" in readme
+        assert re.search(rf"^{command}:", makefile, flags=re.M)
+
+
+def test_the_lock_fits_the_ranges():
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    lock = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split() if "==" in line)
+    locked = {name.lower().replace("_", "-"): version for name, version in lock.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [x for extra in project["optional-dependencies"].values() for x in extra]
+    for requirement in map(Requirement, wanted):
+        assert locked[requirement.name.lower()] in requirement.specifier
