@@ -140,7 +140,7 @@ def _read(
                 raise StopForward
 
         edits = {site: (lambda x, site=site: keep(site, x)) for site in sites}
-        backend.visit(padded.to(backend.device), past.expand(len(batch)) if past else None, edits)
+        backend.visit(padded.to(backend.device), past, edits)
         lengths = [len(wanted[i]) for i in batch]
         for k, site in enumerate(sites):
             for i, part in zip(batch, seen[site].split(lengths)):

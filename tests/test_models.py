@@ -55,9 +55,9 @@ def test_a_past_stands_for_its_tokens(tiny, architecture, backend):
     with torch.no_grad():
         whole, _ = runner.hidden(tokens)
         _, past = runner.hidden(tokens[:1, :7], keep=True)
-        middle, grown = runner.hidden(tokens[:, 7:12], past.expand(3), keep=True)
+        middle, grown = runner.hidden(tokens[:, 7:12], past, keep=True)
         end, _ = runner.hidden(tokens[:, 12:], grown)
-    assert grown.length == 12
+    assert grown.total == 12
     assert torch.allclose(torch.cat([middle, end], 1), whole[:, 7:], atol=1e-5)
 
 

@@ -141,14 +141,14 @@ def _hf_greedy(hf, run, soft_token, count):
 
 def test_greedy_text_is_that_of_edited_embeddings(tiny, tiny_hf, tiny_prompt, random_vectors, architecture, backend):
     run, vectors, _ = _case(tiny(architecture, backend), tiny_prompt, random_vectors(6))
-    got = generate(run, vectors, max_new_tokens=12, stop_at_quote=False)
+    got = generate(run, vectors, max_new_tokens=12, until="stop")
     assert [row[0].token_ids for row in got] == [_hf_greedy(tiny_hf(architecture), run, v, 12) for v in vectors]
 
 
 def test_greedy_text_of_the_embedded_model(smollm, smollm_hf, random_vectors):
     run = PromptRun(smollm, SoftPrompt.for_chat(smollm.tokenizer))
     vectors = random_vectors(4, 576) * 0.1
-    got = generate(run, vectors, max_new_tokens=10, stop_at_quote=False)
+    got = generate(run, vectors, max_new_tokens=10, until="stop")
     truth = []
     for vector in vectors:
         ids = smollm_hf.generate(
@@ -163,7 +163,7 @@ def test_greedy_text_of_the_embedded_model(smollm, smollm_hf, random_vectors):
 
 def test_log_probs_of_a_text_are_its_score(tiny, tiny_prompt, random_vectors, backend):
     run, vectors, _ = _case(tiny("qwen2", backend), tiny_prompt, random_vectors(4))
-    rows = generate(run, vectors, samples=3, temperature=1.3, top_p=0.8, max_new_tokens=8, stop_at_quote=False)
+    rows = generate(run, vectors, samples=3, temperature=1.3, top_p=0.8, max_new_tokens=8, until="stop")
     texts = [text for row in rows for text in row if text.token_ids]
     owners = [i for i, row in enumerate(rows) for text in row if text.token_ids]
     told = score(run, vectors, [text.token_ids for text in texts], owners)
@@ -199,9 +199,7 @@ def test_samples_follow_the_models_distribution(tiny, tiny_hf, tiny_prompt, rand
     kept = order[: int((probs[order].cumsum(0) < top_p).sum()) + 1] if top_p < 1 else order
     expected = torch.zeros_like(probs).index_copy(0, kept, probs[kept] / probs[kept].sum())
     n = 3000
-    rows = generate(
-        run, vectors, samples=n, temperature=0.7, top_p=top_p, max_new_tokens=1, stop_at_quote=False, seed=1
-    )[0]
+    rows = generate(run, vectors, samples=n, temperature=0.7, top_p=top_p, max_new_tokens=1, until="stop", seed=1)[0]
     drawn = torch.tensor([text.token_ids[0] if text.token_ids else -1 for text in rows])
     stops = torch.tensor([2, 4])
     for token in kept[:8].tolist():

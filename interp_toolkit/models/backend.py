@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.kv import KV
+from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
 from interp_toolkit.sites import Site
 
 try:  # TransformerLens 4 has the bridge only.
@@ -29,35 +31,6 @@ Edit = Callable[[Tensor], Tensor | None]
 
 # A context level of our own, so that taking our hooks off leaves those of the caller where they are.
 _HOOK_LEVEL = 1_000_003
-
-
-@dataclass(frozen=True)
-class KV:
-    """Keys and values of tokens already run, one pair a layer with the batch in front.
-
-    Attributes:
-        layers: (keys, values) of each layer, in the order of axes of the class that made them.
-        length: number of tokens they stand for.
-    """
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    length: int
-
-    @property
-    def batch(self) -> int:
-        """Number of rows."""
-        return self.layers[0][0].shape[0]
-
-    def expand(self, batch: int) -> KV:
-        """The single row seen ``batch`` times, without a copy."""
-        return self._map(lambda x: x.expand(batch, -1, -1, -1))
-
-    def take(self, rows: Tensor) -> KV:
-        """The given rows, in that order."""
-        return self._map(lambda x: x.index_select(0, rows))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> KV:
-        return KV(tuple((change(k), change(v)) for k, v in self.layers), self.length)
 
 
 class StopForward(Exception):
@@ -82,7 +55,7 @@ class Backend(ABC):
     def _hook_point(self, name: str) -> HookPoint | None: ...
 
     @abstractmethod
-    def _run(self, tokens: Tensor, past: KV | None, keep: bool) -> tuple[Tensor, KV | None]: ...
+    def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]: ...
 
     @abstractmethod
     def _unembed(self, hidden: Tensor) -> Tensor: ...
@@ -103,21 +76,28 @@ class Backend(ABC):
         return self.embedding_weight.dtype
 
     def hidden(
-        self, tokens: Tensor, past: KV | None = None, edits: Mapping[Site, Edit] | None = None, keep: bool = False
+        self,
+        tokens: Tensor,
+        past: KV | None = None,
+        edits: Mapping[Site, Edit] | None = None,
+        keep: bool = False,
+        reserve: int = 0,
     ) -> tuple[Tensor, KV | None]:
         """Final hidden states, after the last norm, of ``tokens`` read behind ``past``.
 
         Args:
             tokens: ids, [batch, position].
-            past: keys and values of the tokens before, with the same batch.
+            past: keys and values of the tokens before: of each row, or of one row that all share.
             edits: what to do to the residual stream at which site.
             keep: also give the keys and values of past and tokens together.
+            reserve: how many further tokens to keep room for, so that they can be added without a copy. Of several
+                passes that go on from the same `KV`, only the last leaves one that can be used.
 
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
         with self._hooked(edits or {}):
-            return self._run(tokens, past, keep)
+            return self._run(tokens, past, keep, reserve)
 
     def visit(self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit]) -> None:
         """Run ``tokens`` for the sake of the edits alone; one of them may end the pass with `StopForward`."""
@@ -165,28 +145,31 @@ class Backend(ABC):
 class BridgeBackend(Backend):
     """`TransformerBridge`: Hugging Face's own modules with hook points between them."""
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._shared_attention = SharedAttention(model)
+
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.get_hook_point(name)
 
-    def _run(self, tokens: Tensor, past: KV | None, keep: bool) -> tuple[Tensor, KV | None]:
-        start = past.length if past else 0
+    def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]:
+        start = past.total if past else 0
         batch, length = tokens.shape
-        cache = DynamicCache(past.layers if past else None) if past or keep else None
         positions = torch.arange(start, start + length, device=tokens.device).expand(batch, -1)
         # The base model stops before the vocabulary; logits are taken later, where they are wanted.
-        out = self.model.original_model.base_model(
-            input_ids=tokens,
-            attention_mask=tokens.new_ones(batch, start + length),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        grown = None
-        if keep:
-            assert cache is not None
-            layers: Any = tuple((keys, values) for keys, values, *_ in cache)
-            grown = KV(layers, start + length)
-        return out.last_hidden_state, grown
+        run = partial(self.model.original_model.base_model, input_ids=tokens, position_ids=positions)
+        if self._shared_attention.usable():
+            prefix, own = past.behind() if past else (None, None)
+            cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
+            with self._shared_attention.standing_in(prefix):
+                out = run(past_key_values=cache, use_cache=False)
+            layers: Any = tuple(cache.layers) if cache and keep else ()
+            return out.last_hidden_state, KV(layers, cache.length, prefix) if cache and keep else None
+        cache = DynamicCache(past.whole(batch, 2) if past else None) if past or keep else None
+        mask = tokens.new_ones(batch, start + length)
+        out = run(attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+        layers = tuple((keys, values) for keys, values, *_ in cache) if cache is not None and keep else ()
+        return out.last_hidden_state, KV(layers, start + length) if keep else None
 
     def _unembed(self, hidden: Tensor) -> Tensor:
         return self.model.unembed(hidden[None])[0]
@@ -202,24 +185,21 @@ class HookedTransformerBackend(Backend):
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.hook_dict.get(name)
 
-    def _run(self, tokens: Tensor, past: KV | None, keep: bool) -> tuple[Tensor, KV | None]:
-        start = past.length if past else 0
+    def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]:
+        start = past.total if past else 0
         batch, length = tokens.shape
         ones = tokens.new_ones(batch, length)
         cache = None
         if past or keep:
             cache = TransformerLensKeyValueCache.init_cache(self.model.cfg, self.model.cfg.device, batch)
             cache.previous_attention_mask = tokens.new_ones(batch, start)
-            for entry, (keys, values) in zip(cache.entries, past.layers if past else ()):
+            for entry, (keys, values) in zip(cache.entries, past.whole(batch, 1) if past else ()):
                 entry.past_keys, entry.past_values = keys, values
         # The mask is of the new tokens only, and always given: without one it is guessed from the padding token,
         # which may well be a real one.
         hidden = self.model(tokens, past_kv_cache=cache, attention_mask=ones, stop_at_layer=self.n_layers)
-        grown = None
-        if keep:
-            assert cache is not None
-            grown = KV(tuple((entry.past_keys, entry.past_values) for entry in cache.entries), start + length)
-        return self.model.ln_final(hidden), grown
+        layers = tuple((entry.past_keys, entry.past_values) for entry in cache.entries) if cache and keep else ()
+        return self.model.ln_final(hidden), KV(layers, start + length) if keep else None
 
     def _unembed(self, hidden: Tensor) -> Tensor:
         return self.model.unembed(hidden[None])[0]

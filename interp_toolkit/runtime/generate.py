@@ -25,6 +25,9 @@ _FINISHED_SHARE = 0.2
 _TOP = 256
 
 
+Until = Literal["quote", "stop", "length"]
+
+
 @dataclass(frozen=True)
 class Generation:
     """A text that the model wrote.
@@ -39,7 +42,7 @@ class Generation:
     text: str
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
-    ended: Literal["quote", "stop", "length"]
+    ended: Until
 
 
 @torch.no_grad()
@@ -52,7 +55,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     max_new_tokens: int = 24,
-    stop_at_quote: bool = True,
+    until: Until = "quote",
     progress: bool = False,
 ) -> list[list[Generation]]:
     """What the model writes behind the soft prompt, for each soft token.
@@ -68,7 +71,8 @@ def generate(
         top_p: sample among the most probable tokens that together have this probability.
         seed: of the sampling.
         max_new_tokens: longest text, in tokens.
-        stop_at_quote: whether a closing quote ends the text, beside the model's stop tokens.
+        until: what ends a text before its longest length: ``"quote"`` for a closing quote or one of the model's stop
+            tokens, ``"stop"`` for a stop token only, ``"length"`` for neither.
         progress: whether to show a bar.
 
     Returns:
@@ -86,7 +90,7 @@ def generate(
         raise InterpToolkitError(
             f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
         )
-    ends = _Ends.of(run.model, stop_at_quote)
+    ends = _Ends.of(run.model, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)):
@@ -109,7 +113,7 @@ def _decode(
     ends: _Ends,
 ) -> list[Generation]:
     backend = run.backend
-    hidden, past = run.read(vectors, keep=True)
+    hidden, past = run.read(vectors, keep=True, reserve=max_new_tokens)
     assert past is not None
     logits = backend.logits(hidden[:, -1])
     if samples > 1:
@@ -118,7 +122,7 @@ def _decode(
     n = len(vectors) * samples
     written: list[list[int]] = [[] for _ in range(n)]
     told: list[list[float]] = [[] for _ in range(n)]
-    ended: list[Literal["quote", "stop", "length"]] = ["length"] * n
+    ended: list[Until] = ["length"] * n
     alive = np.arange(n)  # which text each row of the batch is
     for step in range(max_new_tokens):
         tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
@@ -179,9 +183,9 @@ class _Ends:
     quotes: frozenset[int]
 
     @classmethod
-    def of(cls, model: Any, at_quote: bool) -> _Ends:
-        quotes = _quote_tokens(model.tokenizer) if at_quote else frozenset()
-        return cls(model.tokenizer, frozenset(stop_ids(model)), quotes)
+    def of(cls, model: Any, until: Until) -> _Ends:
+        quotes = _quote_tokens(model.tokenizer) if until == "quote" else frozenset()
+        return cls(model.tokenizer, frozenset() if until == "length" else frozenset(stop_ids(model)), quotes)
 
     def text(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids)

@@ -44,13 +44,16 @@ class PromptRun:
         assert past is not None
         return past
 
-    def read(self, soft_tokens: Tensor, then: Tensor | None = None, keep: bool = False) -> tuple[Tensor, KV | None]:
+    def read(
+        self, soft_tokens: Tensor, then: Tensor | None = None, keep: bool = False, reserve: int = 0
+    ) -> tuple[Tensor, KV | None]:
         """Final hidden states of the prompt from the first slot on, and of the tokens ``then`` behind it.
 
         Args:
             soft_tokens: [batch, d_model], one a row, written at every slot of the row.
             then: ids [batch, length] that follow the prompt, padded on the right.
             keep: also give keys and values.
+            reserve: how many further tokens to keep room for.
 
         Returns:
             hidden states [batch, tail + length, d_model], and the `KV` of everything so far or None.
@@ -60,4 +63,4 @@ class PromptRun:
         if then is not None:
             ids = torch.cat([ids, then], dim=1)
         edits = write_soft_tokens(self.backend, self.soft_prompt, self.tokens.tail_slots, soft_tokens)
-        return self.backend.hidden(ids, self.past.expand(batch), edits, keep)
+        return self.backend.hidden(ids, self.past, edits, keep, reserve)
