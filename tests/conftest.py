@@ -72,7 +72,7 @@ def _config(architecture, vocabulary):
         max_position_embeddings=256,
     )
     if architecture == "gemma2":
-        return transformers.Gemma2Config(**common, **sizes, head_dim=8, query_pre_attn_scalar=8, sliding_window=512)
+        return transformers.Gemma2Config(**common, **sizes, head_dim=8, query_pre_attn_scalar=8, sliding_window=8)
     kind = transformers.LlamaConfig if architecture == "llama" else transformers.Qwen2Config
     return kind(**common, **sizes, tie_word_embeddings=architecture == "llama")
 

@@ -21,7 +21,7 @@ ROOMS = [
     ["adapters", "models"],
     ["activations", "pairs"],
     ["vectors", "runtime"],
-    ["training", "shipped", "explanations"],
+    ["training", "shipped", "explanations", "evaluation"],
     ["explain"],
     ["cli"],
 ]

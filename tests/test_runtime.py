@@ -122,6 +122,19 @@ def test_what_cannot_be_scored(tiny, tiny_prompt, random_vectors):
         PromptRun(tiny(), tiny_prompt.at("blocks.9.hook_resid_pre"))
 
 
+def test_a_hook_inside_the_attention_is_heard_and_changes_no_number(tiny, tiny_prompt, random_vectors, architecture):
+    """Such hooks put the bridge's own attention in the place of the shared one; both give the same scores."""
+    model = tiny(architecture)
+    run, vectors, targets = _case(model, tiny_prompt, random_vectors(5))
+    fast, heard = score(run, vectors, targets).log_probs, []
+    with model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", lambda x, hook: heard.append(x.shape))]):
+        slow = score(run, vectors, targets).log_probs
+        owned = score(run, vectors, targets, [0, 1, 0, 2, 1]).log_probs
+    assert len(heard) >= 3
+    assert torch.allclose(fast, slow, atol=1e-4)
+    assert torch.allclose(score(run, vectors, targets, [0, 1, 0, 2, 1]).log_probs, owned, atol=1e-4)
+
+
 # Generation.
 
 
@@ -209,6 +222,19 @@ def test_samples_follow_the_models_distribution(tiny, tiny_hf, tiny_prompt, rand
         p = expected[token].item()
         assert abs(share - p) < 4.5 * (p * (1 - p) / n) ** 0.5 + 1e-6
     assert set(drawn.tolist()) <= set(kept.tolist()) | {-1}
+
+
+def test_draws_are_looked_up_in_the_cumulated_weights():
+    from interp_toolkit.runtime.generate import _invert
+
+    weights = torch.rand(50, 1000, generator=torch.Generator().manual_seed(0)) * (torch.arange(1000) % 7 != 0)
+    draws = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    draws[:2] = torch.tensor([0.0, 1 - 1e-16])
+    cumulated = weights.double().cumsum(-1)
+    truth = torch.searchsorted(cumulated, draws[:, None] * cumulated[:, -1:], right=True)[:, 0]
+    found = _invert(weights, draws)
+    assert torch.equal(found[2:], truth[2:])
+    assert (weights.gather(1, found[:, None]) > 0).all()  # never a token of weight zero
 
 
 def test_finished_rows_stop_and_length_is_kept(tiny, tiny_prompt, random_vectors):

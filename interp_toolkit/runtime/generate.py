@@ -23,6 +23,8 @@ _ROWS = 384
 _FINISHED_SHARE = 0.2
 # Most of a distribution lies in this many tokens; only where it does not is the whole vocabulary sorted.
 _TOP = 256
+# Tokens that are summed together when a draw is looked up.
+_BLOCK = 256
 
 
 Until = Literal["quote", "stop", "length"]
@@ -126,7 +128,7 @@ def _decode(
     alive = np.arange(n)  # which text each row of the batch is
     for step in range(max_new_tokens):
         tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
-        log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         running = np.ones(len(alive), dtype=bool)
         for row, (text, token, log_prob) in enumerate(zip(alive, tokens.tolist(), log_probs.tolist())):
             if ended[text] != "length":
@@ -216,18 +218,30 @@ def _pick(logits: Tensor, temperature: float, top_p: float, draws: Tensor | None
     """The next token of each row, [rows]."""
     if draws is None:
         return logits.argmax(-1)
-    probs = (logits.double() / temperature).softmax(-1)
+    probs = (logits / temperature).softmax(-1)
     if top_p == 1:
         return _invert(probs, draws)
     top, index = probs.topk(min(_TOP, probs.shape[-1]))
     if (top.sum(-1) < top_p).any():
         top, index = probs.sort(descending=True)
-    before = top.cumsum(-1) - top
+    before = top.double().cumsum(-1) - top
     return index.gather(1, _invert(top.masked_fill(before >= top_p, 0), draws)[:, None])[:, 0]
 
 
 def _invert(weights: Tensor, draws: Tensor) -> Tensor:
-    """Where each draw falls in the cumulated weights of its row."""
-    total = weights.cumsum(-1)
-    found = torch.searchsorted(total, (draws[:, None] * total[:, -1:]), right=True)[:, 0]
-    return found.clamp_(max=weights.shape[-1] - 1)
+    """Where each draw falls in the cumulated weights of its row.
+
+    First among blocks of tokens, then within one: exact sums in float64 over the whole vocabulary would cost as much as
+    the model does.
+    """
+    rows, size = weights.shape
+    blocks = torch.nn.functional.pad(weights, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    draws = draws[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, draws, right=True).clamp_(max=ends.shape[1] - 1)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp_(min=0)), 0)
+    chosen = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0]
+    within = torch.searchsorted(chosen.double().cumsum(-1), draws - before, right=True)
+    # The two sums may differ in their last digit; a draw at the very end of a block stays within it.
+    last = (chosen > 0).double().mul(torch.arange(1, _BLOCK + 1, device=chosen.device)).argmax(-1, keepdim=True)
+    return (block * _BLOCK + torch.minimum(within, last))[:, 0]

