@@ -16,7 +16,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from interp_toolkit import SoftPrompt, load_model
 
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2")
-BACKENDS = ("bridge", "hooked_transformer")
+try:  # TransformerLens 4 has the bridge only.
+    from transformer_lens import HookedTransformer  # noqa: F401
+
+    BACKENDS = ("bridge", "hooked_transformer")
+except ImportError:
+    BACKENDS = ("bridge",)
 
 _TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp_toolkit import Adapter, ContractError, FileFormatError, InterpToolkitError, Site, SoftPrompt
-from interp_toolkit.adapters import AdapterConfig, read_mean_vectors
+from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, write_mean_vectors
 from interp_toolkit.adapters.config import KINDS
 from interp_toolkit.contract import Contract, ModelFacts
 
@@ -380,6 +380,19 @@ def test_the_published_format_is_written_and_read_back(tmp_path, kind, random_ve
     assert again.metadata["projection_type"] == kind
 
 
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_trainer_checkpoints_are_written_and_read_back(tmp_path, kind):
+    adapter = _trained(PUBLISHED[kind][0])
+    adapter.save(tmp_path / "x.pt")
+    checkpoint = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert set(checkpoint["projection_state"]) == set(PUBLISHED[kind][1])
+    assert checkpoint["config"]["projection"]["type"] == kind
+    again = Adapter.load(tmp_path / "x.pt")
+    assert again.digest == adapter.digest
+    assert again.contract.soft_prompt == adapter.contract.soft_prompt
+    assert again.contract.model_id == adapter.contract.model_id
+
+
 @pytest.mark.parametrize("kind", ["identity", "bias_only"])
 def test_what_the_published_format_cannot_say_is_refused(tmp_path, kind):
     with pytest.raises(InterpToolkitError, match=f"the published format has no '{kind}' adapter"):
@@ -460,6 +473,10 @@ def test_mean_vectors(tmp_path):
     means = read_mean_vectors(tmp_path / "mean-vectors.safetensors")
     assert list(means) == [19]
     assert torch.equal(means[19], mean)
+    write_mean_vectors(tmp_path / "mine.safetensors", {19: mean, 3: mean * 2}, "org/m")
+    again = read_mean_vectors(tmp_path / "mine.safetensors")
+    assert sorted(again) == [3, 19]
+    assert torch.equal(again[3], mean * 2)
     save_file({"layer_19": mean}, tmp_path / "other.safetensors", {"format": "else"})
     with pytest.raises(FileFormatError, match="expected format 'selfie_mean_vectors_v1'.*got 'else'"):
         read_mean_vectors(tmp_path / "other.safetensors")

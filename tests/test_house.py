@@ -1,7 +1,9 @@
 """The structure: imports only go down, the face is what it says, documents name what exists."""
 
 import ast
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,18 @@ def test_the_lock_fits_the_ranges():
     wanted = project["dependencies"] + [x for extra in project["optional-dependencies"].values() for x in extra]
     for requirement in map(Requirement, wanted):
         assert locked[requirement.name.lower()] in requirement.specifier
+
+
+def test_the_outputs_and_tables_of_the_readme_are_those_of_the_results():
+    told = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
+    readme = (ROOT / "README.md").read_text()
+    assert told["filled"](readme) == readme, "stale: run python benchmarks/readme.py"
+
+
+def test_the_results_are_of_the_adapters_that_ship():
+    from interp_toolkit.shipped import NAMES, find_adapter
+
+    told = json.loads((ROOT / "benchmarks" / "results" / "shipped_adapters.json").read_text())
+    assert {name: row["digest"] for name, row in told["adapters"].items()} == {
+        name: find_adapter(name).digest for name in NAMES
+    }

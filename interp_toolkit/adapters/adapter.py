@@ -135,7 +135,7 @@ class Adapter(nn.Module):
 
         Args:
             path: a folder (``adapter_config.json`` and ``adapter_model.safetensors``, with the contract), or a file
-                ending in ``.safetensors`` for the published format ``selfie_adapter_v1``.
+                ending in ``.safetensors`` or ``.pt`` for the published formats.
 
         Raises:
             InterpToolkitError: no contract yet, or a kind that the published format does not know.
@@ -147,7 +147,7 @@ class Adapter(nn.Module):
             self.contract,
             self.metadata,
         )
-        if path.suffix == ".safetensors":
+        if path.suffix in (".safetensors", ".pt"):
             published.write(stored, path)
         else:
             files.write(stored, path)

@@ -150,10 +150,12 @@ def _soft_prompt(described: Mapping[str, Any]) -> SoftPrompt | None:
 
 
 def write(stored: StoredAdapter, path: Path) -> None:
-    """Write an adapter as ``selfie_adapter_v1``; the reading site, the mean and the fingerprint have no place in it.
+    """Write an adapter as ``selfie_adapter_v1`` (``.safetensors``) or as a checkpoint of their trainer (``.pt``).
+
+    The reading site, the mean and the fingerprint have no place in either.
 
     Raises:
-        InterpToolkitError: a kind that the format does not know.
+        InterpToolkitError: a kind that the formats do not know.
     """
     config = stored.config
     if config.kind not in _THEIR_KINDS:
@@ -161,36 +163,74 @@ def write(stored: StoredAdapter, path: Path) -> None:
             f"the published format has no {config.kind!r} adapter, only {', '.join(sorted(_THEIR_KINDS))}; "
             f"save to a folder instead"
         )
-    kind = _THEIR_KINDS[config.kind]
+    nested = _nested_config(stored)
+    tensors = {name: value.float().contiguous() for name, value in stored.tensors.items()}
+    named = stored.contract.model_id if stored.contract else ""
+    with whole_file(path) as draft:
+        if path.suffix == ".pt":
+            checkpoint = dict(
+                projection_state=tensors,
+                config=nested,
+                model_dim=config.d_model,
+                model_name=named,
+                checkpoint_format_version=1,
+                projection_num_params=sum(value.numel() for value in tensors.values()),
+            )
+            torch.save(checkpoint, draft)
+            return
+        header = {
+            **{key: str(value) for key, value in stored.metadata.items()},
+            "format": _FORMAT,
+            "projection_type": _THEIR_KINDS[config.kind],
+            "model_dim": str(config.d_model),
+            "model_name": named,
+            "normalize_input": "true" if config.normalize else "false",
+            "init_scale": str(config.init_scale),
+            "config_json": json.dumps(nested),
+            **({"low_rank_rank": str(config.rank)} if config.rank else {}),
+        }
+        save_file(tensors, draft, header)
+
+
+def _nested_config(stored: StoredAdapter) -> dict[str, Any]:
+    """Their training config: what an earlier file said of it, with this adapter's projection and soft prompt."""
     try:
         nested = json.loads(stored.metadata.get("config_json", "{}"))
     except ValueError:
         nested = {}
     nested["projection"] = {
         **nested.get("projection", {}),
-        "type": kind,
-        "normalize_input": config.normalize,
-        "init_scale": config.init_scale,
-        "low_rank_rank": config.rank,
-        "low_rank_init_factor": config.low_rank_factor,
+        "type": _THEIR_KINDS[stored.config.kind],
+        "normalize_input": stored.config.normalize,
+        "init_scale": stored.config.init_scale,
+        "low_rank_rank": stored.config.rank,
+        "low_rank_init_factor": stored.config.low_rank_factor,
     }
     prompt = stored.contract.soft_prompt if stored.contract else None
     if prompt is not None:
         told = {"template": prompt.template, "reserved_token": prompt.marker}
         nested["soft_prompt"] = {**nested.get("soft_prompt", {}), **told}
+    return nested
+
+
+def write_mean_vectors(path: str | Path, means: Mapping[int, Tensor], model_id: str) -> None:
+    """Write mean vectors by layer as ``selfie_mean_vectors_v1``.
+
+    Args:
+        path: the file.
+        means: the mean of the residual stream after each block, by its number.
+        model_id: the model they were read from.
+    """
+    layers = sorted(means)
     header = {
-        **{key: str(value) for key, value in stored.metadata.items()},
-        "format": _FORMAT,
-        "projection_type": kind,
-        "model_dim": str(config.d_model),
-        "model_name": stored.contract.model_id if stored.contract else "",
-        "normalize_input": "true" if config.normalize else "false",
-        "init_scale": str(config.init_scale),
-        "config_json": json.dumps(nested),
-        **({"low_rank_rank": str(config.rank)} if config.rank else {}),
+        "format": _MEANS_FORMAT,
+        "layer_indices": json.dumps(layers),
+        "num_layers": str(len(layers)),
+        "hidden_dim": str(len(means[layers[0]])) if layers else "0",
+        "model_name": model_id,
     }
-    with whole_file(path) as draft:
-        save_file({name: value.float().contiguous() for name, value in stored.tensors.items()}, draft, header)
+    with whole_file(Path(path)) as draft:
+        save_file({f"layer_{layer}": means[layer].float().cpu().contiguous() for layer in layers}, draft, header)
 
 
 def read_mean_vectors(path: str | Path) -> dict[int, Tensor]:
