@@ -5,7 +5,16 @@ import time
 import pytest
 import torch
 
-from interp_toolkit import Adapter, ContractError, InterpToolkitError, Site, SoftPrompt, read_activations, self_explain
+from interp_toolkit import (
+    Adapter,
+    ContractError,
+    InterpToolkitError,
+    Site,
+    SoftPrompt,
+    load_model,
+    read_activations,
+    self_explain,
+)
 from interp_toolkit.contract import Contract
 from interp_toolkit.explanations import COLUMNS, Explanation, Explanations
 from interp_toolkit.models import model_facts
@@ -227,10 +236,8 @@ def test_the_default_adapter_reads_topics_and_tells_them_from_nothing(smollm):
     assert abs(read.evidence.iloc[8]) < 1e-3
 
 
-def test_both_classes_say_the_same(smollm):
-    from interp_toolkit import load_model
-
-    hooked = load_model("smollm2-135m", backend="hooked_transformer", dtype="float32")
+def test_both_classes_say_the_same(smollm, backend):
+    hooked = load_model("smollm2-135m", backend=backend, dtype="float32")
     prompts = ["Tell me about baseball.", "Tell me about Poland."]
     one, two = (self_explain(prompts, model=model, max_new_tokens=8).to_df() for model in (smollm, hooked))
     assert one.description.tolist() == two.description.tolist()
