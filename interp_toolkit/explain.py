@@ -66,7 +66,8 @@ def self_explain(
         inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves.
         model: a hooked model, or what `load_model` takes.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one; by default the one shipped for the model.
-        sites: where to read prompts; by default where the adapter was trained. Others need ``any_site=True``.
+        sites: where to read prompts; by default where the adapter was trained. Several make a grid over layers. A
+            single other one is taken for a mistake, unless ``any_site=True``.
         positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``.
         samples: descriptions a vector.
         temperature: of the sampling; by default 0 (greedy) for one sample and 0.7 for several.
@@ -77,8 +78,9 @@ def self_explain(
         raw: whether given vectors are raw residual streams, from which the adapter's mean is to be taken off; by
             default they are taken as directions or as centred already.
         null: also ask about the null vector, which shows what the adapter says about nothing.
-        any_site: allow sites that the adapter was not trained on.
-        means: what to take off vectors read at those, by site; nothing where a site is not named.
+        any_site: allow a single site that the adapter was not trained on.
+        means: what to take off vectors read at other sites than the adapter's, by site; nothing where a site is not
+            named, and then the mean direction of that site speaks loudest.
         soft_prompt: by default the adapter's own.
         progress: whether to show bars.
 
@@ -181,9 +183,8 @@ def _sites(sites: SiteLike | Sequence[SiteLike] | None, contract: Contract, any_
             raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
         return [contract.site]
     chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
-    if not any_site:
-        for site in chosen:
-            contract.check_site(site)
+    if len(chosen) == 1 and not any_site:
+        contract.check_site(chosen[0])
     return chosen
 
 

@@ -65,13 +65,13 @@ def test_the_table(tiny, adapter):
     assert [e.description for e in found[2:4]] == table.description.tolist()[2:4]
 
 
-def test_a_grid_over_layers_and_tokens_must_be_asked_for(tiny, adapter):
+def test_a_grid_over_layers_and_tokens(tiny, adapter):
     settings = dict(model=tiny(), adapter=adapter, sites=[1, 2], positions=[-3, -1], max_new_tokens=4)
     with pytest.raises(
         ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1.*any_site=True"
     ):
-        self_explain(PROMPTS, **settings)
-    table = self_explain(PROMPTS, **settings, any_site=True).to_df()
+        self_explain(PROMPTS, **{**settings, "sites": [1]})
+    table = self_explain(PROMPTS, **settings).to_df()
     assert table.groupby(["source", "site", "position"], sort=False).ngroups == 8
     own = self_explain(PROMPTS, model=tiny(), adapter=adapter, positions=[-3, -1], max_new_tokens=4).to_df()
     at_two = table[table.site == "blocks.2.hook_resid_post"].reset_index(drop=True)
