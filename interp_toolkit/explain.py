@@ -96,7 +96,7 @@ def self_explain(
         >>> self_explain("Tell me about baseball.")[0].description
         >>> self_explain(vectors, model=model, adapter="my-adapter", samples=6, seed=0).to_df()
     """
-    model = load_model(model) if isinstance(model, str) else model
+    model = load_model(model)
     backend = backend_of(model)
     facts = model_facts(model)
     if not isinstance(adapter, Adapter):

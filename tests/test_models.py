@@ -100,7 +100,11 @@ def test_identity_is_the_same_for_both_classes_and_differs_between_models(tiny, 
 
 def test_a_loaded_model_is_given_back_frozen(tiny):
     model = tiny()
+    model.requires_grad_(True)
+    model.train()
     assert load_model(model) is model
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_stop_tokens_are_the_declared_ones_and_the_templates_own(tiny, smollm, tiny_tokenizer):
@@ -123,6 +127,8 @@ def test_what_cannot_be_loaded_is_said(tmp_path, unchecked):
         load_model(backend="nnsight")
     with pytest.raises(InterpToolkitError, match="expected dtype float32, bfloat16 or float16, got 'int3'"):
         load_model(dtype="int3")
+    with pytest.raises(InterpToolkitError, match="a folder or a hooked model .* got Linear"):
+        load_model(torch.nn.Linear(2, 2))
     with pytest.raises(InterpToolkitError, match="expected a hooked model .* got Linear; load one with"):
         backend_of(torch.nn.Linear(2, 2))
 

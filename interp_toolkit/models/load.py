@@ -51,6 +51,11 @@ def load_model(
     """
     if is_hooked_model(name):
         return _frozen(name)
+    if not isinstance(name, (str, Path)):
+        raise InterpToolkitError(
+            f"expected {embedded.NAME!r}, a hub id, a folder or a hooked model (TransformerBridge or HookedTransformer), "
+            f"got {type(name).__name__}"
+        )
     if backend not in ("bridge", "hooked_transformer"):
         raise InterpToolkitError(f"expected backend 'bridge' or 'hooked_transformer', got {backend!r}")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

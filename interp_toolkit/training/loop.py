@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.soft_prompt import SoftPrompt
@@ -79,6 +79,7 @@ def train_adapter(
         >>> result.adapter.save("my-adapter")
     """
     config = config or TrainConfig()
+    model = load_model(model)  # a model of the user's own may still be in training mode, with gradients
     facts = model_facts(model)
     _check(pairs, adapter, facts.d_model)
     run = PromptRun(model, soft_prompt or SoftPrompt.for_chat(model.tokenizer))
