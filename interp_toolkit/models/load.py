@@ -53,8 +53,8 @@ def load_model(
         return _frozen(name)
     if not isinstance(name, (str, Path)):
         raise InterpToolkitError(
-            f"expected {embedded.NAME!r}, a hub id, a folder or a hooked model (TransformerBridge or HookedTransformer), "
-            f"got {type(name).__name__}"
+            f"expected {embedded.NAME!r}, a hub id, a folder or a hooked model (TransformerBridge or "
+            f"HookedTransformer), got {type(name).__name__}"
         )
     if backend not in ("bridge", "hooked_transformer"):
         raise InterpToolkitError(f"expected backend 'bridge' or 'hooked_transformer', got {backend!r}")
