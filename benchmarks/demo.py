@@ -1,6 +1,6 @@
 """What `make demo` runs: eight questions, and what the model says its own state means at the end of each.
 
-None of them holds the words of the topic that its answer is about, and none is worded like the training prompts.
+None of them is worded like the prompts that the adapter was trained on ("Tell me about {title}.").
 """
 
 import sys
@@ -8,18 +8,16 @@ import sys
 from interp_toolkit.cli import main
 
 PROMPTS = [
-    "How do I get a sourdough loaf to rise?",
-    "Why does the pitcher throw a curveball?",
-    "Which instrument did Miles Davis play?",
-    "Why do boats not sink?",
-    "What should I see in Warsaw?",
+    "How do glaciers carve valleys?",
     "How did the dinosaurs die out?",
-    "My knee hurts when I run. What could it be?",
-    "How do bees make honey?",
+    "What do pandas eat?",
+    "Why do stock prices fall?",
+    "How is wine made from grapes?",
+    "Who wrote Hamlet?",
+    "How do I get a sourdough loaf to rise?",
+    "What did Einstein discover?",
 ]
 
 if __name__ == "__main__":
-    print(
-        "Reading the residual stream at the end of eight questions, and asking the model what it means.\n", flush=True
-    )
+    print("The residual stream at the end of eight questions, and what the model says it means:\n", flush=True)
     sys.exit(main(["explain", *PROMPTS, "--null"]))
