@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,30 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import model_facts
-from interp_toolkit.pairs import VectorLabelPairs
+from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import Site, SiteLike
 
 PROMPT = "Tell me about {title}."
-# Titles read and kept on disk at a time; what an interruption can lose.
-_SHARD = 1000
+# Titles read and kept on disk at a time: what an interruption can lose, and how often the bar moves.
+_SHARD = 256
 
 
 def topic_vectors(model: Any, titles: Sequence[str], site: SiteLike, *, progress: bool = False) -> Tensor:
     """Raw residual streams at the last token of the chat-templated prompt ``Tell me about {title}.``
 
-    They are read in shards that are kept in the cache folder, so that an interrupted reading goes on.
-
     Args:
         model: the hooked model.
         titles: topics.
-        site: where to read.
+        site: where to read; for several in one pass, see `topic_vectors_by_site`.
         progress: whether to show a bar.
 
     Returns:
@@ -42,23 +41,47 @@ def topic_vectors(model: Any, titles: Sequence[str], site: SiteLike, *, progress
     Raises:
         InterpToolkitError: an empty title, or a site that the model does not have.
     """
-    site = Site.parse(site)
-    facts = model_facts(model)
-    dtype = str(next(model.parameters()).dtype)
-    parts = []
-    shards = [titles[i : i + _SHARD] for i in range(0, len(titles), _SHARD)]
-    for shard in tqdm(shards, desc="topic vectors", unit="shard", disable=not progress):
-        for title in shard:
-            if not title.strip():
-                raise InterpToolkitError("a topic title is empty; leave it out")
-        told = json.dumps([facts.fingerprint, facts.revision, dtype, str(site), PROMPT, list(shard)])
-        kept = cache_folder() / "topics" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.pt"
-        if not kept.exists():
-            vectors = read_activations(model, [PROMPT.format(title=title) for title in shard], site).vectors
-            with whole_file(kept) as draft:
-                torch.save(vectors, draft)
-        parts.append(torch.load(kept, weights_only=True))
-    return torch.cat(parts) if parts else torch.empty(0, facts.d_model)
+    return topic_vectors_by_site(model, titles, [site], progress=progress)[Site.parse(site)]
+
+
+def topic_vectors_by_site(
+    model: Any, titles: Sequence[str], sites: Sequence[SiteLike], *, progress: bool = False
+) -> dict[Site, Tensor]:
+    """`topic_vectors` at several sites, for which the model runs once.
+
+    They are read in shards of titles that are kept in the cache folder, one file a shard and site, named for what is in
+    it: the model's weights, its template, site and titles. So an interrupted reading goes on, and titles added at the
+    end leave all shards but the last unfilled one as they are.
+
+    Returns:
+        for each site float32 [titles, d_model], not centred.
+
+    Raises:
+        InterpToolkitError: an empty title, no site, or a site that the model does not have.
+
+    Example:
+        >>> by_site = topic_vectors_by_site(model, ["Baseball", "Poland"], [11, 23])
+        >>> by_site[Site.after(23)].shape
+        torch.Size([2, 576])
+    """
+    wanted = list(dict.fromkeys(Site.parse(site) for site in sites))
+    if not wanted:
+        raise InterpToolkitError("expected at least one site, got none")
+    _check_titles(titles)
+    read_from, width = _model_key(model), model_facts(model).d_model
+    out = {site: torch.empty(len(titles), width) for site in wanted}
+    with tqdm(total=len(titles), desc="topic vectors", unit="title", disable=not progress) as bar:
+        for start in range(0, len(titles), _SHARD):
+            shard = list(titles[start : start + _SHARD])
+            files = {site: _shard_file(read_from, site, shard) for site in wanted}
+            kept = {site: _kept(file, (len(shard), width)) for site, file in files.items()}
+            found = {site: vectors for site, vectors in kept.items() if vectors is not None}
+            if missing := [site for site in wanted if site not in found]:
+                found |= _read(model, shard, missing, files)
+            for site, vectors in found.items():
+                out[site][start : start + len(shard)] = vectors
+            bar.update(len(shard))
+    return out
 
 
 def topic_pairs(
@@ -66,65 +89,95 @@ def topic_pairs(
     titles: Sequence[str],
     site: SiteLike,
     *,
+    labels: Sequence[Sequence[str]] | None = None,
     splits: Sequence[str] | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
     progress: bool = False,
 ) -> VectorLabelPairs:
-    """Pairs of contrastive topic vectors and their titles, centred by the mean over the training topics.
+    """Pairs of contrastive topic vectors and their labels, centred by the mean over the training topics.
 
-    arXiv 2602.10352, section 3; without centring topic adapters lose almost everything.
+    arXiv 2602.10352, section 3; without centring topic adapters lose almost everything. One site makes one
+    set of pairs, since an adapter is for one. For several, call `topic_vectors_by_site` first: what it read is kept,
+    and this finds it.
 
     Args:
         model: the hooked model.
-        titles: topics; each is its vector's label.
+        titles: topics.
         site: where to read.
+        labels: for each title its labels (see `read_topics`); by default the title.
         splits: ``"train"`` or ``"val"`` a title; by default ``val_fraction`` of them is drawn by ``seed``.
+        val_fraction: share of the titles that is held out.
+        seed: of that draw.
+        progress: whether to show a bar, in titles.
 
     Raises:
-        InterpToolkitError: an empty title, no training topic, or a site that the model does not have.
+        InterpToolkitError: an empty title, no training topic, a site that the model does not have, or labels that
+            `VectorLabelPairs.build` refuses.
 
     Example:
         >>> pairs = topic_pairs(model, ["Baseball", "Poland", ...], "blocks.23.hook_resid_post")
     """
-    facts = model_facts(model)
-    vectors = topic_vectors(model, titles, site, progress=progress)
-    raw = VectorLabelPairs.build(vectors, titles, splits=splits, val_fraction=val_fraction, seed=seed)
-    train = torch.tensor([split == "train" for split in raw.splits])
+    given: Sequence[str | Sequence[str]] = titles if labels is None else labels
+    if len(given) != len(titles):
+        raise InterpToolkitError(f"expected labels for each title, got {len(titles)} titles and {len(given)} lists")
+    # What can be wrong with them is told before the model is run, which may take hours.
+    _check_titles(titles)
+    checks.check_labels(checks.group_labels(given), lambda row: f"topic {row} ({titles[row]!r})")
+    sides = checks.draw_splits(len(titles), val_fraction, seed) if splits is None else splits
+    if len(sides) != len(titles):
+        raise InterpToolkitError(f"expected a split for each title, got {len(titles)} titles and {len(sides)} splits")
+    checks.check_splits_and_weights(sides, [], lambda row: f"topic {row} ({titles[row]!r})")
+    train = torch.tensor([side == "train" for side in sides])
     if not train.any():
         raise InterpToolkitError(f"expected at least one training topic among {len(titles)}, got none")
-    mean = raw.vectors[train].mean(0)
+    facts = model_facts(model)
+    vectors = topic_vectors(model, titles, site, progress=progress)
+    mean = vectors[train].mean(0)
+    vectors -= mean
     origin = dict(model=facts.model_id, revision=facts.revision, prompt=PROMPT, source="contrastive topic vectors")
-    return VectorLabelPairs.build(
-        raw.vectors - mean, titles, splits=raw.splits, site=Site.parse(site), mean=mean, origin=origin
-    )
+    return VectorLabelPairs.build(vectors, given, splits=sides, site=site, mean=mean, origin=origin)
 
 
-def read_titles(path: str | Path) -> tuple[list[str], list[str] | None]:
-    """Titles, and their splits where every row has one, from a file.
+def _check_titles(titles: Sequence[str]) -> None:
+    for row, title in enumerate(titles):
+        if not title.strip():
+            raise InterpToolkitError(f"topic {row} has an empty title; leave it out")
 
-    Args:
-        path: JSON Lines with ``title`` and perhaps ``split``, or plain text with a title a line; either may be gzipped.
 
-    Raises:
-        FileFormatError: missing, cut off, or a row without a title; the text names the row.
-    """
-    path = Path(path).expanduser()
+def _read(model: Any, titles: list[str], sites: list[Site], files: dict[Site, Path]) -> dict[Site, Tensor]:
+    read = read_activations(model, [PROMPT.format(title=title) for title in titles], sites).vectors
+    found = {}
+    for number, site in enumerate(sites):
+        # Readings are ordered by prompt, then by site.
+        found[site] = read[number :: len(sites)].contiguous()
+        with whole_file(files[site]) as draft:
+            save_file({"vectors": found[site]}, draft)
+    return found
+
+
+def _kept(file: Path, shape: tuple[int, int]) -> Tensor | None:
+    """What a shard's file holds; None if it is not there or not whole, so that it is read anew."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            lines = [line.rstrip("\n") for line in stream]
-    except FileNotFoundError:
-        raise FileFormatError(f"expected a file of topic titles at {path}, and there is none") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"the file of topic titles {path} is damaged: {error}") from error
-    if ".json" not in path.name:
-        return [line for line in lines if line.strip()], None
-    titles, splits = [], []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            titles.append(row["title"])
-            splits.append(row.get("split"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{path}, line {number}: expected a JSON object with a title: {error}") from error
-    return titles, (splits if titles and all(splits) else None)
+        vectors = load_file(file)["vectors"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return vectors if vectors.shape == shape else None
+
+
+def _shard_file(read_from: str, site: Site, titles: list[str]) -> Path:
+    told = json.dumps([read_from, str(site), PROMPT, titles])
+    return cache_folder() / "topics" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _model_key(model: Any) -> str:
+    """A hash that tells a model from its fine-tunes, which may keep its name and its embedding, and from another dtype.
+
+    It covers 64 values of every weight, and the chat template.
+    """
+    told = hashlib.sha256(str(getattr(model.tokenizer, "chat_template", "")).encode())
+    for name, weight in model.named_parameters():
+        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        some = torch.linspace(0, weight.numel() - 1, 64, dtype=torch.float64).long().to(weight.device)
+        told.update(weight.detach()[torch.unravel_index(some, weight.shape)].float().cpu().numpy().tobytes())
+    return told.hexdigest()

@@ -1,0 +1,186 @@
+"""The format in which the paper's authors publish vector-label pairs: JSON with labels, ``.pt`` files with vectors.
+
+``[{"metadata": {dataset_name, filename, layer, source, vector_type}, "vectors": [{index, labels, split}]}]``
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.pairs.checks import check_labels, check_splits_and_weights, check_values
+from interp_toolkit.pairs.rows import StoredRows
+from interp_toolkit.sites import Site
+
+
+@dataclass
+class Section:
+    """One section of the JSON: vectors of one origin with their labels.
+
+    Attributes:
+        name: ``dataset_name@l{layer}``.
+        origin: all its metadata, as strings; ``model`` is taken from ``model_name``.
+        site: the stream after block ``layer``; None for decoder directions, which are read nowhere.
+        file: the matrix that the indices count in, or None where the caller gave it.
+        rows: its vectors.
+        labels: of each vector.
+        splits: of each vector.
+    """
+
+    name: str
+    origin: dict[str, str]
+    site: Site | None
+    file: Path | None
+    rows: StoredRows
+    labels: list[tuple[str, ...]] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+
+
+def read_sections(path: Path, given: Tensor | Mapping[str, Tensor] | None) -> list[Section]:
+    """The sections of a published file, their vectors mapped where the file allows it.
+
+    Args:
+        path: ``.json`` or ``.json.gz``; a ``filename`` in it is relative to it.
+        given: the vectors of the only section, or of sections by name; they go before a section's own file.
+
+    Raises:
+        FileFormatError: missing, damaged, of another format, or holding more than tensors.
+        InterpToolkitError: a section without vectors, and rows that cannot be used; the text names them.
+    """
+    raw = _read_json(path)
+    if isinstance(given, Tensor):
+        if len(raw) != 1:
+            names = ", ".join(repr(_name(x["metadata"])) for x in raw)
+            raise InterpToolkitError(
+                f"{path} has {len(raw)} sections, and one matrix of vectors was given; give them by name: {names}"
+            )
+        given = {_name(raw[0]["metadata"]): given}
+    given, matrices, seen = dict(given or {}), {}, {}
+    if unknown := sorted(set(given) - {_name(x["metadata"]) for x in raw}):
+        names = ", ".join(repr(_name(x["metadata"])) for x in raw)
+        raise InterpToolkitError(f"vectors were given for {unknown[0]!r}, which {path} does not have; it has {names}")
+    sections = []
+    for section in raw:
+        metadata, name = section["metadata"], _name(section["metadata"])
+        file = None
+        if name in given:
+            key, matrix = name, given[name]
+            _check_matrix(matrix, f"the vectors given for section {name!r}")
+        elif metadata.get("filename"):
+            file = key = (path.parent / metadata["filename"]).resolve()
+            matrix = matrices[file] if file in matrices else matrices.setdefault(file, _read_matrix(file))
+        else:
+            raise InterpToolkitError(
+                f"section {name!r} of {path} names no file of vectors ('filename'); give the matrix that its indices "
+                f"count in: pairs_from_json(path, vectors=matrix)"
+            )
+        index, labels, splits = _rows(section["vectors"], name, len(matrix), seen.setdefault(key, set()))
+        rows = StoredRows.of(matrix.detach().cpu()).take(index)
+
+        def named(row: int, name: str = name, index: list[int] = index) -> str:
+            return f"section {name!r}, index {index[row]}"
+
+        check_labels(labels, named)
+        check_splits_and_weights(splits, [], named)
+        check_values(rows, named)
+        sections.append(Section(name, _origin(metadata, path), _site(metadata), file, rows, labels, splits))
+    return sections
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
+            raw = json.load(stream)
+    except FileNotFoundError:
+        raise FileFormatError(f"expected a JSON file of vector-label pairs at {path}, and there is none") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise FileFormatError(f"the JSON file of vector-label pairs {path} is damaged: {error}") from error
+    if not isinstance(raw, list) or not raw:
+        raise FileFormatError(f"expected a list of sections in {path}, got {str(raw)[:60]}")
+    for number, section in enumerate(raw):
+        parts = section if isinstance(section, dict) else {}
+        if not isinstance(parts.get("metadata"), dict) or not isinstance(parts.get("vectors"), list):
+            raise FileFormatError(f"{path}, section {number}: expected an object with 'metadata' and a list 'vectors'")
+    return raw
+
+
+def _rows(
+    entries: list[Any], name: str, count: int, seen: set[int]
+) -> tuple[list[int], list[tuple[Any, ...]], list[Any]]:
+    index, labels, splits = [], [], []
+    for row, entry in enumerate(entries):
+        at = entry.get("index") if isinstance(entry, dict) else None
+        if type(at) is not int:
+            raise FileFormatError(f"section {name!r}, row {row}: expected an object with a whole number 'index'")
+        if not 0 <= at < count:
+            raise InterpToolkitError(
+                f"section {name!r}, row {row}: index {at} is past the end of its {count} vectors, numbered 0 to "
+                f"{count - 1}; are these the vectors that belong to the file?"
+            )
+        # Twice in one matrix, be it from two sections: the labels of one vector could fall on both sides.
+        if at in seen:
+            raise InterpToolkitError(f"section {name!r}, row {row}: index {at} is listed twice; join its labels")
+        if not isinstance(entry.get("labels"), list):
+            raise FileFormatError(
+                f"section {name!r}, index {at}: expected a list 'labels', got {entry.get('labels')!r}"
+            )
+        seen.add(at)
+        index.append(at)
+        labels.append(tuple(entry["labels"]))
+        splits.append(entry.get("split"))
+    return index, labels, splits
+
+
+def _read_matrix(path: Path) -> Tensor:
+    try:
+        # Only the format that torch has written since 1.6, an archive, can be mapped.
+        mapped = zipfile.is_zipfile(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols, which are refused or read anyway
+            matrix = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError:
+        raise FileFormatError(f"expected a file of vectors at {path}, and there is none") from None
+    except pickle.UnpicklingError as error:
+        raise FileFormatError(
+            f"{path} holds pickled objects other than tensors, which are never run; ask its author for a plain tensor "
+            f"({first_line(error):.120})"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise FileFormatError(f"the file of vectors {path} is damaged: {first_line(error):.160}") from error
+    _check_matrix(matrix, f"{path}")
+    return matrix
+
+
+def _check_matrix(matrix: Any, where: str) -> None:
+    if not isinstance(matrix, Tensor) or matrix.ndim != 2 or not matrix.is_floating_point():
+        came = f"{matrix.dtype} of shape {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise FileFormatError(f"expected a matrix of vectors, one a row, in {where}, got {came}")
+
+
+def _name(metadata: Mapping[str, Any]) -> str:
+    return f"{metadata.get('dataset_name', 'unnamed')}@l{metadata.get('layer')}"
+
+
+def _site(metadata: Mapping[str, Any]) -> Site | None:
+    layer = metadata.get("layer")
+    decoder = str(metadata.get("vector_type", "")).startswith("sae")
+    return Site.after(layer) if type(layer) is int and layer >= 0 and not decoder else None
+
+
+def _origin(metadata: Mapping[str, Any], path: Path) -> dict[str, str]:
+    origin = {str(key): x if isinstance(x, str) else json.dumps(x) for key, x in metadata.items() if x is not None}
+    if "model_name" in origin:
+        origin.setdefault("model", origin["model_name"])
+    return {**origin, "file": path.name}
