@@ -36,11 +36,13 @@ from interp_toolkit.vectors import read_titles, topic_vectors
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "shipped_adapters.json"
+SHIPPED = HERE.parent / "interp_toolkit" / "shipped"
 
 
 def make(data: Path) -> None:
     for name in ("smollm2_scalar_affine", "smollm2_rank64"):
         result = Recipe.read(HERE / "configs" / f"{name}.yaml").run(data)
+        result.adapter.save(SHIPPED / name)
         print(f"{name}: validation loss {result.best_val_loss:.4f} at step {result.best_step}")
 
 

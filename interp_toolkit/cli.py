@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 _EXPLAIN = """examples:
   interp-toolkit explain "How do I get a sourdough loaf to rise?"
   interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json"""
-_TRAIN = """example:
-  interp-toolkit train my-run.yaml --data ~/titles"""
+_TRAIN = """examples:
+  interp-toolkit train my-run.yaml --data ~/titles
+  interp-toolkit train my-run.yaml --lr 0.02 --max-steps 100
+A run that was stopped goes on by the same command."""
 _INFO = """examples:
   interp-toolkit info smollm2_rank64
   interp-toolkit info ./my-adapter --json"""
@@ -37,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InterpToolkitError as error:
         print(f"interp-toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interp-toolkit: interrupted; the same command goes on from what is done", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        told = str(stop) or "interrupted; the same command goes on from what is done"
+        print(f"interp-toolkit: {told}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe went away; nothing more can be said on it, at exit either.
@@ -70,11 +74,32 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", "train an adapter as a YAML file says", _TRAIN, _train)
     train.add_argument("config", metavar="CONFIG.yaml")
     train.add_argument("--data", default=".", metavar="FOLDER", help="folder that its data paths are relative to")
+    _add_training_settings(train)
 
     info = _command(commands, "info", "show what an adapter is and what it was trained with", _INFO, _info)
     info.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
     info.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_training_settings(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of `TrainConfig`, with its docstring for help."""
+    from interp_toolkit.training.config import TrainConfig
+
+    settings = parser.add_argument_group("settings that override the file's 'training'")
+    kinds = typing.get_type_hints(TrainConfig)
+    for name, text in TrainConfig.describe().items():
+        default = getattr(TrainConfig, name)
+        options = typing.get_args(kinds[name]) or (kinds[name],)
+        said = text if default in (None, ()) else f"{text.removesuffix('.')} (default {default})"
+        how: dict[str, Any] = dict(dest=f"training_{name}", default=argparse.SUPPRESS, help=said)
+        if options[0] is bool:
+            how |= dict(action=argparse.BooleanOptionalAction)
+        elif isinstance(default, tuple):
+            how |= dict(nargs="*", metavar="NAME")
+        else:
+            how |= dict(type=options[0], metavar={int: "N", float: "X", str: "NAME"}[options[0]])
+        settings.add_argument(f"--{name.replace('_', '-')}", **how)
 
 
 def _command(commands: Any, name: str, summary: str, examples: str, run: Any) -> argparse.ArgumentParser:
@@ -115,9 +140,12 @@ def _explain(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from interp_toolkit.training.recipe import Recipe
 
-    recipe = Recipe.read(options.config)
+    changed = {key.removeprefix("training_"): x for key, x in vars(options).items() if key.startswith("training_")}
+    changed = {key: tuple(x) if isinstance(x, list) else x for key, x in changed.items()}
+    recipe = Recipe.read(options.config).with_training(**changed)
     result = recipe.run(options.data, progress=sys.stderr.isatty())
-    print(f"saved {recipe.output}: validation loss {result.best_val_loss:.4f} nats a token at step {result.best_step}")
+    print(f"best: validation loss {result.best_val_loss:.4f} at step {result.best_step}, in {recipe.output}/best")
+    print(f"last: validation loss {result.last_val_loss:.4f}, in {recipe.output}/last")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -43,6 +43,10 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if optional else (hint,)
     kind = next((option for option in options if option in _TOLD), None)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InterpToolkitError(f"expected a list for {name}, got {value!r:.80}")
+        return tuple(value)
     if typing.get_origin(hint) is Mapping and not isinstance(value, Mapping):
         raise InterpToolkitError(f"expected a mapping for {name}, got {value!r:.80}")
     if kind is None or (value is None and type(None) in options):

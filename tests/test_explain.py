@@ -95,6 +95,10 @@ def test_vectors_are_taken_as_they_are_or_centred(tiny, adapter):
     assert [e.description for e in one] == [by_raw[0].description]
 
 
+def test_no_vectors_make_an_empty_table(tiny, adapter):
+    assert len(self_explain(torch.empty(0, 32), model=tiny(), adapter=adapter).to_df()) == 0
+
+
 def test_the_null_vector_has_no_evidence(tiny, adapter):
     found = self_explain(PROMPTS, model=tiny(), adapter=adapter, null=True, samples=3, max_new_tokens=6)
     nothing = [e for e in found if e.source == "null vector"]

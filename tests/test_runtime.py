@@ -284,3 +284,9 @@ def test_settings_out_of_range(tiny, tiny_prompt, random_vectors, settings):
         generate(run, vectors, **settings)
     with pytest.raises(InterpToolkitError, match="at temperature 0 all 2 samples would be the same"):
         generate(run, vectors, samples=2)
+
+
+def test_no_vectors_give_no_texts_and_no_scores(tiny, tiny_prompt, random_vectors):
+    run = PromptRun(tiny(), tiny_prompt)
+    assert generate(run, random_vectors(0)) == []
+    assert len(score(run, random_vectors(0), []).mean()) == 0

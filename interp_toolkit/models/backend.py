@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.kv import KV
+from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
 from interp_toolkit.sites import Site
 
@@ -82,6 +83,7 @@ class Backend(ABC):
         edits: Mapping[Site, Edit] | None = None,
         keep: bool = False,
         reserve: int = 0,
+        recompute: bool = False,
     ) -> tuple[Tensor, KV | None]:
         """Final hidden states, after the last norm, of ``tokens`` read behind ``past``.
 
@@ -92,12 +94,24 @@ class Backend(ABC):
             keep: also give the keys and values of past and tokens together.
             reserve: how many further tokens to keep room for, so that they can be added without a copy. Of several
                 passes that go on from the same `KV`, only the last leaves one that can be used.
+            recompute: compute the insides of blocks anew in the backward pass instead of keeping them: less memory,
+                a third more time. Not together with ``keep``.
 
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
-        with self._hooked(edits or {}):
-            return self._run(tokens, past, keep, reserve)
+        hooks = edits or {}
+        with self._hooked(hooks):
+            if not recompute:
+                return self._run(tokens, past, keep, reserve)
+            with recomputing(list(self.model.blocks), partial(self._around, hooks, past)):
+                return self._run(tokens, past, keep, reserve)
+
+    @contextmanager
+    def _around(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
+        """What surrounds blocks in `hidden`, for when they run anew."""
+        with self._hooked(edits):
+            yield
 
     def visit(self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit]) -> None:
         """Run ``tokens`` for the sake of the edits alone; one of them may end the pass with `StopForward`."""
@@ -142,6 +156,14 @@ class Backend(ABC):
                 point.remove_hooks("fwd", level=_HOOK_LEVEL)
 
 
+class _FixedCache(DynamicCache):
+    """Keys and values that a pass reads and does not add to, so that a block may run twice."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        layer: Any = self.layers[layer_idx]
+        return torch.cat([layer.keys, key_states], -2), torch.cat([layer.values, value_states], -2)
+
+
 class BridgeBackend(Backend):
     """`TransformerBridge`: Hugging Face's own modules with hook points between them."""
 
@@ -165,11 +187,21 @@ class BridgeBackend(Backend):
                 out = run(past_key_values=cache, use_cache=False)
             layers: Any = tuple(cache.layers) if cache and keep else ()
             return out.last_hidden_state, KV(layers, cache.length, prefix) if cache and keep else None
-        cache = DynamicCache(past.whole(batch, 2) if past else None) if past or keep else None
+        kind = DynamicCache if keep else _FixedCache
+        cache = kind(past.whole(batch, 2) if past else None) if past or keep else None
         mask = tokens.new_ones(batch, start + length)
         out = run(attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
         layers = tuple((keys, values) for keys, values, *_ in cache) if cache is not None and keep else ()
         return out.last_hidden_state, KV(layers, start + length) if keep else None
+
+    @contextmanager
+    def _around(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
+        with super()._around(edits, past):
+            if not self._shared_attention.usable():
+                yield
+                return
+            with self._shared_attention.standing_in(past.behind()[0] if past else None):
+                yield
 
     def _unembed(self, hidden: Tensor) -> Tensor:
         return self.model.unembed(hidden[None])[0]
@@ -195,6 +227,8 @@ class HookedTransformerBackend(Backend):
             cache.previous_attention_mask = tokens.new_ones(batch, start)
             for entry, (keys, values) in zip(cache.entries, past.whole(batch, 1) if past else ()):
                 entry.past_keys, entry.past_values = keys, values
+            if not keep:
+                cache.freeze()  # what nobody asks for is not stored, and a block may run twice
         # The mask is of the new tokens only, and always given: without one it is guessed from the padding token,
         # which may well be a real one.
         hidden = self.model(tokens, past_kv_cache=cache, attention_mask=ones, stop_at_layer=self.n_layers)

@@ -95,7 +95,7 @@ def generate(
     ends = _Ends.of(run.model, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
-    for vectors in soft_tokens.split(max(1, _ROWS // samples)):
+    for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
         draws = _uniforms(vectors, samples, seed, max_new_tokens) if temperature else None
         rows = _decode(run, vectors, samples, temperature, top_p, draws, max_new_tokens, ends)
         out += [rows[i : i + samples] for i in range(0, len(rows), samples)]

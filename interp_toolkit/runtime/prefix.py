@@ -23,13 +23,16 @@ class PromptRun:
         model: the hooked model.
         soft_prompt: the prompt.
         tokens: its ids and slots in the model's vocabulary.
+        recompute: whether passes that keep nothing save memory by computing blocks anew in the backward pass
+            (gradient checkpointing).
 
     Raises:
         InterpToolkitError: the prompt does not fit the tokenizer, or its site does not exist in the model.
     """
 
-    def __init__(self, model: Any, soft_prompt: SoftPrompt) -> None:
+    def __init__(self, model: Any, soft_prompt: SoftPrompt, recompute: bool = False) -> None:
         self.model = model
+        self.recompute = recompute
         self.backend = backend_of(model)
         self.backend.require(soft_prompt.site)
         self.soft_prompt = soft_prompt
@@ -63,4 +66,4 @@ class PromptRun:
         if then is not None:
             ids = torch.cat([ids, then], dim=1)
         edits = write_soft_tokens(self.backend, self.soft_prompt, self.tokens.tail_slots, soft_tokens)
-        return self.backend.hidden(ids, self.past, edits, keep, reserve)
+        return self.backend.hidden(ids, self.past, edits, keep, reserve, self.recompute and not keep)

@@ -29,14 +29,18 @@ class Scores:
 
     def mean(self) -> Tensor:
         """Mean over the tokens of each target, [targets]."""
-        lengths = torch.tensor(self.lengths, device=self.log_probs.device)
+        lengths = torch.tensor(self.lengths, dtype=torch.long, device=self.log_probs.device)
         rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         sums = self.log_probs.new_zeros(len(lengths)).index_add(0, rows, self.log_probs)
         return sums / lengths
 
 
 def score(
-    run: PromptRun, soft_tokens: Tensor, targets: Sequence[Sequence[int]], owners: Sequence[int] | None = None
+    run: PromptRun,
+    soft_tokens: Tensor,
+    targets: Sequence[Sequence[int]],
+    owners: Sequence[int] | None = None,
+    smoothing: float = 0.0,
 ) -> Scores:
     """Log-probabilities of target tokens behind the soft prompt.
 
@@ -48,6 +52,7 @@ def score(
         soft_tokens: [n, d_model]; gradients flow to them.
         targets: token ids, each at least one (see `SoftPrompt.targets`).
         owners: for each target the row of its soft token; by default target i belongs to row i.
+        smoothing: how much of each log-probability to replace by the mean over the vocabulary (label smoothing).
 
     Raises:
         InterpToolkitError: an empty target, or a count that does not fit.
@@ -73,21 +78,25 @@ def score(
         batch = order[start : start + _ROWS]
         ids = [list(targets[i]) for i in batch]
         score_batch = _score_shared if shared else _score_once
-        flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch])
+        flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch], smoothing)
         for i, part in zip(batch, flat.split([len(target) for target in ids])):
             parts[i] = part
     done = [part for part in parts if part is not None]
     return Scores(torch.cat(done) if done else soft_tokens.new_zeros(0), tuple(map(len, targets)))
 
 
-def _score_once(run: PromptRun, soft_tokens: Tensor, targets: list[list[int]], rows: list[int]) -> Tensor:
+def _score_once(
+    run: PromptRun, soft_tokens: Tensor, targets: list[list[int]], rows: list[int], smoothing: float
+) -> Tensor:
     """Prompt and target in one pass."""
     tail = len(run.tokens.tail)
     hidden, _ = run.read(soft_tokens[torch.tensor(rows, device=soft_tokens.device)], _inputs(run, targets))
-    return _log_probs(run, hidden[:, tail - 1 :], targets)
+    return _log_probs(run, hidden[:, tail - 1 :], targets, smoothing)
 
 
-def _score_shared(run: PromptRun, soft_tokens: Tensor, targets: list[list[int]], rows: list[int]) -> Tensor:
+def _score_shared(
+    run: PromptRun, soft_tokens: Tensor, targets: list[list[int]], rows: list[int], smoothing: float
+) -> Tensor:
     """The prompt once for each soft token, then the targets behind its keys and values."""
     unique = sorted(set(rows))
     hidden, past = run.read(soft_tokens[torch.tensor(unique, device=soft_tokens.device)], keep=True)
@@ -98,7 +107,7 @@ def _score_shared(run: PromptRun, soft_tokens: Tensor, targets: list[list[int]],
     if inputs.shape[1]:
         behind, _ = run.backend.hidden(inputs, past.take(index))
         states = torch.cat([states, behind], dim=1)
-    return _log_probs(run, states, targets)
+    return _log_probs(run, states, targets, smoothing)
 
 
 def _inputs(run: PromptRun, targets: list[list[int]]) -> Tensor:
@@ -109,10 +118,10 @@ def _inputs(run: PromptRun, targets: list[list[int]]) -> Tensor:
     return ids.to(run.backend.device)
 
 
-def _log_probs(run: PromptRun, states: Tensor, targets: list[list[int]]) -> Tensor:
+def _log_probs(run: PromptRun, states: Tensor, targets: list[list[int]], smoothing: float) -> Tensor:
     """Log-probabilities of the targets; state j of a row is the one that predicts its token j."""
     where = [(row, j) for row, target in enumerate(targets) for j in range(len(target))]
     rows, columns = torch.tensor(where, device=states.device).T
     logits = run.backend.logits(states[rows, columns])
     wanted = torch.tensor([token for target in targets for token in target], device=logits.device)
-    return -torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+    return -torch.nn.functional.cross_entropy(logits, wanted, reduction="none", label_smoothing=smoothing)

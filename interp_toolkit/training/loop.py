@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,17 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.models.dtype import fast_bfloat16
 from interp_toolkit.pairs import VectorLabelPairs
-from interp_toolkit.runtime import PromptRun
+from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
-from interp_toolkit.training.objective import epoch_batches, loss, validation_losses
+from interp_toolkit.training.examples import Examples, batches
+from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
+from interp_toolkit.training.log import RunLog
+from interp_toolkit.training.objective import losses, validation_losses
+from interp_toolkit.training.optimizer import make_optimizer, make_schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +38,20 @@ class TrainResult:
 
     Attributes:
         adapter: the trained adapter, with the weights of the best validation and its contract.
+        best_step: the step of these weights.
+        best_val_loss: their validation loss, in nats a token.
+        last: an adapter with the weights of the last step.
+        last_val_loss: their validation loss.
         history: one row a validation: ``step``, ``train_loss`` (mean since the one before), ``val_loss``,
             ``shuffled_loss`` (labels facing other vectors), ``scale``; in nats a token.
-        best_step: the step whose weights were kept.
-        best_val_loss: its validation loss.
     """
 
     adapter: Adapter
-    history: pd.DataFrame
     best_step: int
     best_val_loss: float
+    last: Adapter
+    last_val_loss: float
+    history: pd.DataFrame
 
 
 def train_adapter(
@@ -49,7 +61,7 @@ def train_adapter(
     config: TrainConfig | None = None,
     *,
     soft_prompt: SoftPrompt | None = None,
-    checkpoint: str | Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = True,
 ) -> TrainResult:
     """Train an adapter on vector-label pairs, with the model frozen.
@@ -58,140 +70,209 @@ def train_adapter(
     few steps on held-out vectors, and the best weights kept (arXiv 2602.10352, section 3 and table 5).
 
     Args:
-        model: the hooked model; nothing of it changes.
+        model: the hooked model; nothing of it changes, its dtype included (`load_model` sets that).
         pairs: the training rows are trained on, the validation rows choose the weights.
         adapter: trained in place; it gets the contract of this run.
         config: settings; by default `TrainConfig`'s.
         soft_prompt: by default the paper's wording in the model's chat template.
-        checkpoint: a file that is written at every validation, and gone on from where it exists.
-        progress: whether to show a bar.
+        folder: of the run: ``best`` and ``last`` (adapters), ``log.jsonl``, and ``checkpoint.pt``, from which a run
+            that was stopped goes on with the same numbers.
+        progress: whether to show a bar, with descriptions of some validation vectors.
 
     Returns:
         `TrainResult`.
 
     Raises:
-        InterpToolkitError: widths differ, an adapter with nothing to train, no training or validation rows, a loss
-            that is not finite (the last good weights stay in the adapter).
+        InterpToolkitError: widths differ, nothing to train, no training or validation rows, a loss or gradient that is
+            not finite (the best weights so far stay in the adapter).
+        TrainingInterrupted: Ctrl-C; the state is saved in the folder.
 
     Example:
         >>> adapter = Adapter.create("scalar_affine", d_model=576)
-        >>> result = train_adapter(model, pairs, adapter, TrainConfig(lr=0.02))
+        >>> result = train_adapter(model, pairs, adapter, TrainConfig(lr=0.02), folder="runs/first")
         >>> result.adapter.save("my-adapter")
     """
     config = config or TrainConfig()
     model = load_model(model)  # a model of the user's own may still be in training mode, with gradients
     facts = model_facts(model)
-    _check(pairs, adapter, facts.d_model)
-    run = PromptRun(model, soft_prompt or SoftPrompt.for_chat(model.tokenizer))
-    adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
-    device = run.backend.device
-    adapter.to(device).requires_grad_(True).train()
-
-    train, held = (_Examples(part, run, device) for part in (pairs.split("train"), pairs.split("val")))
-    held = held.first(config.val_examples)
-    steps_an_epoch = math.ceil(len(train.targets) / config.batch_size)
-    total = min(config.epochs * steps_an_epoch, config.max_steps or math.inf)
-    optimizer = _optimizer(adapter, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(int(total), config.warmup_steps))
-    state = Checkpoint(checkpoint, config, adapter, optimizer, schedule)
-    state.resume()
-
-    bar = tqdm(total=int(total), initial=state.step, desc="training", unit="step", disable=not progress)
-    recent: list[float] = []
-    for batch in _batches(train, config, int(total), state.step):
-        value = loss(run, adapter, train.vectors[train.rows_of(batch)], [train.targets[i] for i in batch])
-        if not math.isfinite(value.item()):
-            state.keep_best()
-            raise InterpToolkitError(
-                f"the loss is {value.item()} at step {state.step + 1}; the adapter keeps its weights of step "
-                f"{state.best_step}; try a lower lr (now {config.lr}) or init_scale (now {adapter.config.init_scale})"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(adapter.parameters(), config.clip)
-        optimizer.step()
-        schedule.step()
-        state.step += 1
-        recent.append(value.item())
-        bar.update()
-        if state.step % config.validate_every == 0 or state.step == total:
-            own, other = validation_losses(run, adapter, held.vectors, held.targets, held.rows)
-            state.record(sum(recent) / len(recent), own, other)
-            recent.clear()
-        bar.set_postfix(loss=f"{value.item():.3f}", val=f"{state.best_val_loss:.3f}", refresh=False)
-    bar.close()
-    state.keep_best()
-    adapter.requires_grad_(False).eval()
-    adapter.metadata.update(
-        best_val_loss=f"{state.best_val_loss:.5f}",
-        global_step=str(state.best_step),
-        train_vectors=str(len(train.vectors)),
-        val_examples=str(len(held.targets)),
-        seed=str(config.seed),
-    )
-    return TrainResult(adapter, pd.DataFrame(state.history), state.best_step, state.best_val_loss)
-
-
-class _Examples:
-    """The examples of one side: vectors on the device, and every label's tokens, made once."""
-
-    def __init__(self, pairs: VectorLabelPairs, run: PromptRun, device: torch.device) -> None:
-        if not len(pairs):
-            raise InterpToolkitError("expected training and validation rows in the pairs, and one side has none")
-        examples = pairs.examples
-        self.vectors = pairs.vectors.to(device)
-        self.rows = [row for row, _ in examples]
-        self.targets = run.soft_prompt.targets(run.model.tokenizer, [label for _, label in examples])
-
-    def rows_of(self, batch: list[int]) -> torch.Tensor:
-        return torch.tensor([self.rows[i] for i in batch], device=self.vectors.device)
-
-    def first(self, count: int) -> _Examples:
-        self.rows, self.targets = self.rows[:count], self.targets[:count]
-        self.vectors = self.vectors[: max(self.rows) + 1]
-        return self
-
-
-def _check(pairs: VectorLabelPairs, adapter: Adapter, d_model: int) -> None:
-    if not pairs.d_model == adapter.config.d_model == d_model:
+    if not pairs.d_model == adapter.config.d_model == facts.d_model:
         raise InterpToolkitError(
-            f"expected one width for model, adapter and vectors, got d_model {d_model}, {adapter.config.d_model} and "
-            f"{pairs.d_model}; make the adapter with d_model={d_model} and read the vectors from this model"
+            f"expected one width for model, adapter and vectors, got d_model {facts.d_model}, "
+            f"{adapter.config.d_model} and {pairs.d_model}; make the adapter with d_model={facts.d_model} and read the "
+            f"vectors from this model"
         )
-    if not adapter.parameter_count:
-        raise InterpToolkitError(f"a {adapter.config.kind!r} adapter has nothing to train; choose another kind")
+    run = PromptRun(model, soft_prompt or SoftPrompt.for_chat(model.tokenizer), config.gradient_checkpointing)
+    adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
+    adapter.to(run.backend.device).train()
+    try:
+        return _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress).finish()
+    finally:
+        adapter.requires_grad_(False).eval()
 
 
-def _optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.Optimizer:
-    groups = []
-    for name, parameter in adapter.named_parameters():
-        own = {"log_scale": config.scale_lr, "bias": None}.get(name, config.matrix_lr)
-        groups.append(
-            dict(
-                params=[parameter],
-                lr=config.lr if own is None else own,
-                weight_decay=0.0 if name == "log_scale" else config.weight_decay,
-            )
+class _Training:
+    """One run: what it is made of, and where it stands."""
+
+    def __init__(
+        self,
+        run: PromptRun,
+        pairs: VectorLabelPairs,
+        adapter: Adapter,
+        config: TrainConfig,
+        folder: Path | None,
+        progress: bool,
+    ) -> None:
+        self.run, self.adapter, self.config, self.folder, self.progress = run, adapter, config, folder, progress
+        self.device = run.backend.device
+        self.origin = dict(pairs.origin)
+        self.train = Examples.of(pairs.split("train"), run)
+        self.held = Examples.of(pairs.split("val"), run, config.val_examples)
+        steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
+        self.total = min(steps, config.max_steps or steps)
+        self.optimizer = make_optimizer(adapter, config)
+        factor = make_schedule(self.total, config.warmup_steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        path = folder / "checkpoint.pt" if folder else None
+        self.state = Checkpoint(path, config, adapter, self.optimizer, self.schedule)
+        self.state.resume()
+
+    def finish(self) -> TrainResult:
+        """Train to the end, from wherever the run stands."""
+        state, config = self.state, self.config
+        path = self.folder / "log.jsonl" if self.folder else None
+        log = RunLog(path, config.tracker, state.step, self._facts())
+        pairs = min(config.epochs * len(self.train), self.total * config.batch_size)
+        bar = tqdm(total=pairs, initial=state.seen, desc="training", unit="pair", disable=not self.progress)
+        with StopRequest() as stop, bar:
+            for batch in batches(self.train, config, self.total, state.step):
+                if self._exhausted():
+                    break
+                start = time.perf_counter()
+                value, norm = self._step(batch)
+                rate = len(batch) / (time.perf_counter() - start)
+                lr = self.schedule.get_last_lr()[0]
+                log.tell("step", state.step, loss=value, gradient_norm=norm, lr=lr, pairs_per_second=rate)
+                if state.step % config.validate_every == 0 or state.step == self.total:
+                    self._validate(log, bar)
+                bar.update(len(batch))
+                bar.set_postfix(loss=f"{value:.3f}", val=f"{state.best_val_loss:.3f}", refresh=False)
+                if stop.asked:
+                    state.write()
+                    log.tell("interrupted", state.step)
+                    log.close()
+                    raise TrainingInterrupted(self._how_to_go_on())
+        result = self._result()
+        log.tell("end", state.step, best_step=state.best_step, best_val_loss=state.best_val_loss)
+        log.close()
+        return result
+
+    def _step(self, batch: list[int]) -> tuple[float, float]:
+        """One step of the optimiser; gives the loss and the gradient's norm before clipping."""
+        config, total = self.config, 0.0
+        weight = sum(self.train.weights[i] for i in batch)
+        size = math.ceil(len(batch) / config.accumulate)
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in (batch[i : i + size] for i in range(0, len(batch), size)):
+            value = self._loss(part, weight)
+            self._require_finite("loss", value.item(), batch)
+            value.backward()
+            total += value.item()
+        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), config.clip).item()
+        self._require_finite("norm of the gradient", norm, batch)
+        self.optimizer.step()
+        self.schedule.step()
+        self.state.step += 1
+        self.state.seen += len(batch)
+        self.state.recent.append(total)
+        return total, norm
+
+    def _loss(self, numbers: Sequence[int], weight: float) -> torch.Tensor:
+        """What these examples add to the weighted mean over a batch of that weight."""
+        config, train = self.config, self.train
+        vectors = train.vectors(numbers, self.device)
+        targets = [train.targets[i] for i in numbers]
+        each = losses(self.run, self.adapter, vectors, targets, config.label_smoothing, config.max_token_loss)
+        return (each * each.new_tensor([train.weights[i] for i in numbers])).sum() / weight
+
+    def _require_finite(self, what: str, value: float, batch: list[int]) -> None:
+        if math.isfinite(value):
+            return
+        self.state.keep_best()
+        rows = sorted({self.train.rows[i] for i in batch})
+        raise InterpToolkitError(
+            f"the {what} is {value} in batch {self.state.step + 1} (training vectors {', '.join(map(str, rows[:8]))}"
+            f"{', ...' if len(rows) > 8 else ''}); the adapter keeps its weights of step {self.state.best_step}; try a "
+            f"lower lr (now {self.config.lr}) or init_scale (now {self.adapter.config.init_scale})"
         )
-    return torch.optim.AdamW(groups)
 
+    def _validate(self, log: RunLog, bar: Any) -> None:
+        held = self.held
+        unique = sorted(set(held.rows))
+        vectors = held.pairs.gather(unique).to(self.device)
+        rows = [unique.index(row) for row in held.rows]
+        row = self.state.record(*validation_losses(self.run, self.adapter, vectors, held.targets, rows))
+        shown = self._describe(vectors[: self.config.show], [held.labels[rows.index(i)] for i in range(len(unique))])
+        log.tell("validation", **row, descriptions=shown)
+        if self.progress:
+            said = "; ".join(f"{told['label']} -> {told['description']}" for told in shown)
+            bar.write(f"step {row['step']}: validation loss {row['val_loss']:.3f}. {said}", file=sys.stderr)
+        self.state.write()
 
-def _schedule(total: int, warmup: int) -> Callable[[int], float]:
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+    def _describe(self, vectors: torch.Tensor, labels: list[str]) -> list[dict[str, str]]:
+        with torch.no_grad():
+            texts = generate(self.run, self.adapter(vectors))
+        return [dict(label=label, description=row[0].text) for label, row in zip(labels, texts)]
 
-    return factor
+    def _exhausted(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.state.since_best >= patience
 
+    def _result(self) -> TrainResult:
+        state, adapter = self.state, self.adapter
+        last = copy.deepcopy(adapter).requires_grad_(False).eval()
+        last_loss = state.history[-1]["val_loss"]
+        state.keep_best()
+        adapter.metadata.update(self._metadata("best", state.best_step, state.best_val_loss))
+        last.metadata.update(self._metadata("last", state.step, last_loss))
+        if self.folder:
+            adapter.save(self.folder / "best")
+            last.save(self.folder / "last")
+        return TrainResult(adapter, state.best_step, state.best_val_loss, last, last_loss, pd.DataFrame(state.history))
 
-def _batches(train: _Examples, config: TrainConfig, total: int, done: int) -> Iterator[list[int]]:
-    """The batches of all epochs from step ``done`` on: the order depends on the seed alone, so a run can go on."""
-    step = epoch = 0
-    lengths = [len(target) for target in train.targets]
-    while step < total:
-        for batch in epoch_batches(lengths, config.batch_size, config.seed, epoch):
-            if done <= step < total:
-                yield batch
-            step += 1
-        epoch += 1
+    def _facts(self) -> dict[str, Any]:
+        facts = model_facts(self.run.model)
+        return dict(
+            model=facts.model_id,
+            revision=facts.revision,
+            dtype=str(self.run.backend.dtype),
+            device=str(self.device),
+            fast_bfloat16=fast_bfloat16(self.device),
+            adapter=self.adapter.config.to_dict(),
+            parameters=self.adapter.parameter_count,
+            train_examples=len(self.train),
+            val_examples=len(self.held),
+            steps=self.total,
+            config=self.config.to_dict(),
+            origin=self.origin,
+        )
+
+    def _metadata(self, which: str, step: int, val_loss: float) -> dict[str, str]:
+        told = dict(
+            weights=which,
+            global_step=step,
+            val_loss=f"{val_loss:.5f}",
+            best_val_loss=f"{self.state.best_val_loss:.5f}",
+            train_vectors=len(self.train.pairs),
+            train_examples=len(self.train),
+            val_examples=len(self.held),
+            dtype=str(self.run.backend.dtype),
+            **{key: value for key, value in self.origin.items()},
+            **{key: value for key, value in self.config.to_dict().items() if key not in ("val_examples", "show")},
+        )
+        return {key: str(value) for key, value in told.items() if value is not None}
+
+    def _how_to_go_on(self) -> str:
+        done = f"training was interrupted after step {self.state.step} of {self.total}"
+        if self.folder is None:
+            return f"{done}; nothing was saved: name a folder to be able to go on"
+        return f"{done}; all is saved in {self.folder}: the same call or command goes on from there"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -16,6 +16,7 @@ from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Site
+from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
 from interp_toolkit.vectors import read_titles, topic_pairs
@@ -44,16 +45,49 @@ class TopicSource:
 
 
 @dataclass(frozen=True)
+class PromptSource:
+    """The soft prompt to train with.
+
+    Attributes:
+        preset: ``"llama-3.1"`` or ``"qwen2.5"``, the texts of published adapters; None for the model's chat template.
+        question: the user's turn, with ``{slot}``.
+        answer: the beginning of the assistant's turn, likewise.
+        site: where soft tokens are written.
+        mode: ``"replace"`` or ``"add"``.
+    """
+
+    preset: str | None = None
+    question: str = QUESTION
+    answer: str = ANSWER
+    site: str = "hook_embed"
+    mode: Literal["replace", "add"] = "replace"
+
+    def __post_init__(self) -> None:
+        Site.parse(self.site)
+        if self.preset is not None:
+            SoftPrompt.preset(self.preset)
+
+    def make(self, tokenizer: Any) -> SoftPrompt:
+        """The soft prompt in a model's vocabulary."""
+        if self.preset is not None:
+            prompt = SoftPrompt.preset(self.preset)
+        else:
+            prompt = SoftPrompt.for_chat(tokenizer, self.question, self.answer)
+        return prompt.at(self.site, self.mode)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
     Attributes:
-        output: folder for the adapter.
+        output: folder of the run, see `train_adapter`.
         adapter: settings of `AdapterConfig`; d_model is the model's.
         model: as `load_model` takes it.
         dtype: of the model; None for the default of this hardware.
         topics: titles to make pairs of, or None.
         pairs: folder that `VectorLabelPairs.save` wrote, or None.
+        soft_prompt: by default the paper's wording in the model's chat template.
         training: settings.
     """
 
@@ -63,6 +97,7 @@ class Recipe:
     dtype: str | None = None
     topics: TopicSource | None = None
     pairs: str | None = None
+    soft_prompt: PromptSource = field(default_factory=PromptSource)
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -87,13 +122,17 @@ class Recipe:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise FileFormatError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
         if isinstance(data, dict):
-            for key, kind in (("topics", TopicSource), ("training", TrainConfig)):
+            for key, kind in _PARTS.items():
                 if data.get(key) is not None:
                     data[key] = settings_from(kind, data[key], f"'{key}'")
         return settings_from(cls, data, "the training file")
 
+    def with_training(self, **settings: Any) -> Recipe:
+        """The same run with other training settings."""
+        return replace(self, training=replace(self.training, **settings))
+
     def run(self, data: str | Path = ".", *, progress: bool = True) -> TrainResult:
-        """Make the pairs, train, and save the adapter; what an interrupted run has done is not done again.
+        """Make the pairs and train; what an interrupted run has done is not done again.
 
         Args:
             data: folder that paths of titles and pairs are relative to.
@@ -101,21 +140,20 @@ class Recipe:
         """
         model = load_model(self.model, dtype=self.dtype)
         d_model = model_facts(model).d_model
-        adapter = Adapter.from_config(AdapterConfig.from_dict({"d_model": d_model, **self.adapter}))
+        config = AdapterConfig.from_dict({"d_model": d_model, **self.adapter})
+        adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.pairs is not None:
             pairs = VectorLabelPairs.load(Path(data) / self.pairs)
         else:
             assert self.topics is not None
             pairs = _topic_pairs(model, self.topics, Path(data), progress)
-        output = Path(self.output)
-        checkpoint = output.with_name(f"{output.name}.checkpoint.pt")
-        result = train_adapter(model, pairs, adapter, self.training, checkpoint=checkpoint, progress=progress)
-        result.adapter.metadata.update(
-            {key: str(value) for key, value in {**pairs.origin, **self.training.to_dict()}.items() if value is not None}
+        prompt = self.soft_prompt.make(model.tokenizer)
+        return train_adapter(
+            model, pairs, adapter, self.training, soft_prompt=prompt, folder=self.output, progress=progress
         )
-        result.adapter.save(output)
-        checkpoint.unlink(missing_ok=True)
-        return result
+
+
+_PARTS = {"topics": TopicSource, "soft_prompt": PromptSource, "training": TrainConfig}
 
 
 def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) -> VectorLabelPairs:
