@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import yaml
@@ -250,6 +251,24 @@ def test_the_command_trains_with_settings_of_its_own(checkpoints, tmp_path, monk
     assert (metadata["global_step"], metadata["lr"], metadata["frozen"]) == ("2", "0.5", "['log_scale']")
 
 
+def test_a_recipe_takes_descriptions_as_further_labels(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    rows = [
+        dict(title=f"Topic {i}", descriptions=[f"thing {i}", f"matter {i}"], split="val" if i % 5 == 0 else "train")
+        for i in range(20)
+    ]
+    (tmp_path / "titles.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    topics = dict(titles="titles.jsonl", site="blocks.2.hook_resid_post", train=10, val=4, labels=2)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(_recipe(checkpoints["llama"], topics=topics)))
+    metadata = Recipe.read("run.yaml").run(progress=False).adapter.metadata
+    assert (metadata["train_vectors"], metadata["train_examples"]) == ("10", "20")
+    too_many = dict(topics, train=17)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(_recipe(checkpoints["llama"], topics=too_many, output="other")))
+    with pytest.raises(InterpToolkitError, match=r"expected 17 train titles in titles\.jsonl, got 16"):
+        Recipe.read("run.yaml").run(progress=False)
+
+
 def test_a_recipe_names_the_soft_prompt(checkpoints, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
@@ -270,6 +289,10 @@ def test_a_recipe_names_the_soft_prompt(checkpoints, tmp_path, monkeypatch):
         (dict(pairs="p"), "expected either 'topics' or 'pairs'"),
         (dict(topics=dict(titles="t", place=3, site="hook_embed")), "unknown key 'place' in 'topics'"),
         (dict(topics=dict(titles="t", site="layer 3")), "expected a site such as"),
+        (
+            dict(topics=dict(titles="t", site="hook_embed", labels=0)),
+            "expected labels of at least 1 in 'topics', got 0",
+        ),
         (dict(adapter=dict(kind="affine")), "expected an adapter kind of"),
         (dict(adapter="affine"), "expected a mapping for adapter in the training file, got 'affine'"),
         (dict(training=dict(lr="fast")), "expected a number for lr"),
@@ -281,6 +304,13 @@ def test_recipes_with_a_mistake_are_refused_before_anything_runs(tmp_path, chang
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(_recipe("m", **changes)))
     with pytest.raises(InterpToolkitError, match=message):
         Recipe.read(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize("name", ["smollm2_scalar_affine", "smollm2_rank64", "llama31_8b", "gemma2_9b", "qwen25_7b"])
+def test_the_committed_recipes_are_whole(name):
+    recipe = Recipe.read(Path(__file__).parent.parent / "benchmarks" / "configs" / f"{name}.yaml")
+    assert recipe.output.startswith("runs/")
+    assert recipe.topics is not None
 
 
 def test_recipe_files_that_are_none(tmp_path):

@@ -19,7 +19,7 @@ from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
-from interp_toolkit.vectors import read_titles, topic_pairs
+from interp_toolkit.vectors import read_topics, topic_pairs
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class TopicSource:
     """Topic titles to make pairs of.
 
     Attributes:
-        titles: file of titles (see `read_titles`).
+        titles: file of titles (see `read_topics`).
         site: where their vectors are read.
         train: how many training titles to take; None for all.
         val: how many validation titles to take; None for all.
+        labels: how many labels a title may have: 1 for the title itself, more for its descriptions too, None for all.
         seed: of the order from which they are taken, and of the split where the file has none.
     """
 
@@ -38,10 +39,14 @@ class TopicSource:
     site: str
     train: int | None = None
     val: int | None = None
+    labels: int | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         Site.parse(self.site)
+        for name in ("train", "val", "labels"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InterpToolkitError(f"expected {name} of at least 1 in 'topics', got {value}")
 
 
 @dataclass(frozen=True)
@@ -157,20 +162,27 @@ _PARTS = {"topics": TopicSource, "soft_prompt": PromptSource, "training": TrainC
 
 
 def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) -> VectorLabelPairs:
-    titles, splits = read_titles(data / source.titles)
-    chosen: dict[str, list[str]] = {"train": [], "val": []}
+    topics = read_topics(data / source.titles, source.labels)
+    rows = list(range(len(topics)))
+    splits = topics.splits
     if splits is None:
-        titles = list(titles)
-        random.Random(source.seed).shuffle(titles)
-        cut = source.val if source.val is not None else len(titles) // 10
-        splits = ["val"] * min(cut, len(titles)) + ["train"] * max(0, len(titles) - cut)
-    for title, split in zip(titles, splits):
-        chosen.setdefault(split, []).append(title)
+        random.Random(source.seed).shuffle(rows)
+        cut = source.val if source.val is not None else len(rows) // 10
+        splits = ["train"] * len(rows)
+        for row in rows[:cut]:
+            splits[row] = "val"
+    taken: list[int] = []
     for side, count in (("train", source.train), ("val", source.val)):
-        random.Random(source.seed).shuffle(chosen[side])
-        if count is not None and count > len(chosen[side]):
-            raise InterpToolkitError(f"expected {count} {side} titles in {source.titles}, got {len(chosen[side])}")
-        chosen[side] = chosen[side][:count]
-    taken = chosen["train"] + chosen["val"]
-    sides = ["train"] * len(chosen["train"]) + ["val"] * len(chosen["val"])
-    return topic_pairs(model, taken, source.site, splits=sides, progress=progress)
+        chosen = [row for row in rows if splits[row] == side]
+        random.Random(source.seed).shuffle(chosen)
+        if count is not None and count > len(chosen):
+            raise InterpToolkitError(f"expected {count} {side} titles in {source.titles}, got {len(chosen)}")
+        taken += chosen[:count]
+    return topic_pairs(
+        model,
+        [topics.titles[row] for row in taken],
+        source.site,
+        labels=[topics.labels[row] for row in taken],
+        splits=[splits[row] for row in taken],
+        progress=progress,
+    )

@@ -1,0 +1,108 @@
+"""Descriptions a second against Hugging Face's `generate`, on the embedded model.
+
+Hugging Face gets the same edited embeddings (`inputs_embeds`), its default attention and the same number of new tokens.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+from timing import compare, linear_weights
+from transformers import AutoModelForCausalLM
+
+from interp_toolkit import SoftPrompt, load_model, read_activations
+from interp_toolkit.models import model_facts
+from interp_toolkit.models.dtype import choose_dtype
+from interp_toolkit.models.embedded import embedded_checkpoint
+from interp_toolkit.runtime import PromptRun, generate
+from interp_toolkit.runtime.generate import Until
+from interp_toolkit.shipped import default_adapter
+
+NEW_TOKENS = 12
+VECTORS = 64
+TOPICS = ["baseball", "jazz", "Poland", "volcanoes", "chess", "penguins", "diabetes", "gravity"]
+TOPICS += ["cheese", "Shakespeare", "bridges", "tea", "rivers", "Japan", "algebra", "violins"]
+
+
+class Sides:
+    """The embedded model on both sides, in one dtype, with the same soft tokens."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.model = load_model("smollm2-135m", dtype=dtype)
+        self.run = PromptRun(self.model, SoftPrompt.for_chat(self.model.tokenizer))
+        adapter = default_adapter(model_facts(self.model))
+        assert adapter.contract is not None
+        assert adapter.contract.site is not None
+        prompts = [f"Tell me about {TOPICS[i % 16]}, part {i // 16}." for i in range(VECTORS)]
+        read = read_activations(self.model, prompts, adapter.contract.site).vectors
+        self.soft_tokens = adapter(adapter.contract.centre(read))
+        self.theirs: Any = AutoModelForCausalLM.from_pretrained(embedded_checkpoint(), dtype=dtype).eval()
+        ids = torch.tensor([self.run.tokens.ids] * VECTORS)
+        self.embeddings = self.theirs.get_input_embeddings()(ids).detach().clone()
+        self.embeddings[:, list(self.run.tokens.slots)] = self.soft_tokens[:, None].to(dtype)
+        self.mask = torch.ones_like(ids)
+        closing = [i for token, i in self.model.tokenizer.get_vocab().items() if '"' in token]
+        self.ends = [2, *closing]
+
+    def ours(self, samples: int = 1, until: Until = "length") -> None:
+        temperature = 0.7 if samples > 1 else 0.0
+        generate(
+            self.run,
+            self.soft_tokens,
+            samples=samples,
+            temperature=temperature,
+            max_new_tokens=NEW_TOKENS,
+            until=until,
+        )
+
+    @torch.no_grad()
+    def hugging_face(self, samples: int = 1, until: Until = "length") -> None:
+        settings = dict(do_sample=True, temperature=0.7, top_k=0) if samples > 1 else dict(do_sample=False)
+        if until == "length":
+            settings |= dict(min_new_tokens=NEW_TOKENS)
+        else:
+            settings |= dict(eos_token_id=self.ends)
+        self.theirs.generate(
+            inputs_embeds=self.embeddings,
+            attention_mask=self.mask,
+            max_new_tokens=NEW_TOKENS,
+            num_return_sequences=samples,
+            pad_token_id=2,
+            **settings,
+        )
+
+    def flops(self, samples: int) -> float:
+        """Multiply-adds, times two, of the matrix products of our side when every text has its full length."""
+        blocks, head = linear_weights(self.theirs)
+        n, tail = len(self.soft_tokens), len(self.run.tokens.tail)
+        steps = n * samples * (NEW_TOKENS - 1)
+        return 2.0 * (blocks * (n * tail + steps) + head * (n + steps))
+
+
+def measure(repeats: int, peak: float) -> dict[str, Any]:
+    """The comparisons, by name."""
+    default = choose_dtype(None, torch.device("cpu"))
+    sides = Sides(torch.float32)
+    told: dict[str, Any] = {}
+    for samples, target in ((1, 1.6), (6, 3.0)):
+        found = compare(
+            lambda n=samples: sides.hugging_face(n),
+            lambda n=samples: sides.ours(n),
+            max(1, repeats // (1 + samples // 4)),
+        )
+        took = statistics.median(found["fast_seconds"])
+        found |= dict(target=target, rate=VECTORS * samples / took, share_of_peak=sides.flops(samples) / took / peak)
+        told[f"describing, {samples} sample{'s' * (samples > 1)}, float32"] = found
+    found = compare(lambda: sides.hugging_face(until="quote"), lambda: sides.ours(until="quote"), repeats)
+    found["rate"] = VECTORS / statistics.median(found["fast_seconds"])
+    told["describing, 1 sample, to the closing quote"] = found
+    if default == torch.float32:
+        note = "float32 is the default here: this processor has no fast bfloat16, so there is nothing to compare"
+        told["describing, default dtype against float32"] = dict(target=4.0, ratio=None, note=note)
+    else:
+        other = Sides(default)
+        found = dict(compare(sides.ours, other.ours, repeats), target=4.0)
+        told[f"describing, default dtype ({default}) against float32"] = found
+    return told
