@@ -1,4 +1,6 @@
-"""Write the README's outputs and tables from benchmarks/results; a test fails where they are stale.
+"""Write the README's outputs and tables, and the shipped adapters' cards, from benchmarks/results.
+
+A test fails where they are stale.
 
 python benchmarks/readme.py
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+SHIPPED = ROOT / "interp_toolkit" / "shipped"
 
 
 def demo() -> str:
@@ -85,6 +88,50 @@ def filled(readme: str) -> str:
     return readme
 
 
+def card(name: str) -> str:
+    """What a shipped adapter is, was trained on, measures, and cannot do."""
+    told = json.loads((RESULTS / "shipped_adapters.json").read_text())
+    row, facts = told["adapters"][name], json.loads((SHIPPED / name / "adapter_config.json").read_text())
+    contract, run = facts["contract"], facts["metadata"]
+    recalls = ", ".join(f"@{k} {_percent(row['retrieval'][f'recall@{k}'])}" for k in (1, 5, 10, 100))
+    examples = "\n".join(f"| {pair['title']} | {pair['description']} |" for pair in row["examples"])
+    settings = ", ".join(f"{key} {run[key]}" for key in _SETTINGS if key in run)
+    return f"""# {name}
+
+An adapter of kind `{facts["adapter"]["kind"]}` with {row["parameters"]:,} parameters, for {contract["model_id"]}
+(revision `{contract["revision"]}`). It turns a vector read at `{contract["site"]}`, centred by the mean
+it carries, into a soft token from which the model says what the vector means. Method: arXiv 2602.10352.
+
+**Data.** Contrastive topic vectors: the residual stream at the last token of `{run["prompt"]}` in the
+chat template, less its mean over the training topics; labels are the titles. {int(run["train_vectors"]):,} titles
+of Wikipedia's vital articles (split `train`), one pass.
+
+**Training.** `benchmarks/configs/{name}.yaml`, run by `python benchmarks/shipped_adapters.py make`:
+{settings}.
+The weights are those of step {run["global_step"]}, with a loss of {float(run["best_val_loss"]):.3f} nats a token on
+{run["val_examples"]} validation examples.
+
+**Figures** on held-out titles (split `{told["split"]}`, n = {told["n"]}, seed {told["seed"]}): loss
+{row["loss"]:.2f} nats a token given the title's own vector, {row["shuffled_loss"]:.2f} given another's and
+{row["null_loss"]:.2f} given none.
+Recall among {told["index"]:,} titles by {told["embedder"]}, {told["protocol"]},
+with 95% bootstrap intervals: {recalls}.
+
+| title | description |
+|---|---|
+{examples}
+
+**Limits.** It names topics, in the style of a title, and knows what a model of this size knows. It was trained
+on one site and one way of asking; at other layers, tokens and kinds of vectors it is a guess. Read the evidence:
+near zero, the description is what the bias says about nothing. It was trained on English titles alone.
+"""
+
+
+_SETTINGS = ("batch_size", "lr", "scale_lr", "matrix_lr", "weight_decay", "clip", "warmup_steps", "seed", "dtype")
+
+
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(filled(path.read_text()))
+    for folder in sorted(SHIPPED.glob("smollm2_*")):
+        (folder / "README.md").write_text(card(folder.name))

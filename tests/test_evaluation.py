@@ -1,8 +1,19 @@
 import pytest
 import torch
 
-from interp_toolkit import InterpToolkitError
-from interp_toolkit.evaluation import recall_table, retrieval_ranks
+from interp_toolkit import Adapter, InterpToolkitError
+from interp_toolkit.contract import Contract
+from interp_toolkit.evaluation import (
+    best_by_answer,
+    best_by_evidence,
+    control_losses,
+    description_ranks,
+    recall_table,
+    retrieval_ranks,
+)
+from interp_toolkit.evaluation import retrieval as retrieval_module
+from interp_toolkit.models import model_facts
+from interp_toolkit.runtime import PromptRun, score
 
 
 def test_ranks_are_those_of_a_sorted_list(random_vectors):
@@ -35,3 +46,100 @@ def test_recall_and_its_interval():
 def test_an_answer_that_is_no_entry(random_vectors):
     with pytest.raises(InterpToolkitError, match="expected answers between 0 and 4, got 2 to 5"):
         retrieval_ranks(random_vectors(2), random_vectors(5), torch.tensor([2, 5]))
+
+
+def test_intervals_do_not_depend_on_how_many_draws_are_made_at_a_time(monkeypatch):
+    ranks = torch.randint(1, 200, (90,), generator=torch.Generator().manual_seed(0))
+    whole = recall_table(ranks)
+    monkeypatch.setattr(retrieval_module, "_DRAWN", 1000)
+    assert recall_table(ranks).equals(whole)
+
+
+ENTRIES = ["Bees", "Poland", "-", "Opera"]
+
+
+def _embed_letters(texts):
+    """Counts of letters: equal texts are equal, and a text is nearest to itself."""
+    return torch.tensor([[text.count(chr(i)) for i in range(128)] for text in texts]).float()
+
+
+def test_every_description_is_looked_up_and_each_text_embedded_once():
+    asked = []
+
+    def embed(texts):
+        asked.extend(texts)
+        return _embed_letters(texts)
+
+    described = [["Bees", "Opera", " "], ["Poland", "Poland", "Bees"], ["", "Opera", "-"]]
+    ranks = description_ranks(described, embed, _embed_letters(ENTRIES), torch.tensor([0, 1, 2]))
+    assert asked == ["Bees", "Opera", "-", "Poland"]
+    assert (ranks == 1).tolist() == [[True, False, False], [True, True, False], [True, False, True]]
+    single = retrieval_ranks(_embed_letters(["Opera"]), _embed_letters(ENTRIES), torch.tensor([0]))
+    assert ranks[0, 1] == single[0]
+
+
+def test_no_descriptions_have_no_ranks():
+    assert description_ranks([], _embed_letters, _embed_letters(ENTRIES), torch.zeros(0, dtype=torch.long)).numel() == 0
+
+
+def test_descriptions_of_other_counts_are_refused():
+    index = _embed_letters(ENTRIES)
+    with pytest.raises(InterpToolkitError, match="each of 2 vectors, got 2 lists of 1 or 2 descriptions"):
+        description_ranks([["a"], ["a", "b"]], _embed_letters, index, torch.tensor([0, 1]))
+    with pytest.raises(InterpToolkitError, match="each of 2 vectors, got 1 lists of 1 descriptions"):
+        description_ranks([["a"]], _embed_letters, index, torch.tensor([0, 1]))
+
+
+def test_the_best_of_several_by_answer_and_by_evidence(unchecked):
+    nan = float("nan")
+    ranks = torch.tensor([[4, 1, 9], [7, 8, 2], [3, 3, 1], [5, 6, 4]])
+    evidence = torch.tensor([[0.1, 2.0, 1.0], [nan, -3.0, -4.0], [1.0, 1.0, 0.5], [nan, nan, nan]])
+    assert best_by_answer(ranks).tolist() == [1, 2, 1, 4]
+    assert best_by_evidence(ranks, evidence).tolist() == [1, 8, 3, 5]
+    assert (best_by_evidence(ranks, evidence) >= best_by_answer(ranks)).all()
+    with pytest.raises(InterpToolkitError, match=r"got ranks of shape \(4, 3\) and evidence of shape \(3, 4\)"):
+        best_by_evidence(ranks, evidence.T)
+
+
+LABELS = ["Bees", "Poland and rivers", "fox", "a dog", "history"]
+
+
+def _adapter(model, prompt, kind):
+    adapter = Adapter.create(kind, d_model=32, init_scale=3.0)
+    adapter.contract = Contract.of(model_facts(model), None, prompt, None, True)
+    with torch.no_grad():
+        adapter.bias += torch.linspace(-1, 1, 32)
+    return adapter
+
+
+def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, random_vectors):
+    model, vectors = tiny(), random_vectors(5)
+    adapter = _adapter(model, tiny_prompt, "scalar_affine")
+    told = control_losses(model, adapter, vectors, LABELS)
+    run = PromptRun(model, tiny_prompt)
+    targets = tiny_prompt.targets(model.tokenizer, LABELS)
+
+    def loss(faced):
+        with torch.no_grad():
+            each = [-score(run, adapter(faced[i][None]), [targets[i]]).log_probs.mean() for i in range(5)]
+        return torch.stack(each).mean().item()
+
+    assert told.own == pytest.approx(loss(vectors), abs=1e-4)
+    assert told.shuffled == pytest.approx(loss(vectors[[3, 4, 0, 1, 2]]), abs=1e-4)
+    assert told.null == pytest.approx(loss(torch.zeros(5, 32)), abs=1e-4)
+
+
+def test_controls_of_an_adapter_that_sees_no_vector_are_equal(tiny, tiny_prompt, random_vectors):
+    model = tiny()
+    told = control_losses(model, _adapter(model, tiny_prompt, "bias_only"), random_vectors(5), LABELS)
+    assert told.own == pytest.approx(told.shuffled, abs=1e-4)
+    assert told.own == pytest.approx(told.null, abs=1e-4)
+
+
+def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):
+    model = tiny()
+    with pytest.raises(InterpToolkitError, match="whose contract names its soft prompt"):
+        control_losses(model, Adapter.create("scale", d_model=32), random_vectors(2), ["a", "b"])
+    adapter = _adapter(model, tiny_prompt, "scalar_affine")
+    with pytest.raises(InterpToolkitError, match="at least two vectors, got 1 vectors and 1 labels"):
+        control_losses(model, adapter, random_vectors(1), ["a"])

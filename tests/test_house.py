@@ -108,6 +108,8 @@ def test_the_outputs_and_tables_of_the_readme_are_those_of_the_results():
     told = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
     readme = (ROOT / "README.md").read_text()
     assert told["filled"](readme) == readme, "stale: run python benchmarks/readme.py"
+    for folder in (PACKAGE / "shipped").glob("smollm2_*"):
+        assert (folder / "README.md").read_text() == told["card"](folder.name), "stale: run python benchmarks/readme.py"
 
 
 def test_the_results_are_of_the_adapters_that_ship():

@@ -125,12 +125,20 @@ def test_what_cannot_be_loaded_is_said(tmp_path, unchecked):
         load_model(tmp_path)
     with pytest.raises(InterpToolkitError, match="expected backend 'bridge' or 'hooked_transformer', got 'nnsight'"):
         load_model(backend="nnsight")
-    with pytest.raises(InterpToolkitError, match="expected dtype float32, bfloat16 or float16, got 'int3'"):
+    with pytest.raises(InterpToolkitError, match="expected dtype float32, bfloat16, float16 or own, got 'int3'"):
         load_model(dtype="int3")
     with pytest.raises(InterpToolkitError, match="a folder or a hooked model .* got Linear"):
         load_model(torch.nn.Linear(2, 2))
     with pytest.raises(InterpToolkitError, match="expected a hooked model .* got Linear; load one with"):
         backend_of(torch.nn.Linear(2, 2))
+
+
+def test_a_checkpoint_keeps_its_own_dtype_where_asked(tiny_hf, tiny_tokenizer, tmp_path, backend):
+    tiny_hf("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    for asked, dtype in (("own", torch.bfloat16), ("float32", torch.float32)):
+        model = load_model(tmp_path, backend=backend, dtype=asked)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
 def test_the_default_dtype_follows_the_hardware():

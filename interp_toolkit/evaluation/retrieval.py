@@ -12,6 +12,9 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 
+# Numbers that the bootstrap draws at a time: all at once would take a gigabyte for some thousand queries.
+_DRAWN = 2**22
+
 
 def retrieval_ranks(
     queries: Float[Tensor, "queries width"], index: Float[Tensor, "entries width"], answers: Int[Tensor, " queries"]
@@ -61,7 +64,11 @@ def recall_table(ranks: Int[Tensor, " queries"], at: Sequence[int] = (1, 5, 10, 
         low = high = float(values.mean())
         if values.min() < values.max():
             interval = bootstrap(
-                (values,), lambda x, axis: x.mean(axis), method="percentile", rng=seed
+                (values,),
+                lambda x, axis: x.mean(axis),
+                method="percentile",
+                rng=seed,
+                batch=max(1, _DRAWN // len(values)),
             ).confidence_interval
             low, high = float(interval.low), float(interval.high)
         rows.append(dict(measure=name, value=float(values.mean()), low=low, high=high, n=len(values), seed=seed))

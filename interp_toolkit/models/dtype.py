@@ -30,4 +30,4 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     if dtype in _NAMES.values():
         assert isinstance(dtype, torch.dtype)
         return dtype
-    raise InterpToolkitError(f"expected dtype float32, bfloat16 or float16, got {dtype!r}")
+    raise InterpToolkitError(f"expected dtype float32, bfloat16, float16 or own, got {dtype!r}")

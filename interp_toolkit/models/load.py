@@ -34,7 +34,8 @@ def load_model(
     Args:
         name: ``"smollm2-135m"`` (no network needed), a hub id, a local folder, or a hooked model, given back frozen.
         backend: ``"bridge"`` for a `TransformerBridge`, ``"hooked_transformer"`` for a `HookedTransformer`.
-        dtype: of the weights; by default bfloat16 where the hardware is fast at it and float32 elsewhere.
+        dtype: of the weights: float32, bfloat16, float16, or ``"own"`` for the checkpoint's; by default bfloat16 where
+            the hardware is fast at it and float32 elsewhere.
         device: by default a GPU where there is one.
         revision: branch, tag or commit of a hub id.
 
@@ -59,7 +60,7 @@ def load_model(
     if backend not in ("bridge", "hooked_transformer"):
         raise InterpToolkitError(f"expected backend 'bridge' or 'hooked_transformer', got {backend!r}")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    number = choose_dtype(dtype, place)
+    number = "auto" if dtype == "own" else choose_dtype(dtype, place)
     if name == embedded.NAME:
         source, model_id, commit = str(embedded.embedded_checkpoint()), embedded.MODEL_ID, embedded.REVISION
     else:
@@ -70,7 +71,7 @@ def load_model(
     with _library_chatter_off():
         if backend == "bridge":
             model = TransformerBridge.boot_transformers(
-                source, hf_model=hf_model, tokenizer=tokenizer, device=str(place), dtype=number
+                source, hf_model=hf_model, tokenizer=tokenizer, device=str(place), dtype=hf_model.dtype
             )
         else:
             model = build_hooked_transformer(hf_model, tokenizer, model_id)
@@ -78,7 +79,7 @@ def load_model(
     return _frozen(model)
 
 
-def _read(source: str, dtype: torch.dtype, revision: str | None) -> tuple[Any, Any]:
+def _read(source: str, dtype: torch.dtype | str, revision: str | None) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():

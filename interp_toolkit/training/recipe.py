@@ -89,7 +89,7 @@ class Recipe:
         output: folder of the run, see `train_adapter`.
         adapter: settings of `AdapterConfig`; d_model is the model's.
         model: as `load_model` takes it.
-        dtype: of the model; None for the default of this hardware.
+        dtype: of the model: float32, bfloat16, float16, or own for the checkpoint's; None for this hardware's default.
         topics: titles to make pairs of, or None.
         pairs: folder that `VectorLabelPairs.save` wrote, or None.
         soft_prompt: by default the paper's wording in the model's chat template.
