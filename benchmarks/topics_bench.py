@@ -1,0 +1,255 @@
+"""What every measurement of topics.py shares: titles, model, index, descriptions that are kept, and their look-up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from embedding import NAME as EMBEDDER
+from embedding import Embedder
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import interp_toolkit
+from interp_toolkit import Adapter, load_model, self_explain
+from interp_toolkit.contract import library_versions
+from interp_toolkit.evaluation import best_by_answer, best_by_evidence, description_ranks, recall_table, retrieval_ranks
+from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.models import model_facts
+from interp_toolkit.vectors import read_titles
+
+SITE = "blocks.23.hook_resid_post"
+SEED = 0
+SAMPLES = 6
+TEMPERATURE = 0.7
+GREEDY, ORACLE, EVIDENCE = "greedy", "best of six by answer", "best of six by evidence"
+# Training titles on which weights are chosen during training, so that `val` is for measuring alone.
+_DEV = 500
+# Vectors described at a time and kept on disk: what an interruption can lose.
+_SHARD = 256
+# Groups of six texts that are drawn for the null vector: one group for all titles would be a matter of luck.
+_NULL_GROUPS = 64
+
+
+@dataclass(frozen=True)
+class Titles:
+    """The titles of one benchmark.
+
+    Attributes:
+        index: all of them, among which descriptions are looked up.
+        train: to train on, shuffled, so that the first n are a sample.
+        dev: training titles that choose the weights.
+        held: split ``val``, shuffled; to measure on.
+        shards: all titles in the order in which their vectors are read (that of training recipes, which share them).
+        digest: of titles and splits, for results.
+    """
+
+    index: list[str]
+    train: list[str]
+    dev: list[str]
+    held: list[str]
+    shards: list[str]
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path, limit: int | None) -> Titles:
+        """The titles of a file with splits; of each side the first ``limit``."""
+        index, splits = read_titles(path)
+        if splits is None:
+            raise SystemExit(f"expected a split, train or val, for each title in {path}, and some have none")
+        train, held = ([t for t, split in zip(index, splits) if split == side] for side in ("train", "val"))
+        for side in (train, held):
+            random.Random(SEED).shuffle(side)
+        shards = train + held
+        train, dev = train[:-_DEV], train[-_DEV:]
+        if min(len(train), len(held)) < 2:
+            raise SystemExit(f"expected over {_DEV} train titles and some val titles in {path}, got too few")
+        digest = hashlib.sha256(json.dumps([index, splits]).encode()).hexdigest()[:16]
+        if limit is not None:
+            train, dev, held = train[:limit], dev[:limit], held[:limit]
+            shards = train + dev + held
+        return cls(index, train, dev, held, shards, digest)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an adapter said: for each vector its samples with their evidence, and the seconds that they took."""
+
+    texts: list[list[str]]
+    evidence: Tensor
+    seconds: float
+
+    def repeated(self, n: int) -> Told:
+        """For n vectors, these in turn: what a bias says is the same for all."""
+        rows = [i % len(self.texts) for i in range(n)]
+        return Told([self.texts[i] for i in rows], self.evidence[rows], self.seconds)
+
+
+class Bench:
+    """Titles, model, embedder and index; all but the titles are loaded at their first use."""
+
+    def __init__(self, path: Path, limit: int | None) -> None:
+        self.titles = Titles.read(path, limit)
+        self.limit = limit
+        self._embedded: dict[str, Tensor] = {}
+        self._embedder = Embedder()
+
+    @cached_property
+    def model(self) -> Any:
+        return load_model("smollm2-135m")
+
+    @cached_property
+    def index(self) -> Tensor:
+        return self._embedder.kept(self.titles.index)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What results are compared by, and what they are of."""
+        facts = model_facts(self.model)
+        return dict(
+            model=facts.model_id,
+            revision=facts.revision,
+            dtype=str(next(self.model.parameters()).dtype),
+            embedder=EMBEDDER,
+            titles=self.titles.digest,
+            index=len(self.titles.index),
+            split="val",
+            seed=SEED,
+        )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return library_versions() | {"sentence-transformers": version("sentence-transformers")}
+
+    def describe(self, adapter: Adapter, vectors: Tensor, samples: int) -> Told:
+        """Descriptions of centred vectors, greedy where one is asked for; kept in the cache folder shard by shard."""
+        parts = [
+            self._shard(adapter, shard, samples, null=False)
+            for shard in tqdm(vectors.split(_SHARD), desc=f"describing x{samples}", unit="shard")
+        ]
+        texts = [row for part in parts for row in part.texts]
+        return Told(texts, torch.cat([part.evidence for part in parts]), sum(part.seconds for part in parts))
+
+    def describe_nothing(self, adapter: Adapter, samples: int) -> Told:
+        """What the adapter says of the null vector; several groups of samples where there are samples."""
+        groups = 1 if samples == 1 else _NULL_GROUPS
+        told = self._shard(adapter, torch.zeros(0, adapter.config.d_model), groups * samples, null=True)
+        texts = told.texts[0]
+        return Told(
+            [texts[i : i + samples] for i in range(0, len(texts), samples)],
+            told.evidence.view(groups, samples),
+            told.seconds,
+        )
+
+    def look_up(self, greedy: Told, sampled: Told | None, answers: Tensor) -> dict[str, Any]:
+        """Recall and mean reciprocal rank of descriptions, under each protocol: value, low, high."""
+        ranks = {GREEDY: self._ranks(greedy, answers)[:, 0]}
+        if sampled is not None:
+            each = self._ranks(sampled, answers)
+            ranks |= {ORACLE: best_by_answer(each), EVIDENCE: best_by_evidence(each, sampled.evidence)}
+        return {protocol: plain(recall_table(found, seed=SEED)) for protocol, found in ranks.items()}
+
+    def answers(self, titles: Sequence[str]) -> Tensor:
+        number = {title: i for i, title in enumerate(self.titles.index)}
+        return torch.tensor([number[title] for title in titles])
+
+    def ceiling(self, titles: Sequence[str]) -> dict[str, list[float]]:
+        """What the titles themselves find: less than all, where two titles are embedded alike."""
+        ranks = retrieval_ranks(self._embed(list(titles)), self.index, self.answers(titles))
+        return plain(recall_table(ranks, seed=SEED))
+
+    def _ranks(self, told: Told, answers: Tensor) -> Tensor:
+        return description_ranks(told.texts, self._embed, self.index, answers)
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        """Embeddings, remembered: the same descriptions are looked up for their own titles and for others'."""
+        if new := [text for text in texts if text not in self._embedded]:
+            self._embedded |= zip(new, self._embedder(new))
+        return torch.stack([self._embedded[text] for text in texts])
+
+    def _shard(self, adapter: Adapter, vectors: Tensor, samples: int, null: bool) -> Told:
+        path = self._file(adapter, vectors, samples, null)
+        try:
+            told: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            start = time.perf_counter()
+            said = self_explain(
+                vectors,
+                model=self.model,
+                adapter=adapter,
+                samples=samples,
+                temperature=TEMPERATURE if samples > 1 else 0.0,
+                seed=SEED,
+                null=null,
+            )
+            seconds = time.perf_counter() - start
+            told = dict(rows=[(row.description, _or_none(row.evidence)) for row in said], seconds=seconds)
+            with whole_file(path) as draft:
+                draft.write_text(json.dumps(told, ensure_ascii=False))
+        texts = [text for text, _ in told["rows"]]
+        evidence = torch.tensor([float("nan") if x is None else x for _, x in told["rows"]])
+        rows = [texts[i : i + samples] for i in range(0, len(texts), samples)]
+        return Told(rows, evidence.view(-1, samples), told["seconds"])
+
+    def _file(self, adapter: Adapter, vectors: Tensor, samples: int, null: bool) -> Path:
+        """Where a shard is kept: named for all that decides its texts, the code that makes them included."""
+        contract = adapter.contract
+        assert contract is not None
+        assert contract.soft_prompt is not None
+        told = [
+            _code(),
+            self.versions,
+            model_facts(self.model).fingerprint,
+            self.facts["dtype"],
+            contract.soft_prompt.to_dict(),
+            adapter.digest,
+            hashlib.sha256(vectors.contiguous().numpy().tobytes()).hexdigest(),
+            [samples, TEMPERATURE, SEED, null],
+        ]
+        name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+        return cache_folder() / "descriptions" / f"{name}.json"
+
+
+def plain(table: Any) -> dict[str, list[float]]:
+    """Value, low and high by measure."""
+    return {row.measure: [round(x, 4) for x in (row.value, row.low, row.high)] for row in table.itertuples()}
+
+
+def write_result(path: Path, told: dict[str, Any]) -> None:
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """A result that is there and was made with these settings, else None."""
+    try:
+        told = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return told if told["settings"] == json.loads(json.dumps(settings)) else None
+
+
+def digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _code() -> str:
+    """A hash of the code that a description goes through."""
+    root = Path(interp_toolkit.__file__).parent
+    told = hashlib.sha256()
+    for path in sorted([root / "explain.py", *(root / "runtime").glob("*.py"), *(root / "models").glob("*.py")]):
+        told.update(path.read_bytes())
+    return told.hexdigest()
+
+
+def _or_none(x: float) -> float | None:
+    return None if x != x else x

@@ -1,0 +1,181 @@
+"""The family of adapters and its learning curves: a table of cells, each trained and measured on its own.
+
+All cells of one size have the same titles, and the sizes are nested. Up to 10,000 titles each cell is given the same
+313 steps of at most 32, so that the number of different titles differs and little else; all titles take one pass, of
+1,325 steps. In each, the weights of the lowest loss on 500 further training titles are kept. Learning rates are those
+of the shipped adapters' training files, by kind of parameter.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from topics_bench import GREEDY, SEED, SITE, Bench, digest, kept_result, write_result
+
+from interp_toolkit import Adapter, TrainConfig, VectorLabelPairs, train_adapter
+from interp_toolkit.evaluation import control_losses
+from interp_toolkit.models import model_facts
+from interp_toolkit.training import TrainResult
+from interp_toolkit.vectors import topic_vectors
+from interp_toolkit.vectors.topics import PROMPT
+
+# Titles on which a cell is measured: the first of `val`, and the first it was trained on.
+HELD = 1000
+_BATCH = 32
+_STEPS = 313
+# On the two cores for which minutes are estimated: pairs trained on, vectors described, and labels scored, a second.
+_TRAINED, _DESCRIBED, _SCORED = 11, 14, 40
+
+_BY_BIAS = dict(lr=0.02)
+_BY_MATRIX = dict(lr=0.01, scale_lr=0.02, matrix_lr=0.003)
+# name: the adapter's settings, its learning rates
+KINDS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+    "scale": (dict(kind="scale"), _BY_BIAS),
+    "bias_only": (dict(kind="bias_only"), _BY_BIAS),
+    "scalar_affine": (dict(kind="scalar_affine"), _BY_BIAS),
+    "low_rank_64": (dict(kind="low_rank", rank=64), _BY_MATRIX),
+    "scalar_affine_low_rank_16": (dict(kind="scalar_affine_low_rank", rank=16), _BY_MATRIX),
+    "scalar_affine_low_rank_64": (dict(kind="scalar_affine_low_rank", rank=64), _BY_MATRIX),
+    "scalar_affine_low_rank_256": (dict(kind="scalar_affine_low_rank", rank=256), _BY_MATRIX),
+    "full_rank": (dict(kind="full_rank", identity_start=True), _BY_MATRIX),
+    "full_rank_random_start": (dict(kind="full_rank"), _BY_MATRIX),
+}
+CURVES = ("scalar_affine", "scalar_affine_low_rank_64", "full_rank")
+# size: how many titles, and how they are trained on
+_EARLY = dict(max_steps=_STEPS, validate_every=25, patience=4)
+SIZES: dict[str, tuple[int | None, dict[str, int]]] = {
+    "100": (100, dict(epochs=79, **_EARLY)),
+    "1000": (1000, dict(epochs=10, **_EARLY)),
+    "10000": (10000, dict(epochs=1)),
+    "all": (None, dict(epochs=1)),
+}
+FAMILY_SIZE = "10000"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One adapter to train and measure.
+
+    Attributes:
+        kind: name in `KINDS`.
+        size: name in `SIZES`.
+    """
+
+    kind: str
+    size: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.size}"
+
+    @property
+    def config(self) -> TrainConfig:
+        rates, length = KINDS[self.kind][1], SIZES[self.size][1]
+        settings: dict[str, Any] = dict(batch_size=_BATCH, seed=SEED, show=0) | rates | length
+        return TrainConfig(**settings)
+
+    def minutes(self, all_titles: int) -> float:
+        """What it takes at most, by the speeds above."""
+        pairs = min(self.config.max_steps or _STEPS, _STEPS) * _BATCH if SIZES[self.size][0] else all_titles
+        return (pairs / _TRAINED + HELD / _DESCRIBED + 6 * HELD / _SCORED) / 60
+
+
+CELLS = {cell.name: cell for cell in [Cell(kind, FAMILY_SIZE) for kind in KINDS]}
+CELLS |= {cell.name: cell for cell in [Cell(kind, size) for size in SIZES for kind in CURVES]}
+
+
+def run_cell(cell: Cell, bench: Bench, results: Path, runs: Path) -> None:
+    """Train and measure a cell, or go on with it; a result with the same settings is left as it is."""
+    count = SIZES[cell.size][0]
+    titles = bench.titles.train[:count]
+    held = bench.titles.held[:HELD]
+    config = cell.config
+    if bench.limit is not None:  # a trial: one pass over its few titles, whatever the size
+        config = replace(config, epochs=1)
+    settings = bench.facts | dict(
+        cell=cell.name,
+        site=SITE,
+        adapter=KINDS[cell.kind][0],
+        training=config.to_dict(),
+        train_titles=len(titles),
+        dev_titles=len(bench.titles.dev),
+        n=len(held),
+        protocol=GREEDY,
+    )
+    path = results / f"{cell.name}.json"
+    if kept_result(path, settings):
+        print(f"{cell.name}: done before, see {path}")
+        return
+    raw = topic_vectors(bench.model, bench.titles.shards, SITE, progress=True)
+    row = {title: i for i, title in enumerate(bench.titles.shards)}
+    vectors = {
+        side: raw[[row[title] for title in listed]]
+        for side, listed in (("train", titles), ("dev", bench.titles.dev), ("held", held))
+    }
+    facts = model_facts(bench.model)
+    # Centred on the training rows alone: of a small cell, that is part of what there is to learn from few titles.
+    mean = vectors["train"].mean(0)
+    pairs = VectorLabelPairs.build(
+        torch.cat([vectors["train"], vectors["dev"]]) - mean,
+        [*titles, *bench.titles.dev],
+        splits=["train"] * len(titles) + ["val"] * len(bench.titles.dev),
+        site=SITE,
+        mean=mean,
+        origin=dict(model=facts.model_id, revision=facts.revision, prompt=PROMPT, source="contrastive topic vectors"),
+    )
+    adapter = Adapter.create(**KINDS[cell.kind][0], d_model=facts.d_model, seed=SEED)
+    # Settings in the folder's name: a run with others must not go on from this one's checkpoint.
+    folder = runs / f"{cell.name}-{digest(settings)}"
+    result = train_adapter(bench.model, pairs, adapter, config, folder=folder)
+    told = _measure(bench, result, vectors, titles, held)
+    told["seconds"]["training"] = _seconds(folder / "log.jsonl", config.batch_size)
+    write_result(path, dict(settings=settings, versions=bench.versions, **told))
+    print(f"{cell.name}: {json.dumps({key: told[key] for key in ('val_loss', 'shuffled_loss', 'retrieval')})}")
+
+
+def _measure(
+    bench: Bench, result: TrainResult, vectors: dict[str, torch.Tensor], titles: list[str], held: list[str]
+) -> dict[str, Any]:
+    adapter = result.adapter
+    contract = adapter.contract
+    assert contract is not None
+    start = time.perf_counter()
+    inputs = contract.centre(vectors["held"])
+    trained = control_losses(bench.model, adapter, contract.centre(vectors["train"][:HELD]), titles[:HELD])
+    unseen = control_losses(bench.model, adapter, inputs, held)
+    scoring = time.perf_counter() - start
+    if adapter.kind == "bias_only":
+        greedy = bench.describe_nothing(adapter, 1).repeated(len(held))
+    else:
+        greedy = bench.describe(adapter, inputs, 1)
+    found = bench.look_up(greedy, None, bench.answers(held))
+    return dict(
+        parameters=adapter.parameter_count,
+        digest=adapter.digest,
+        steps=int(result.last.metadata["global_step"]),
+        best_step=result.best_step,
+        dev_loss=result.best_val_loss,
+        train_loss=trained.own,
+        val_loss=unseen.own,
+        shuffled_loss=unseen.shuffled,
+        null_loss=unseen.null,
+        retrieval=found[GREEDY],
+        title_to_itself=bench.ceiling(held),
+        seconds=dict(scoring=scoring, describing=greedy.seconds),
+        examples=[dict(title=title, description=row[0]) for title, row in zip(held[:12], greedy.texts)],
+        history=[
+            {key: round(row[key], 5) for key in ("step", "train_loss", "val_loss", "shuffled_loss")}
+            for row in result.history.to_dict("records")
+        ],
+    )
+
+
+def _seconds(log: Path, batch: int) -> float:
+    """What the steps of a run took, over all its sittings, by its log; validations are left out."""
+    steps = [told for told in map(json.loads, log.read_text().splitlines()) if told["event"] == "step"]
+    return sum(batch / told["pairs_per_second"] for told in steps)
