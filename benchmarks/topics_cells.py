@@ -9,6 +9,7 @@ of the shipped adapters' training files, by kind of parameter.
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ HELD = 1000
 _BATCH = 32
 _STEPS = 313
 # On the two cores for which minutes are estimated: pairs trained on, vectors described, and labels scored, a second.
-_TRAINED, _DESCRIBED, _SCORED = 11, 14, 40
+_TRAINED, _DESCRIBED, _SCORED = 11, 14, 25
 
 _BY_BIAS = dict(lr=0.02)
 _BY_MATRIX = dict(lr=0.01, scale_lr=0.02, matrix_lr=0.003)
@@ -81,8 +82,10 @@ class Cell:
 
     def minutes(self, all_titles: int) -> float:
         """What it takes at most, by the speeds above."""
-        pairs = min(self.config.max_steps or _STEPS, _STEPS) * _BATCH if SIZES[self.size][0] else all_titles
-        return (pairs / _TRAINED + HELD / _DESCRIBED + 6 * HELD / _SCORED) / 60
+        config = self.config
+        steps = _STEPS if SIZES[self.size][0] else math.ceil(all_titles / _BATCH)
+        scored = 6 * HELD + 2 * config.val_examples * math.ceil(steps / config.validate_every)
+        return (steps * _BATCH / _TRAINED + HELD / _DESCRIBED + scored / _SCORED) / 60
 
 
 CELLS = {cell.name: cell for cell in [Cell(kind, FAMILY_SIZE) for kind in KINDS]}
