@@ -1,11 +1,11 @@
 """Make the two shipped adapters, and measure them; writes benchmarks/results/shipped_adapters.json.
 
     python benchmarks/shipped_adapters.py make --data ../shared/data
-    python benchmarks/shipped_adapters.py measure --data ../shared/data [--limit 200]
+    python benchmarks/shipped_adapters.py measure --data ../shared/data [--limit 1000]
 
 `make` trains by the files in benchmarks/configs, and goes on where it was interrupted. `measure` takes held-out titles
-(split `val`, shuffled by seed 0, the first `--limit`), describes each vector once, greedily, and looks each up
-among all titles by all-MiniLM-L6-v2 (see embedding.py for what to install).
+(split `val`, shuffled by seed 0, `--limit` of those behind the ones that chose the weights), describes each vector
+once, greedily, and looks each up among all titles by all-MiniLM-L6-v2 (see embedding.py for what to install).
 
 The data: `topics/topics.jsonl.gz` in the folder given, one JSON object a line with `title` and `split`. The titles are
 Wikipedia's vital articles, level 5; any list of titles will do, at a cost in comparability.
@@ -23,17 +23,18 @@ import torch
 from embedding import NAME as EMBEDDER
 from embedding import Embedder
 
-from interp_toolkit import load_model
+from interp_toolkit import load_model, self_explain
 from interp_toolkit.contract import library_versions
-from interp_toolkit.evaluation import recall_table, retrieval_ranks
+from interp_toolkit.evaluation import control_losses, description_ranks, recall_table, retrieval_ranks
 from interp_toolkit.models import model_facts
-from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.training.recipe import Recipe
 from interp_toolkit.vectors import read_titles, topic_vectors
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "shipped_adapters.json"
+# The first of the shuffled held-out titles chose the weights (`val` of the training files), so others measure them.
+_CHOOSING = 1000
 SHIPPED = HERE.parent / "interp_toolkit" / "shipped"
 
 
@@ -49,7 +50,7 @@ def measure(data: Path, limit: int) -> None:
     assert splits is not None
     held = [title for title, split in zip(titles, splits) if split == "val"]
     random.Random(0).shuffle(held)
-    held = held[:limit]
+    held = held[_CHOOSING : _CHOOSING + limit]
     model = load_model("smollm2-135m")
     embed = Embedder()
     index = embed.kept(titles)
@@ -77,31 +78,24 @@ def measure(data: Path, limit: int) -> None:
     RESULTS.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-@torch.no_grad()
 def _measure_one(
     model: Any, name: str, raw: torch.Tensor, held: list[str], embed: Any, index: torch.Tensor, answers: torch.Tensor
 ) -> dict[str, Any]:
     adapter = find_adapter(name)
     contract = adapter.contract
     assert contract is not None
-    assert contract.soft_prompt is not None
-    run = PromptRun(model, contract.soft_prompt)
-    soft_tokens = adapter(contract.centre(raw))
-    targets = run.soft_prompt.targets(model.tokenizer, held)
-    n = len(held)
-    own = -score(run, soft_tokens, targets).mean()
-    shuffled = -score(run, soft_tokens.roll(n // 2, 0), targets).mean()
-    nothing = -score(run, adapter.null()[None], targets, [0] * n).mean()
-    texts = [row[0].text for row in generate(run, soft_tokens, progress=True)]
-    ranks = retrieval_ranks(embed([text or "-" for text in texts]), index, answers)
+    losses = control_losses(model, adapter, contract.centre(raw), held)
+    said = self_explain(raw, model=model, adapter=adapter, raw=True, progress=True)
+    texts = [row.description for row in said]
+    ranks = description_ranks([[text] for text in texts], embed, index, answers)[:, 0]
     return dict(
         parameters=adapter.parameter_count,
         digest=adapter.digest,
         best_val_loss=adapter.metadata.get("best_val_loss"),
         steps=adapter.metadata.get("global_step"),
-        loss=own.mean().item(),
-        shuffled_loss=shuffled.mean().item(),
-        null_loss=nothing.mean().item(),
+        loss=losses.own,
+        shuffled_loss=losses.shuffled,
+        null_loss=losses.null,
         retrieval=_plain(recall_table(ranks)),
         examples=[dict(title=title, description=text) for title, text in zip(held[:12], texts)],
     )
@@ -115,7 +109,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["make", "measure"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--limit", type=int, default=1000)
     options = parser.parse_args()
     if not (options.data / "topics" / "topics.jsonl.gz").exists():
         parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
