@@ -56,12 +56,11 @@ def speed() -> str:
         share = f"{100 * row['share_of_peak']:.0f}%" if "share_of_peak" in row else ""
         span = f"{row['lowest']:.2f} to {row['highest']:.2f}"
         lines.append(f"| {name} | {row['ratio']:.2f} | {span} | {row.get('target', '')} | {rate} | {share} |")
-    machine, memory = told["machine"], told["training_peak_memory_mb"]
+    machine = told["machine"]
     lines.append("")
     lines.append(
         f"Training (pairs a second, batches of {told['batch']}) against a plain loop over Hugging Face's model: the "
-        f"whole prompt for each example, logits at every position; peak memory {memory['ours'] / 1024:.1f} GB against "
-        f"{memory['plain'] / 1024:.1f} GB. Describing (descriptions a second, {told['vectors']} vectors, "
+        f"whole prompt for each example, logits at every position. Describing (descriptions a second, {told['vectors']} vectors, "
         f"{told['new_tokens']} new tokens) against Hugging Face's `generate`. Median ratio of alternating runs in one "
         f"process, on {machine['processor']} with {machine['threads']} threads, at equal dtype; "
         f"`python benchmarks/speed.py` measures it anew."

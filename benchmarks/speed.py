@@ -4,7 +4,8 @@ Each comparison alternates the two sides and gives the median of the ratios, wit
 is measured against Hugging Face's `generate`, training against a plain loop (see generation_speed.py and
 training_speed.py beside this file). Quiet the machine first: the figures are worth what the machine was doing.
 
-    python benchmarks/speed.py [--data FOLDER] [--repeats 5] [--output benchmarks/results/speed.json]
+    python benchmarks/speed.py [--data FOLDER] [--repeats 5] [--only training]
+        [--output benchmarks/results/speed.json]
 
 Training needs topics, `topics/topics.jsonl.gz` in the data folder (see shipped_adapters.py), and is left out without.
 """
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", choices=["training", "describing"], help="keep what --output holds of the other")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -48,13 +50,17 @@ def main() -> None:
         peak_gflops_float32=peak / 1e9,
         comparisons={},
     )
-    if (options.data / "topics" / "topics.jsonl.gz").exists():
+    if options.only and options.output and options.output.exists():
+        told = json.loads(options.output.read_text()) | {key: x for key, x in told.items() if key != "comparisons"}
+    if options.only == "describing":
+        pass
+    elif (options.data / "topics" / "topics.jsonl.gz").exists():
         told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
         told["training_growth"] = training_speed.growth(options.data)
-        told["training_peak_memory_mb"] = training_speed.peak_memory(options.data)
     else:
         print(f"no topics/topics.jsonl.gz in {options.data}: training is not measured", file=sys.stderr)
-    told["comparisons"] |= generation_speed.measure(options.repeats, peak)
+    if options.only != "training":
+        told["comparisons"] |= generation_speed.measure(options.repeats, peak)
     text = json.dumps(told, indent=2)
     print(text)
     if options.output:

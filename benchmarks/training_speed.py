@@ -7,12 +7,8 @@ batches, adapter, optimiser and dtype.
 
 from __future__ import annotations
 
-import argparse
 import random
-import resource
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -190,21 +186,3 @@ def _growth_row(loops: Loops, run: PromptRun, varied: str, value: int, targets: 
     step()
     took = statistics.median(seconds(step) for _ in range(3))
     return dict(varied=varied, value=value, pairs_per_second=len(targets) / took, seconds=took)
-
-
-def peak_memory(data: Path) -> dict[str, float]:
-    """Most memory that a process of each loop held, in megabytes, after three steps; each in a process of its own."""
-    told = {}
-    for side in ("ours", "plain"):
-        command = [sys.executable, __file__, side, "--data", str(data)]
-        told[side] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-    return told
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print the peak memory of one loop, in megabytes.")
-    parser.add_argument("side", choices=["ours", "plain"])
-    parser.add_argument("--data", type=Path, required=True)
-    options = parser.parse_args()
-    Loops(options.data, choose_dtype(None, torch.device("cpu"))).advance(options.side, 3)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

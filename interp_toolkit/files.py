@@ -29,7 +29,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield draft
+        # Drafts are private; what takes a public place is to be read by whoever may read the place.
         draft.chmod(0o755)
+        for path in draft.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if target.exists():
             # A folder cannot be renamed over a filled one: move the old one aside for the instant between.
             aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))

@@ -115,6 +115,7 @@ def test_a_folder_holds_them(tmp_path, random_vectors):
     for name in ("labels", "splits", "weights", "site", "sources", "source_of", "origin"):
         assert getattr(again, name) == getattr(pairs, name)
     assert os.listdir(tmp_path) == ["p"]
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "p").iterdir()} == {0o644}
 
 
 def test_safetensors_itself_reads_the_vectors(tmp_path, random_vectors):
