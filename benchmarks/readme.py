@@ -60,10 +60,10 @@ def speed() -> str:
     lines.append("")
     lines.append(
         f"Training (pairs a second, batches of {told['batch']}) against a plain loop over Hugging Face's model: the "
-        f"whole prompt for each example, logits at every position. Describing (descriptions a second, {told['vectors']} vectors, "
-        f"{told['new_tokens']} new tokens) against Hugging Face's `generate`. Median ratio of alternating runs in "
-        f"one process, on {machine['processor']} with {machine['threads']} threads, at equal dtype; "
-        f"`python benchmarks/speed.py` measures it anew."
+        f"whole prompt for each example, logits at every position. Describing (descriptions a second, "
+        f"{told['vectors']} vectors, {told['new_tokens']} new tokens) against Hugging Face's `generate`. Median ratio "
+        f"of alternating runs in one process, on {machine['processor']} with {machine['threads']} threads, at equal "
+        f"dtype; `python benchmarks/speed.py` measures it anew."
     )
     return "\n".join(lines)
 
