@@ -98,9 +98,10 @@ def test_train_writes_an_adapter_that_info_and_explain_take(capsys, tmp_path, ch
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(described))
     code, out, err = _run(capsys, "train", "run.yaml", "--data", str(tmp_path))
     assert (code, err) == (0, "")
-    assert out.startswith("saved made: validation loss ")
-    assert _run(capsys, "info", "./made")[0] == 0
-    code, out, _ = _run(capsys, "explain", "Topic 3", "--model", str(checkpoints["llama"]), "--adapter", "made")
+    assert out.startswith("best: validation loss ")
+    assert out.endswith(", in made/last\n")
+    assert _run(capsys, "info", "./made/best")[0] == 0
+    code, out, _ = _run(capsys, "explain", "Topic 3", "--model", str(checkpoints["llama"]), "--adapter", "made/best")
     assert code == 0
     assert out.count("\n") >= 2
 
