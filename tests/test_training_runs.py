@@ -129,6 +129,13 @@ def test_the_log_tells_the_run(tiny, pairs, tmp_path):
     assert end["best_val_loss"] == result.best_val_loss
 
 
+def test_provenance_may_have_the_name_of_a_setting(tiny, random_vectors):
+    # The metadata of a published file is the user's, and may hold anything.
+    made = VectorLabelPairs.build(random_vectors(48), ["rivers"] * 48, origin={"seed": "7", "dtype": "x", "who": "me"})
+    metadata = train_adapter(tiny("qwen2"), made, _adapter(), FAST, progress=False).adapter.metadata
+    assert (metadata["seed"], metadata["dtype"], metadata["who"]) == ("0", "torch.float32", "me")
+
+
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_a_tracker_gets_the_numbers(tiny, pairs, tmp_path, monkeypatch, name):
     logged = []

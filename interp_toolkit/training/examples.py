@@ -25,20 +25,18 @@ class Examples:
     Attributes:
         pairs: that side; its vectors are fetched when they are needed, since they may be larger than memory.
         rows: the row of each example's vector.
-        labels: the label of each example.
-        targets: its tokens.
+        targets: the tokens of its label.
         weights: how much it counts.
     """
 
     pairs: VectorLabelPairs
     rows: tuple[int, ...]
-    labels: tuple[str, ...]
     targets: tuple[list[int], ...]
     weights: tuple[float, ...]
 
     @classmethod
     def of(cls, pairs: VectorLabelPairs, run: PromptRun, first: int | None = None) -> Examples:
-        """The examples of ``pairs``, or the ``first`` of them.
+        """The examples of ``pairs``, or the ``first`` of them with the vectors that they are of.
 
         Raises:
             InterpToolkitError: there are none.
@@ -46,9 +44,10 @@ class Examples:
         rows, labels = zip(*pairs.examples[:first]) if len(pairs) else ((), ())
         if not rows:
             raise InterpToolkitError("expected training and validation rows in the pairs, and one side has none")
+        pairs = pairs.take(range(rows[-1] + 1))
         targets = run.soft_prompt.targets(run.model.tokenizer, labels)
         weights = [float(pairs.weights[row]) for row in rows]
-        return cls(pairs, rows, labels, tuple(targets), tuple(weights))
+        return cls(pairs, rows, tuple(targets), tuple(weights))
 
     def __len__(self) -> int:
         return len(self.rows)

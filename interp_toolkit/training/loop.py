@@ -207,11 +207,9 @@ class _Training:
 
     def _validate(self, log: RunLog, bar: Any) -> None:
         held = self.held
-        unique = sorted(set(held.rows))
-        vectors = held.pairs.gather(unique).to(self.device)
-        rows = [unique.index(row) for row in held.rows]
-        row = self.state.record(*validation_losses(self.run, self.adapter, vectors, held.targets, rows))
-        shown = self._describe(vectors[: self.config.show], [held.labels[rows.index(i)] for i in range(len(unique))])
+        vectors = held.pairs.vectors.to(self.device)
+        row = self.state.record(*validation_losses(self.run, self.adapter, vectors, held.targets, held.rows))
+        shown = self._describe(vectors[: self.config.show], [labels[0] for labels in held.pairs.labels])
         log.tell("validation", **row, descriptions=shown)
         if self.progress:
             said = "; ".join(f"{told['label']} -> {told['description']}" for told in shown)
@@ -257,7 +255,7 @@ class _Training:
         )
 
     def _metadata(self, which: str, step: int, val_loss: float) -> dict[str, str]:
-        told = dict(
+        measured = dict(
             weights=which,
             global_step=step,
             val_loss=f"{val_loss:.5f}",
@@ -266,9 +264,10 @@ class _Training:
             train_examples=len(self.train),
             val_examples=len(self.held),
             dtype=str(self.run.backend.dtype),
-            **{key: value for key, value in self.origin.items()},
-            **{key: value for key, value in self.config.to_dict().items() if key not in ("val_examples", "show")},
         )
+        settings = {key: value for key, value in self.config.to_dict().items() if key != "show"}
+        # Provenance comes from others and may use any name; what was measured here has the last word.
+        told = {**self.origin, **settings, **measured}
         return {key: str(value) for key, value in told.items() if value is not None}
 
     def _how_to_go_on(self) -> str:
