@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from embedding import NAME as EMBEDDER
 from embedding import Embedder
+from topics_bench import plain, write_result
 
 from interp_toolkit import load_model, self_explain
 from interp_toolkit.contract import library_versions
@@ -67,15 +68,14 @@ def measure(data: Path, limit: int) -> None:
         seed=0,
         protocol="one greedy description a vector",
         versions=library_versions(),
-        title_to_itself=_plain(ceiling),
+        title_to_itself=plain(ceiling),
         adapters={},
     )
     raw = topic_vectors(model, held, "blocks.23.hook_resid_post", progress=True)
     for name in NAMES:
         told["adapters"][name] = _measure_one(model, name, raw, held, embed, index, answers)
         print(name, json.dumps(told["adapters"][name], indent=1, ensure_ascii=False))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_result(RESULTS, told)
 
 
 def _measure_one(
@@ -96,13 +96,9 @@ def _measure_one(
         loss=losses.own,
         shuffled_loss=losses.shuffled,
         null_loss=losses.null,
-        retrieval=_plain(recall_table(ranks)),
+        retrieval=plain(recall_table(ranks)),
         examples=[dict(title=title, description=text) for title, text in zip(held[:12], texts)],
     )
-
-
-def _plain(table: Any) -> dict[str, list[float]]:
-    return {row.measure: [round(row.value, 4), round(row.low, 4), round(row.high, 4)] for row in table.itertuples()}
 
 
 if __name__ == "__main__":

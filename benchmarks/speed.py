@@ -52,13 +52,12 @@ def main() -> None:
     )
     if options.only and options.output and options.output.exists():
         told = json.loads(options.output.read_text()) | {key: x for key, x in told.items() if key != "comparisons"}
-    if options.only == "describing":
-        pass
-    elif (options.data / "topics" / "topics.jsonl.gz").exists():
-        told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
-        told["training_growth"] = training_speed.growth(options.data)
-    else:
-        print(f"no topics/topics.jsonl.gz in {options.data}: training is not measured", file=sys.stderr)
+    if options.only != "describing":
+        if (options.data / "topics" / "topics.jsonl.gz").exists():
+            told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
+            told["training_growth"] = training_speed.growth(options.data)
+        else:
+            print(f"no topics/topics.jsonl.gz in {options.data}: training is not measured", file=sys.stderr)
     if options.only != "training":
         told["comparisons"] |= generation_speed.measure(options.repeats, peak)
     text = json.dumps(told, indent=2)

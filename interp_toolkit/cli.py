@@ -141,7 +141,6 @@ def _train(options: argparse.Namespace) -> None:
     from interp_toolkit.training.recipe import Recipe
 
     changed = {key.removeprefix("training_"): x for key, x in vars(options).items() if key.startswith("training_")}
-    changed = {key: tuple(x) if isinstance(x, list) else x for key, x in changed.items()}
     recipe = Recipe.read(options.config).with_training(**changed)
     result = recipe.run(options.data, progress=sys.stderr.isatty())
     print(f"best: validation loss {result.best_val_loss:.4f} at step {result.best_step}, in {recipe.output}/best")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ from torch import Tensor
 from interp_toolkit.adapters.config import AdapterConfig
 from interp_toolkit.adapters.files import StoredAdapter, read_tensors
 from interp_toolkit.contract import Contract
-from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.soft_prompt import PRESETS, SoftPrompt
+from interp_toolkit.torch_files import read_torch_file
 
 _FORMAT = "selfie_adapter_v1"
 _MEANS_FORMAT = "selfie_mean_vectors_v1"
@@ -80,17 +79,9 @@ def _read_safetensors(path: Path) -> StoredAdapter:
 
 
 def _read_checkpoint(path: Path) -> StoredAdapter:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols, which are refused or read anyway
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FileFormatError(
-            f"{path} holds pickled objects other than tensors and plain values, which are never run; ask its author "
-            f"for a .safetensors file ({first_line(error):.120})"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise FileFormatError(f"{path} is damaged: {first_line(error):.160}") from error
+    checkpoint = read_torch_file(
+        path, called=f"{path}", holds="tensors and plain values", instead="a .safetensors file"
+    )
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("projection_state"), dict):
         raise FileFormatError(f"expected a checkpoint with 'projection_state' in {path}, got {_outline(checkpoint)}")
     config = checkpoint.get("config")

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import gzip
 import json
-import pickle
-import warnings
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.pairs.checks import check_labels, check_splits_and_weights, check_values
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Site
+from interp_toolkit.torch_files import read_torch_file
 
 
 @dataclass
@@ -144,21 +141,9 @@ def _rows(
 
 
 def _read_matrix(path: Path) -> Tensor:
-    try:
-        # Only the format that torch has written since 1.6, an archive, can be mapped.
-        mapped = zipfile.is_zipfile(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols, which are refused or read anyway
-            matrix = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError:
-        raise FileFormatError(f"expected a file of vectors at {path}, and there is none") from None
-    except pickle.UnpicklingError as error:
-        raise FileFormatError(
-            f"{path} holds pickled objects other than tensors, which are never run; ask its author for a plain tensor "
-            f"({first_line(error):.120})"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise FileFormatError(f"the file of vectors {path} is damaged: {first_line(error):.160}") from error
+    if not path.exists():
+        raise FileFormatError(f"expected a file of vectors at {path}, and there is none")
+    matrix = read_torch_file(path, called=f"the file of vectors {path}", holds="tensors", instead="a plain tensor")
     _check_matrix(matrix, f"{path}")
     return matrix
 

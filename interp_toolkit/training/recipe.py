@@ -134,7 +134,8 @@ class Recipe:
 
     def with_training(self, **settings: Any) -> Recipe:
         """The same run with other training settings."""
-        return replace(self, training=replace(self.training, **settings))
+        changed = {**self.training.to_dict(), **settings}
+        return replace(self, training=settings_from(TrainConfig, changed, "the training settings"))
 
     def run(self, data: str | Path = ".", *, progress: bool = True) -> TrainResult:
         """Make the pairs and train; what an interrupted run has done is not done again.
