@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, backend_of
-from interp_toolkit.sites import Site, SiteLike
+from interp_toolkit.sites import Site, SiteLike, SiteStack
 
 Positions = Sequence[int] | Literal["all", "last"]
 
@@ -86,6 +86,22 @@ def read_activations(
     wanted = [_positions(positions, len(row), i) for i, row in enumerate(tokens)]
     vectors = _read(backend, tokens, chosen, wanted, progress)
     return Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
+
+
+def stack_sites(read: Activations, stack: SiteStack) -> Activations:
+    """Readings at the sites of a stack, asked for in its order, with those of one token side by side as one vector.
+
+    Returns:
+        `Activations` with vectors of width d_model for each site and the stack's name for ``site``.
+    """
+    count = len(stack.sites)
+    order = []
+    for rows in read.table.groupby("prompt", sort=False).indices.values():
+        order.append(torch.from_numpy(rows).view(count, -1).T.flatten())
+    vectors = read.vectors[torch.cat(order)]
+    first = read.table["site"] == str(stack.sites[0])
+    table = read.table[first].reset_index(drop=True).assign(site=str(stack))
+    return Activations(vectors.view(len(table), -1), table)
 
 
 def _positions(positions: Positions, length: int, prompt: int) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.errors import ContractError, FileFormatError
-from interp_toolkit.sites import Site
+from interp_toolkit.sites import Place, Site, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
 
 
@@ -43,8 +43,8 @@ class Contract:
         model_id: hub id of the model, or the folder it came from.
         revision: its commit; empty where the adapter's file does not say.
         fingerprint: `ModelFacts.fingerprint`; empty where the adapter's file does not say.
-        d_model: width of vectors and soft tokens.
-        site: where the training vectors were read; None where the file does not say.
+        d_model: width of the residual stream.
+        site: where the training vectors were read, at one site or a stack of them; None where the file does not say.
         mean: what was taken off them (the mean over the training vectors), or None for directions taken as they are.
         normalize: whether the adapter scales vectors to length one first.
         soft_prompt: the question, its slots, and where soft tokens are written; None where the file does not say.
@@ -53,7 +53,7 @@ class Contract:
 
     model_id: str
     d_model: int
-    site: Site | None
+    site: Place | None
     soft_prompt: SoftPrompt | None
     normalize: bool = True
     mean: Tensor | None = None
@@ -63,7 +63,7 @@ class Contract:
 
     @classmethod
     def of(
-        cls, facts: ModelFacts, site: Site | None, soft_prompt: SoftPrompt, mean: Tensor | None, normalize: bool
+        cls, facts: ModelFacts, site: Place | None, soft_prompt: SoftPrompt, mean: Tensor | None, normalize: bool
     ) -> Contract:
         """The contract of an adapter trained now, on the model that ``facts`` describe."""
         return cls(
@@ -105,16 +105,21 @@ class Contract:
         if self.site is not None:
             self.site.require_in(facts.n_layers)
 
-    def check_site(self, site: Site) -> None:
+    def check_site(self, site: Place) -> None:
         """Refuse vectors from a site that the adapter was not trained on.
 
         Raises:
             ContractError: another site.
         """
         if self.site is not None and site != self.site:
+            one = isinstance(site, Site) and isinstance(self.site, Site)
             raise ContractError(
-                f"the adapter was trained on vectors from {self.site}, these are from {site}; read that site, use an "
-                f"adapter for this one, or pass any_site=True to try it all the same"
+                f"the adapter was trained on vectors from {self.site}, these are from {site}; read "
+                + (
+                    "that site, use an adapter for this one, or pass any_site=True to try it all the same"
+                    if one
+                    else "the adapter's own sites together, or use an adapter for these"
+                )
             )
 
     def centre(self, vectors: Tensor) -> Tensor:
@@ -149,10 +154,11 @@ class Contract:
         if (data["centring"] == "mean") != (mean is not None):
             raise FileFormatError(f"the contract says centring {data['centring']!r}, but the mean vector is "
                                   f"{'there' if mean is not None else 'missing'}")  # fmt: skip
-        if mean is not None and mean.shape != (data["d_model"],):
-            raise FileFormatError(f"expected a mean vector of shape ({data['d_model']},), got {tuple(mean.shape)}")
         parts = {key: value for key, value in data.items() if key != "centring"}
-        parts["site"] = Site.parse(data["site"]) if data["site"] else None
+        site = parts["site"] = parse_place(data["site"]) if data["site"] else None
+        width = data["d_model"] * (len(site.sites) if site else 1)
+        if mean is not None and mean.shape != (width,):
+            raise FileFormatError(f"expected a mean vector of shape ({width},), got {tuple(mean.shape)}")
         parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return cls(**parts, mean=mean)
 

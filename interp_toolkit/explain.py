@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.activations import Positions, read_activations
+from interp_toolkit.activations import Positions, read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.chat import Prompt, list_prompts
 from interp_toolkit.contract import Contract
@@ -19,7 +19,7 @@ from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import backend_of, load_model, model_facts
 from interp_toolkit.runtime import Generation, PromptRun, generate, score
 from interp_toolkit.shipped import default_adapter, find_adapter
-from interp_toolkit.sites import Site, SiteLike
+from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
 
 # Sampling temperature where several samples are asked for; the paper's (arXiv 2602.10352, section 4).
@@ -41,7 +41,7 @@ def self_explain(
     *,
     model: Any = "smollm2-135m",
     adapter: Adapter | str | None = None,
-    sites: SiteLike | Sequence[SiteLike] | None = None,
+    sites: PlaceLike | None = None,
     positions: Positions = "last",
     samples: int = 1,
     temperature: float | None = None,
@@ -67,7 +67,8 @@ def self_explain(
         model: a hooked model, or what `load_model` takes.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one; by default the one shipped for the model.
         sites: where to read prompts; by default where the adapter was trained. Several make a grid over layers. A
-            single other one is taken for a mistake, unless ``any_site=True``.
+            single other one is taken for a mistake, unless ``any_site=True``. An adapter of several sites reads them
+            together, and no others.
         positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``.
         samples: descriptions a vector.
         temperature: of the sampling; by default 0 (greedy) for one sample and 0.7 for several.
@@ -112,7 +113,7 @@ def self_explain(
         raise InterpToolkitError("expected at least one scale, got none")
 
     if isinstance(inputs, Tensor):
-        found = _given(inputs, contract, raw)
+        found = _given(inputs, contract, adapter.config.width, raw)
     else:
         chosen = _sites(sites, contract, any_site)
         found = _read(model, inputs, chosen, positions, contract, means or {}, progress)
@@ -151,13 +152,13 @@ def self_explain(
     )
 
 
-def _given(vectors: Tensor, contract: Contract, raw: bool) -> _Vectors:
+def _given(vectors: Tensor, contract: Contract, width: int, raw: bool) -> _Vectors:
     values = vectors.detach().float().cpu()
     values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or values.shape[1] != contract.d_model:
+    if values.ndim != 2 or values.shape[1] != width:
         raise InterpToolkitError(
-            f"expected vectors of shape (n, {contract.d_model}) or ({contract.d_model},), got {tuple(vectors.shape)}; "
-            f"the adapter is for {contract.model_id}"
+            f"expected vectors of shape (n, {width}) or ({width},), got {tuple(vectors.shape)}; "
+            f"the adapter is for {contract.model_id} at {contract.site or 'any site'}"
         )
     if raw and contract.mean is None:
         raise InterpToolkitError("raw=True asks for the adapter's mean to be taken off, and this adapter has none")
@@ -177,11 +178,14 @@ def _require_directions(values: Tensor) -> None:
         )
 
 
-def _sites(sites: SiteLike | Sequence[SiteLike] | None, contract: Contract, any_site: bool) -> list[Site]:
+def _sites(sites: PlaceLike | None, contract: Contract, any_site: bool) -> Sequence[Place]:
     if sites is None:
         if contract.site is None:
             raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
         return [contract.site]
+    if isinstance(sites, SiteStack) or isinstance(contract.site, SiteStack):
+        contract.check_site(stack := parse_place(sites))
+        return [stack]
     chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
     if len(chosen) == 1 and not any_site:
         contract.check_site(chosen[0])
@@ -191,13 +195,16 @@ def _sites(sites: SiteLike | Sequence[SiteLike] | None, contract: Contract, any_
 def _read(
     model: Any,
     prompts: Any,
-    sites: list[Site],
+    sites: Sequence[Place],
     positions: Positions,
     contract: Contract,
     means: Mapping[Site, Tensor],
     progress: bool,
 ) -> _Vectors:
-    read = read_activations(model, prompts, sites, positions, progress=progress)
+    each = [site for place in sites for site in place.sites]
+    read = read_activations(model, prompts, each, positions, progress=progress)
+    if isinstance(sites[0], SiteStack):
+        read = stack_sites(read, sites[0])
     values = read.vectors
     for site in sites:
         rows = torch.tensor((read.table["site"] == str(site)).to_numpy())

@@ -42,7 +42,9 @@ def settings_from(cls: type[T], data: object, where: str) -> T:
 def _value(value: Any, hint: Any, name: str) -> Any:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if optional else (hint,)
-    kind = next((option for option in options if option in _TOLD), None)
+    plain = [option for option in options if option in _TOLD]
+    # One plain type is checked; a choice of several things is left to whoever parses it.
+    kind = plain[0] if plain and len(options) - (type(None) in options) == 1 else None
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise InterpToolkitError(f"expected a list for {name}, got {value!r:.80}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from interp_toolkit.errors import InterpToolkitError
 
 _PATTERN = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|in|out)")
+_PLUS = " + "
 # The bridge's own names for the two ends of a block.
 _SYNONYMS = {"in": "resid_pre", "out": "resid_post"}
-
-SiteLike = Union["Site", str, int]
 
 
 @dataclass(frozen=True, order=True)
@@ -69,6 +69,11 @@ class Site:
         return cls(int(match[1]), cls.STREAMS.index(stream))
 
     @property
+    def sites(self) -> tuple[Site, ...]:
+        """This site alone, as a `SiteStack` gives several."""
+        return (self,)
+
+    @property
     def is_embedding(self) -> bool:
         """Whether this is the embedding, below every block."""
         return self.layer < 0
@@ -88,3 +93,62 @@ class Site:
 
     def __str__(self) -> str:
         return "hook_embed" if self.is_embedding else f"blocks.{self.layer}.hook_{self.STREAMS[self.stream]}"
+
+
+SiteLike = Site | str | int
+
+
+@dataclass(frozen=True)
+class SiteStack:
+    """Several sites that are read at the same token, their vectors side by side as one.
+
+    Different layers hold different things of one token, and together they hold more than any of them.
+
+    Attributes:
+        sites: at least two, none twice, in the order in which their vectors stand.
+
+    Example:
+        >>> stack = parse_place([4, 10])
+        >>> str(stack), len(stack.sites)
+        ('blocks.4.hook_resid_post + blocks.10.hook_resid_post', 2)
+    """
+
+    sites: tuple[Site, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sites) < 2 or len(set(self.sites)) < len(self.sites):
+            raise InterpToolkitError(
+                f"expected at least two sites and none twice, got {_PLUS.join(map(str, self.sites)) or 'none'}"
+            )
+
+    def require_in(self, n_layers: int) -> SiteStack:
+        """These sites, where a model of ``n_layers`` blocks has all of them.
+
+        Raises:
+            InterpToolkitError: the model lacks one.
+        """
+        for site in self.sites:
+            site.require_in(n_layers)
+        return self
+
+    def __str__(self) -> str:
+        return _PLUS.join(map(str, self.sites))
+
+
+Place = Site | SiteStack
+"""Where a vector is read: at one site, or at several of the same token."""
+PlaceLike = Place | str | int | Sequence[SiteLike]
+
+
+def parse_place(value: PlaceLike) -> Place:
+    """A `Site`, or a `SiteStack` of a list or of names with pluses between.
+
+    Raises:
+        InterpToolkitError: no site, the same twice, or a text that names no place in the residual stream.
+    """
+    if isinstance(value, SiteStack):
+        return value
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split("+")]
+    parts = [Site.parse(part) for part in value] if isinstance(value, Sequence) else [Site.parse(value)]
+    return parts[0] if len(parts) == 1 else SiteStack(tuple(parts))

@@ -83,7 +83,7 @@ class SoftPrompt:
 
     @classmethod
     def for_chat(
-        cls, tokenizer: Any, question: str = QUESTION, answer: str = ANSWER, marker: str | None = None
+        cls, tokenizer: Any, question: str = QUESTION, answer: str = ANSWER, marker: str | None = None, tokens: int = 1
     ) -> SoftPrompt:
         """The soft prompt of a chat model: a user's question and the beginning of the assistant's answer.
 
@@ -92,6 +92,7 @@ class SoftPrompt:
             question: the user's turn, with ``{slot}`` for the placeholder.
             answer: the beginning of the assistant's turn, likewise.
             marker: a special token of the vocabulary to stand for the slot; by default one is found.
+            tokens: how many soft tokens the adapter makes; each ``{slot}`` has room for that many.
 
         Raises:
             InterpToolkitError: no ``{slot}``, or no special token is free to mark it.
@@ -107,7 +108,7 @@ class SoftPrompt:
             text = f"{tokenizer.bos_token or ''}{question}\n"
         text += answer
         marker = marker or _free_marker(tokenizer, text)
-        return cls(text.replace(SLOT, marker), marker, end_of_turn(tokenizer))
+        return cls(text.replace(SLOT, marker * tokens), marker, end_of_turn(tokenizer))
 
     @classmethod
     def preset(cls, name: str) -> SoftPrompt:

@@ -132,7 +132,7 @@ def test_vectors_that_do_not_fit_are_refused(bad, unchecked):
         (dict(kind="affine", d_model=4), "expected an adapter kind of identity, scale, .*got 'affine'"),
         (dict(kind="low_rank", d_model=4), "a rank belongs to the kinds low_rank and scalar_affine_low_rank"),
         (dict(kind="scale", d_model=4, rank=2), "a rank belongs to"),
-        (dict(kind="low_rank", d_model=4, rank=9), "rank between 1 and d_model = 4, got 9"),
+        (dict(kind="low_rank", d_model=4, rank=9), "rank between 1 and 4, the smaller width, got 9"),
         (dict(kind="scale", d_model=4, init_scale=-1.0), "init_scale above 0"),
         (dict(kind="scale", d_model=0), "d_model of at least 1"),
         (dict(kind="scale", d_model=4, colour="red"), "unknown key 'colour' in the adapter settings; expected some of"),

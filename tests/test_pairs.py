@@ -134,7 +134,7 @@ def test_a_folder_can_be_saved_over_itself_and_may_be_empty(tmp_path, random_vec
     assert torch.equal(VectorLabelPairs.load(tmp_path / "p").vectors, random_vectors(5)[[4, 2]])
     assert torch.equal(pairs.vectors, random_vectors(5))  # what is open stays readable
     pairs.split("val").save(tmp_path / "p")
-    assert (len(VectorLabelPairs.load(tmp_path / "p")), VectorLabelPairs.load(tmp_path / "p").d_model) == (0, 32)
+    assert (len(VectorLabelPairs.load(tmp_path / "p")), VectorLabelPairs.load(tmp_path / "p").width) == (0, 32)
 
 
 def test_a_folder_larger_than_memory_is_read_row_by_row(tmp_path, random_vectors):
@@ -151,7 +151,7 @@ def test_a_folder_larger_than_memory_is_read_row_by_row(tmp_path, random_vectors
             stream.seek(1024 + 4 * row * d)
             stream.write(value.numpy().tobytes())
     pairs = VectorLabelPairs.load(tmp_path / "p")
-    assert pairs.d_model == d
+    assert pairs.width == d
     assert torch.equal(pairs.gather([n - 1, 0, 12345]), values[[2, 0, 1]])
     train, val = pairs.split("train"), pairs.split("val")
     assert (len(train), len(val)) == (3 * n // 4, n // 4)

@@ -70,9 +70,9 @@ class Adapter(nn.Module):
         Args:
             kind: ``identity``, ``scale``, ``bias_only``, ``scalar_affine``, ``low_rank``, ``scalar_affine_low_rank``
                 or ``full_rank``.
-            d_model: width of vectors and soft tokens.
+            d_model: width of the residual stream.
             seed: of the random start, where there is one.
-            settings: the further fields of `AdapterConfig`: ``rank``, ``init_scale``, ...
+            settings: the further fields of `AdapterConfig`: ``rank``, ``sites``, ``tokens``, ``init_scale``, ...
 
         Raises:
             InterpToolkitError: an unknown kind or setting, or a rank where none belongs.
@@ -87,34 +87,46 @@ class Adapter(nn.Module):
             return cls._kinds[config.kind](config, contract)
 
     def forward(
-        self, vectors: Float[Tensor, "*n d_model"], scale: Float[Tensor, "*n 1"] | float = 1.0
-    ) -> Float[Tensor, "*n d_model"]:
-        """Soft tokens, float32, of centred vectors or directions.
+        self, vectors: Float[Tensor, "*n width"], scale: Float[Tensor, "*n 1"] | float = 1.0
+    ) -> Float[Tensor, "*tokens d_model"]:
+        """Soft tokens, float32, of centred vectors or directions: [n, d_model], or [n, tokens, d_model] where several.
 
         Args:
-            vectors: one vector or many.
+            vectors: one vector or many, of width d_model for each site.
             scale: a factor on the (normalised) vector, for sweeps; the bias is left as it is.
 
         Raises:
             InterpToolkitError: another width, or a number that is not finite.
         """
-        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.config.d_model:
+        out = self._map(self.directions(vectors), scale)
+        return out.unflatten(-1, (self.config.tokens, self.config.d_model)) if self.config.tokens > 1 else out
+
+    def directions(self, vectors: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
+        """What the map is applied to: x^ where the adapter normalises, each site's vector alone, and x otherwise.
+
+        Raises:
+            InterpToolkitError: as `forward`.
+        """
+        config = self.config
+        if vectors.ndim not in (1, 2) or vectors.shape[-1] != config.width:
+            many = f" at {config.sites} sites" if config.sites > 1 else ""
             raise InterpToolkitError(
-                f"expected vectors of shape (n, {self.config.d_model}) or ({self.config.d_model},), "
-                f"got {tuple(vectors.shape)}; the adapter is for d_model {self.config.d_model}"
+                f"expected vectors of shape (n, {config.width}) or ({config.width},), "
+                f"got {tuple(vectors.shape)}; the adapter is for d_model {config.d_model}{many}"
             )
         x = vectors.float()
         if not torch.isfinite(x).all():
             bad = (~torch.isfinite(x)).any(-1).reshape(-1).nonzero()[0].item()
             raise InterpToolkitError(f"expected finite numbers, but vector {bad} holds NaN or infinity; leave it out")
-        if self.config.normalize:
-            x = x / (x.norm(dim=-1, keepdim=True) + _EPSILON)
-        return self._map(x, scale)
+        if config.normalize:
+            each = x.unflatten(-1, (config.sites, config.d_model))
+            x = (each / (each.norm(dim=-1, keepdim=True) + _EPSILON)).flatten(-2)
+        return x
 
-    def null(self) -> Float[Tensor, " d_model"]:
+    def null(self) -> Float[Tensor, "*tokens d_model"]:
         """The soft token of the null vector: what the adapter says about nothing."""
         parameter = next(self.parameters(), None)
-        zero = torch.zeros(self.config.d_model, device=parameter.device if parameter is not None else None)
+        zero = torch.zeros(self.config.width, device=parameter.device if parameter is not None else None)
         return self(zero)
 
     @property
@@ -186,16 +198,19 @@ class Adapter(nn.Module):
         """What `repr` says beside the name."""
         rank = f", rank={self.config.rank}" if self.config.rank else ""
         where = f", for {self.contract.model_id} at {self.contract.site}" if self.contract else ""
-        return f"{self.config.kind}, d_model={self.config.d_model}{rank}, {self.parameter_count:,} parameters{where}"
+        many = "".join(f", {name}={count}" for name in ("sites", "tokens") if (count := getattr(self.config, name)) > 1)
+        return (
+            f"{self.config.kind}, d_model={self.config.d_model}{many}{rank}, {self.parameter_count:,} parameters{where}"
+        )
 
     def _make_scale(self) -> None:
         self.log_scale = nn.Parameter(torch.tensor([math.log(self.config.init_scale)]))
 
     def _make_bias(self) -> None:
-        self.bias = nn.Parameter(torch.zeros(self.config.d_model))
+        self.bias = nn.Parameter(torch.zeros(self.config.d_model * self.config.tokens))
 
     def _make_low_rank(self) -> None:
         assert self.config.rank is not None
         std = self.config.init_scale * self.config.low_rank_factor / math.sqrt(self.config.rank)
-        self.U = nn.Parameter(torch.randn(self.config.d_model, self.config.rank) * std)
-        self.V = nn.Parameter(torch.randn(self.config.d_model, self.config.rank) * std)
+        self.U = nn.Parameter(torch.randn(self.config.width, self.config.rank) * std)
+        self.V = nn.Parameter(torch.randn(self.config.d_model * self.config.tokens, self.config.rank) * std)

@@ -11,6 +11,8 @@ from interp_toolkit.settings import settings_from
 
 KINDS = ("identity", "scale", "bias_only", "scalar_affine", "low_rank", "scalar_affine_low_rank", "full_rank")
 LOW_RANK_KINDS = ("low_rank", "scalar_affine_low_rank")
+# The others add the vector itself to the soft token, which several of either have no place for.
+MANY_KINDS = ("bias_only", "low_rank", "full_rank")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class AdapterConfig:
 
     Attributes:
         kind: one of `KINDS`.
-        d_model: width of the vectors and of the soft tokens.
+        d_model: width of the residual stream, and so of each site's vector and of each soft token.
+        sites: how many sites a vector is read at; their vectors stand side by side, and each is normalised alone.
+        tokens: how many soft tokens it becomes; the slots of the prompt take them in turn.
         rank: r of the low-rank kinds; None for the others.
         normalize: whether vectors are scaled to length one first: x^ = x / (|x| + 1e-8).
         init_scale: the scale s at the start; 5 in the paper's runs.
@@ -29,6 +33,8 @@ class AdapterConfig:
 
     kind: str
     d_model: int
+    sites: int = 1
+    tokens: int = 1
     rank: int | None = None
     normalize: bool = True
     init_scale: float = 5.0
@@ -45,10 +51,23 @@ class AdapterConfig:
                 f"a rank belongs to the kinds {' and '.join(LOW_RANK_KINDS)} and to no other; "
                 f"got kind {self.kind!r} with rank {self.rank}"
             )
-        if self.rank is not None and not 1 <= self.rank <= self.d_model:
-            raise InterpToolkitError(f"expected a rank between 1 and d_model = {self.d_model}, got {self.rank}")
+        if self.sites < 1 or self.tokens < 1:
+            raise InterpToolkitError(f"expected sites and tokens of at least 1, got {self.sites} and {self.tokens}")
+        if self.sites + self.tokens > 2 and (self.kind not in MANY_KINDS or self.identity_start):
+            raise InterpToolkitError(
+                f"several sites or soft tokens belong to the kinds {', '.join(MANY_KINDS)} without identity_start; got "
+                f"kind {self.kind!r} with sites={self.sites}, tokens={self.tokens}"
+            )
+        most = self.d_model * min(self.sites, self.tokens)
+        if self.rank is not None and not 1 <= self.rank <= most:
+            raise InterpToolkitError(f"expected a rank between 1 and {most}, the smaller width, got {self.rank}")
         if not self.init_scale > 0:
             raise InterpToolkitError(f"expected an init_scale above 0, got {self.init_scale}")
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors: d_model for each site."""
+        return self.d_model * self.sites
 
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold."""

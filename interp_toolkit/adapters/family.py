@@ -1,7 +1,8 @@
 """The family of adapters, simplest first (arXiv 2602.10352, section 3).
 
 Throughout, x^ = x / (|x| + 1e-8) where the config normalises and x otherwise; s = exp(log_scale); d = d_model;
-r = rank.
+r = rank. For m sites x^ is their normalised vectors side by side, and for k soft tokens f(x) is these one after the
+other: U has m d rows, V k d, W is [k d, m d], and b has k d entries; the counts of parameters are for one of each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Identity(Adapter):
 
     def forward(self, vectors: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """The vectors themselves, in float32, times ``scale``."""
-        super().forward(vectors)  # its checks; the normalised result is not wanted
+        self.directions(vectors)  # its checks; the normalised result is not wanted
         return vectors.float() * scale
 
     def _map(self, x: Tensor, scale: Tensor | float) -> Tensor:
@@ -50,7 +51,7 @@ class BiasOnly(Adapter):
         self._make_bias()
 
     def _map(self, x: Tensor, scale: Tensor | float) -> Tensor:
-        return self.bias.expand_as(x)
+        return self.bias.expand(*x.shape[:-1], -1)
 
 
 class ScalarAffine(Adapter):
@@ -106,8 +107,8 @@ class FullRank(Adapter):
     kind = "full_rank"
 
     def _declare(self) -> None:
-        d = self.config.d_model
-        start = torch.eye(d) if self.config.identity_start else torch.randn(d, d) / d**0.5
+        rows, columns = self.config.d_model * self.config.tokens, self.config.width
+        start = torch.eye(rows) if self.config.identity_start else torch.randn(rows, columns) / columns**0.5
         self.weight = nn.Parameter(start * self.config.init_scale)
         self._make_bias()
 

@@ -97,6 +97,11 @@ def read(folder: Path) -> StoredAdapter:
             f"{folder / CONFIG_FILE} contradicts itself: d_model {config.d_model} in the adapter, "
             f"{contract.d_model} in the contract"
         )
+    if contract.site is not None and len(contract.site.sites) != config.sites:
+        raise FileFormatError(
+            f"{folder / CONFIG_FILE} contradicts itself: {config.sites} sites in the adapter, {contract.site} in the "
+            f"contract"
+        )
     return StoredAdapter(config, tensors, contract, metadata)
 
 

@@ -146,13 +146,18 @@ def write(stored: StoredAdapter, path: Path) -> None:
     The reading site, the mean and the fingerprint have no place in either.
 
     Raises:
-        InterpToolkitError: a kind that the formats do not know.
+        InterpToolkitError: a kind that the formats do not know, or several sites or soft tokens.
     """
     config = stored.config
     if config.kind not in _THEIR_KINDS:
         raise InterpToolkitError(
             f"the published format has no {config.kind!r} adapter, only {', '.join(sorted(_THEIR_KINDS))}; "
             f"save to a folder instead"
+        )
+    if config.sites + config.tokens > 2:
+        raise InterpToolkitError(
+            f"the published format has adapters of one site and one soft token, this one has {config.sites} and "
+            f"{config.tokens}; save to a folder instead"
         )
     nested = _nested_config(stored)
     tensors = {name: value.float().contiguous() for name, value in stored.tensors.items()}

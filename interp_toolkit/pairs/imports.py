@@ -13,7 +13,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.pairs import checks, published, table
 from interp_toolkit.pairs.pairs import VectorLabelPairs
 from interp_toolkit.pairs.rows import StoredRows
-from interp_toolkit.sites import SiteLike
+from interp_toolkit.sites import PlaceLike
 
 
 def pairs_from_frame(
@@ -26,7 +26,7 @@ def pairs_from_frame(
     weight_column: str | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
-    site: SiteLike | None = None,
+    site: PlaceLike | None = None,
     mean: Tensor | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> VectorLabelPairs:
@@ -61,7 +61,7 @@ def pairs_from_json(
     path: str | Path,
     vectors: Tensor | Mapping[str, Tensor] | None = None,
     *,
-    site: SiteLike | None = None,
+    site: PlaceLike | None = None,
     mean: Tensor | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> VectorLabelPairs:

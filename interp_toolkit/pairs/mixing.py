@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.pairs.rows import StoredRows
-from interp_toolkit.sites import Site
+from interp_toolkit.sites import Place
 
 
 def mix(groups: Sequence[tuple[Any, float]], seed: int) -> Any:
@@ -21,7 +21,7 @@ def mix(groups: Sequence[tuple[Any, float]], seed: int) -> Any:
     pairs = [own for own, _ in groups]
     examples = [sum(map(len, own.split("train").labels)) for own in pairs]
     counts = examples_of_each(examples, [ratio for _, ratio in groups])
-    if len(widths := {own.d_model for own in pairs}) > 1:
+    if len(widths := {own.width for own in pairs}) > 1:
         raise InterpToolkitError(f"expected vectors of one width to mix, got {sorted(widths)}")
     check_models([own.origin for own in pairs])
     site, mean = agreed_site([own.site for own in pairs]), agreed_mean([own.mean for own in pairs])
@@ -82,7 +82,7 @@ def keep_examples(
     return {row: kept[row] for row in sorted(kept)}
 
 
-def agreed_site(sites: Sequence[Site | None]) -> Site | None:
+def agreed_site(sites: Sequence[Place | None]) -> Place | None:
     """The site of those sources that have one.
 
     Raises:

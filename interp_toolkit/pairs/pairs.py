@@ -14,7 +14,7 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder
 from interp_toolkit.pairs import checks, folder, mixing
 from interp_toolkit.pairs.rows import StoredRows
-from interp_toolkit.sites import Site, SiteLike
+from interp_toolkit.sites import Place, PlaceLike, parse_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class VectorLabelPairs:
         labels: for each vector its labels, at least one and none twice.
         splits: for each vector ``"train"`` or ``"val"``; all its labels fall on that side.
         weights: for each vector how much its examples count in the loss, above 0.
-        site: where the vectors were read; None for directions of no site.
+        site: where the vectors were read, at one site or a stack of them; None for directions of no site.
         mean: what was taken off raw vectors to centre them, or None.
         sources: provenance of each source, as strings: model, revision, source, prompt.
         source_of: for each vector the number of its source.
@@ -43,8 +43,8 @@ class VectorLabelPairs:
     labels: checks.Labels
     splits: tuple[str, ...]
     weights: tuple[float, ...]
-    site: Site | None
-    mean: Float[Tensor, " d_model"] | None
+    site: Place | None
+    mean: Float[Tensor, " width"] | None
     sources: tuple[Mapping[str, str], ...]
     source_of: tuple[int, ...]
 
@@ -58,7 +58,7 @@ class VectorLabelPairs:
         weights: Sequence[float] | None = None,
         val_fraction: float = 0.1,
         seed: int = 0,
-        site: SiteLike | None = None,
+        site: PlaceLike | None = None,
         mean: Tensor | None = None,
         origin: Mapping[str, str] | None = None,
     ) -> VectorLabelPairs:
@@ -87,7 +87,7 @@ class VectorLabelPairs:
         weights: Sequence[float] | None = None,
         val_fraction: float = 0.1,
         seed: int = 0,
-        site: SiteLike | None = None,
+        site: PlaceLike | None = None,
         mean: Tensor | None = None,
         origin: Mapping[str, str] | None = None,
     ) -> VectorLabelPairs:
@@ -145,7 +145,7 @@ class VectorLabelPairs:
         labels: checks.Labels,
         splits: Sequence[str],
         weights: Sequence[float] | None = None,
-        site: SiteLike | None = None,
+        site: PlaceLike | None = None,
         mean: Tensor | None = None,
         origin: Mapping[str, str] | None = None,
         *,
@@ -166,7 +166,7 @@ class VectorLabelPairs:
             labels=labels,
             splits=tuple(splits),
             weights=tuple(map(float, weights)),
-            site=None if site is None else Site.parse(site),
+            site=None if site is None else parse_place(site),
             mean=None if mean is None else mean.detach().float().cpu(),
             sources=(dict(origin or {}),),
             source_of=(0,) * len(stored),
@@ -176,8 +176,8 @@ class VectorLabelPairs:
         return len(self.stored)
 
     @property
-    def d_model(self) -> int:
-        """Width of the vectors."""
+    def width(self) -> int:
+        """Width of the vectors: d_model for each site."""
         return self.stored.width
 
     @property
@@ -186,7 +186,7 @@ class VectorLabelPairs:
         return [(i, label) for i, labels in enumerate(self.labels) for label in labels]
 
     @property
-    def vectors(self) -> Float[Tensor, "n d_model"]:
+    def vectors(self) -> Float[Tensor, "n width"]:
         """All vectors, float32, copied into memory; `gather` fetches some."""
         return self.stored.gather(range(len(self)))
 
@@ -195,7 +195,7 @@ class VectorLabelPairs:
         """Provenance of all sources together; where they differ, their values with a plus between."""
         return mixing.joined_origin(self.sources)
 
-    def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows d_model"]:
+    def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows width"]:
         """The vectors of these rows, float32, on the CPU; nothing else is read."""
         return self.stored.gather(rows)
 
@@ -217,7 +217,7 @@ class VectorLabelPairs:
     def save(self, path: str | Path) -> None:
         """Write a folder (safetensors, parquet, JSON), whole or not at all, a block of vectors at a time."""
         with whole_folder(Path(path)) as draft:
-            folder.write_vectors(draft / folder.VECTORS, self.stored.blocks(), self.mean, self.d_model)
+            folder.write_vectors(draft / folder.VECTORS, self.stored.blocks(), self.mean, self.width)
             self._write_table(draft)
 
     def _write_table(self, draft: Path) -> None:

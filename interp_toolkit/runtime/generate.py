@@ -67,7 +67,7 @@ def generate(
 
     Args:
         run: the soft prompt on its model.
-        soft_tokens: [n, d_model].
+        soft_tokens: [n, d_model], or [n, tokens, d_model] where each vector has several.
         samples: texts a soft token.
         temperature: 0 for the most probable token each time.
         top_p: sample among the most probable tokens that together have this probability.

@@ -53,7 +53,8 @@ class PromptRun:
         """Final hidden states of the prompt from the first slot on, and of the tokens ``then`` behind it.
 
         Args:
-            soft_tokens: [batch, d_model], one a row, written at every slot of the row.
+            soft_tokens: [batch, d_model], one a row, written at every slot of the row; or several a row,
+                [batch, tokens, d_model], which the slots take in turn.
             then: ids [batch, length] that follow the prompt, padded on the right.
             keep: also give keys and values.
             reserve: how many further tokens to keep room for.

@@ -49,7 +49,7 @@ def score(
 
     Args:
         run: the soft prompt on its model.
-        soft_tokens: [n, d_model]; gradients flow to them.
+        soft_tokens: [n, d_model], or [n, tokens, d_model]; gradients flow to them.
         targets: token ids, each at least one (see `SoftPrompt.targets`).
         owners: for each target the row of its soft token; by default target i belongs to row i.
         smoothing: how much of each log-probability to replace by the mean over the vocabulary (label smoothing).

@@ -26,6 +26,9 @@ class TrainConfig:
         matrix_lr: for U, V and W; None for lr.
         weight_decay: on the bias, and on matrices where no other is given; log_scale has none.
         matrix_weight_decay: on U, V and W; None for weight_decay.
+        ridge_start: start matrices and bias in closed form, by a ridge regression from vectors to the embeddings of
+            their labels' first tokens, with this penalty relative to the vectors' variance; None for the adapter's
+            own start.
         frozen: names of parameters that keep their start (log_scale, bias, U, V, weight), for ablations.
         clip: largest norm of the gradient.
         label_smoothing: share of each token's log-probability that is replaced by the mean over the vocabulary, in
@@ -50,6 +53,7 @@ class TrainConfig:
     matrix_lr: float | None = None
     weight_decay: float = 0.01
     matrix_weight_decay: float | None = None
+    ridge_start: float | None = None
     frozen: tuple[str, ...] = ()
     clip: float = 0.5
     label_smoothing: float = 0.0
@@ -76,6 +80,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InterpToolkitError(f"expected {name} of 0 or more, got {value}")
+        if self.ridge_start is not None and not self.ridge_start > 0:
+            raise InterpToolkitError(f"expected ridge_start above 0, got {self.ridge_start}; try 0.03")
         if not 0 <= self.label_smoothing < 1:
             raise InterpToolkitError(f"expected label_smoothing from 0 up to 1, got {self.label_smoothing}")
         if self.tracker not in (None, *TRACKERS):

@@ -30,6 +30,7 @@ from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import losses, validation_losses
 from interp_toolkit.training.optimizer import make_optimizer, make_schedule
+from interp_toolkit.training.start import ridge_start
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +96,15 @@ def train_adapter(
     config = config or TrainConfig()
     model = load_model(model)  # a model of the user's own may still be in training mode, with gradients
     facts = model_facts(model)
-    if not pairs.d_model == adapter.config.d_model == facts.d_model:
+    made = adapter.config
+    if made.d_model != facts.d_model or made.width != pairs.width:
         raise InterpToolkitError(
-            f"expected one width for model, adapter and vectors, got d_model {facts.d_model}, "
-            f"{adapter.config.d_model} and {pairs.d_model}; make the adapter with d_model={facts.d_model} and read the "
-            f"vectors from this model"
+            f"expected one width for model, adapter and vectors, got d_model {facts.d_model} of the model, "
+            f"{made.d_model} of the adapter for {made.sites} site{'s' * (made.sites > 1)}, and vectors of width "
+            f"{pairs.width}; make the adapter with d_model={facts.d_model} and as many sites as vectors were read at"
         )
-    run = PromptRun(model, soft_prompt or SoftPrompt.for_chat(model.tokenizer), config.gradient_checkpointing)
+    soft_prompt = soft_prompt or SoftPrompt.for_chat(model.tokenizer, tokens=made.tokens)
+    run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
     adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
     adapter.to(run.backend.device).train()
     try:
@@ -129,10 +132,12 @@ class _Training:
         self.held = Examples.of(pairs.split("val"), run, config.val_examples)
         steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
         self.total = min(steps, config.max_steps or steps)
+        path = folder / "checkpoint.pt" if folder else None
+        if config.ridge_start is not None and not (path and path.exists()):
+            ridge_start(run, adapter, self.train, config.ridge_start)
         self.optimizer = make_optimizer(adapter, config)
         factor = make_schedule(self.total, config.warmup_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
-        path = folder / "checkpoint.pt" if folder else None
         self.state = Checkpoint(path, config, adapter, self.optimizer, self.schedule)
         self.state.resume()
 

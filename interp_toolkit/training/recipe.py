@@ -15,7 +15,7 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.settings import settings_from
-from interp_toolkit.sites import Site
+from interp_toolkit.sites import PlaceLike, Site, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
@@ -28,7 +28,7 @@ class TopicSource:
 
     Attributes:
         titles: file of titles (see `read_topics`).
-        site: where their vectors are read.
+        site: where their vectors are read: one site, or a list of several whose vectors stand side by side.
         train: how many training titles to take; None for all.
         val: how many validation titles to take; None for all.
         labels: how many labels a title may have: 1 for the title itself, more for its descriptions too, None for all.
@@ -36,14 +36,14 @@ class TopicSource:
     """
 
     titles: str
-    site: str
+    site: PlaceLike
     train: int | None = None
     val: int | None = None
     labels: int | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Site.parse(self.site)
+        parse_place(self.site)
         for name in ("train", "val", "labels"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InterpToolkitError(f"expected {name} of at least 1 in 'topics', got {value}")
@@ -72,12 +72,12 @@ class PromptSource:
         if self.preset is not None:
             SoftPrompt.preset(self.preset)
 
-    def make(self, tokenizer: Any) -> SoftPrompt:
-        """The soft prompt in a model's vocabulary."""
+    def make(self, tokenizer: Any, tokens: int = 1) -> SoftPrompt:
+        """The soft prompt in a model's vocabulary, for an adapter that makes so many soft tokens."""
         if self.preset is not None:
             prompt = SoftPrompt.preset(self.preset)
         else:
-            prompt = SoftPrompt.for_chat(tokenizer, self.question, self.answer)
+            prompt = SoftPrompt.for_chat(tokenizer, self.question, self.answer, tokens=tokens)
         return prompt.at(self.site, self.mode)
 
 
@@ -87,7 +87,7 @@ class Recipe:
 
     Attributes:
         output: folder of the run, see `train_adapter`.
-        adapter: settings of `AdapterConfig`; d_model is the model's.
+        adapter: settings of `AdapterConfig`; d_model is the model's, sites those of the topics or pairs.
         model: as `load_model` takes it.
         dtype: of the model: float32, bfloat16, float16, or own for the checkpoint's; None for this hardware's default.
         topics: titles to make pairs of, or None.
@@ -109,7 +109,8 @@ class Recipe:
         if (self.topics is None) == (self.pairs is None):
             raise InterpToolkitError("a training file names its pairs once: expected either 'topics' or 'pairs'")
         # Checked now, with any width, rather than after the vectors have been read.
-        AdapterConfig.from_dict({"d_model": 10**6, **self.adapter})
+        sites = len(parse_place(self.topics.site).sites) if self.topics else 1
+        AdapterConfig.from_dict({"d_model": 10**6, "sites": sites, **self.adapter})
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
@@ -146,14 +147,14 @@ class Recipe:
         """
         model = load_model(self.model, dtype=self.dtype)
         d_model = model_facts(model).d_model
-        config = AdapterConfig.from_dict({"d_model": d_model, **self.adapter})
-        adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.pairs is not None:
             pairs = VectorLabelPairs.load(Path(data) / self.pairs)
         else:
             assert self.topics is not None
             pairs = _topic_pairs(model, self.topics, Path(data), progress)
-        prompt = self.soft_prompt.make(model.tokenizer)
+        config = AdapterConfig.from_dict({"d_model": d_model, "sites": pairs.width // d_model or 1, **self.adapter})
+        adapter = Adapter.from_config(config, seed=self.training.seed)
+        prompt = self.soft_prompt.make(model.tokenizer, config.tokens)
         return train_adapter(
             model, pairs, adapter, self.training, soft_prompt=prompt, folder=self.output, progress=progress
         )

@@ -19,29 +19,31 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import VectorLabelPairs, checks
-from interp_toolkit.sites import Site, SiteLike
+from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place
 
 PROMPT = "Tell me about {title}."
 # Titles read and kept on disk at a time: what an interruption can lose, and how often the bar moves.
 _SHARD = 256
 
 
-def topic_vectors(model: Any, titles: Sequence[str], site: SiteLike, *, progress: bool = False) -> Tensor:
+def topic_vectors(model: Any, titles: Sequence[str], site: PlaceLike, *, progress: bool = False) -> Tensor:
     """Raw residual streams at the last token of the chat-templated prompt ``Tell me about {title}.``
 
     Args:
         model: the hooked model.
         titles: topics.
-        site: where to read; for several in one pass, see `topic_vectors_by_site`.
+        site: where to read; the vectors of several stand side by side (see `topic_vectors_by_site` to have them apart).
         progress: whether to show a bar.
 
     Returns:
-        float32 [titles, d_model], not centred.
+        float32 [titles, d_model for each site], not centred.
 
     Raises:
         InterpToolkitError: an empty title, or a site that the model does not have.
     """
-    return topic_vectors_by_site(model, titles, [site], progress=progress)[Site.parse(site)]
+    sites = parse_place(site).sites
+    found = topic_vectors_by_site(model, titles, sites, progress=progress)
+    return torch.cat([found[own] for own in sites], dim=1) if len(sites) > 1 else found[sites[0]]
 
 
 def topic_vectors_by_site(
@@ -87,7 +89,7 @@ def topic_vectors_by_site(
 def topic_pairs(
     model: Any,
     titles: Sequence[str],
-    site: SiteLike,
+    site: PlaceLike,
     *,
     labels: Sequence[Sequence[str]] | None = None,
     splits: Sequence[str] | None = None,
@@ -97,14 +99,14 @@ def topic_pairs(
 ) -> VectorLabelPairs:
     """Pairs of contrastive topic vectors and their labels, centred by the mean over the training topics.
 
-    arXiv 2602.10352, section 3; without centring topic adapters lose almost everything. One site makes one
-    set of pairs, since an adapter is for one. For several, call `topic_vectors_by_site` first: what it read is kept,
-    and this finds it.
+    arXiv 2602.10352, section 3; without centring topic adapters lose almost everything. Several sites make one vector,
+    for an adapter that reads them together. For a set of pairs at each of several sites, call `topic_vectors_by_site`
+    first: what it read is kept, and this finds it.
 
     Args:
         model: the hooked model.
         titles: topics.
-        site: where to read.
+        site: where to read, at one site or at several of the same token.
         labels: for each title its labels (see `read_topics`); by default the title.
         splits: ``"train"`` or ``"val"`` a title; by default ``val_fraction`` of them is drawn by ``seed``.
         val_fraction: share of the titles that is held out.

@@ -1,0 +1,98 @@
+"""A start in closed form: soft tokens that resemble the tokens of the labels, before any gradient step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from interp_toolkit.adapters import Adapter
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import Backend
+from interp_toolkit.models.backend import StopForward
+from interp_toolkit.runtime import PromptRun
+from interp_toolkit.sites import Site
+from interp_toolkit.training.examples import Examples
+
+# A regression shrinks what it is unsure of; soft tokens of about the norm of real ones are read better. Of 1, 1.5, 2
+# and 3, this gave the lowest loss on held-out training titles.
+_GAIN = 1.5
+_BLOCK = 4096
+
+
+@torch.no_grad()
+def ridge_start(run: PromptRun, adapter: Adapter, examples: Examples, penalty: float) -> None:
+    """Set matrices and bias by ridge regression from the vectors to the embeddings of their labels' first tokens.
+
+    Soft token i is fitted to token i of a vector's first label (behind its end, to the label's last token), so that a
+    prompt that repeats its slots says the label at once, and training begins from there. A low-rank adapter gets the
+    best fit of its rank (reduced-rank regression).
+
+    Args:
+        run: the soft prompt on its model, which must write at the embedding.
+        adapter: of kind ``low_rank`` or ``full_rank``; changed in place.
+        examples: to train on.
+        penalty: of the regression, relative to the mean variance of the (normalised) vectors' entries.
+
+    Raises:
+        InterpToolkitError: another kind, or another site.
+    """
+    config = adapter.config
+    if config.kind not in ("low_rank", "full_rank"):
+        raise InterpToolkitError(
+            f"ridge_start fits the matrix of low_rank and full_rank adapters, got {config.kind!r}; leave it out"
+        )
+    if not run.soft_prompt.site.is_embedding:
+        raise InterpToolkitError(
+            f"ridge_start fits token embeddings, and the soft prompt writes at {run.soft_prompt.site}; leave it out, "
+            f"or write at hook_embed"
+        )
+    goals = _first_tokens(examples, config.tokens)
+    ids, places = goals.unique(return_inverse=True)
+    embeddings = _embeddings(run.backend, ids)
+    width, wide = config.width, config.d_model * config.tokens
+    xx, xy = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, wide, dtype=torch.float64)
+    x_sum, y_sum = torch.zeros(width, dtype=torch.float64), torch.zeros(wide, dtype=torch.float64)
+    count = len(examples.pairs)
+    for start in range(0, count, _BLOCK):
+        rows = range(start, min(start + _BLOCK, count))
+        x = adapter.directions(examples.pairs.gather(rows)).cpu().double()
+        y = embeddings[places[rows.start : rows.stop]].flatten(1).double()
+        xx, xy = xx.addmm_(x.T, x), xy.addmm_(x.T, y)
+        x_sum, y_sum = x_sum + x.sum(0), y_sum + y.sum(0)
+    x_mean, y_mean = x_sum / count, y_sum / count
+    xx, xy = xx / count - x_mean.outer(x_mean), xy / count - x_mean.outer(y_mean)
+    fit = torch.linalg.solve(xx + penalty * xx.diag().mean() * torch.eye(width, dtype=torch.float64), xy)
+    if config.rank is not None:
+        # The directions in which the fitted soft tokens vary most.
+        fitted = torch.linalg.eigh(fit.T @ xx @ fit).eigenvectors[:, -config.rank :]
+        left = _GAIN * fit @ fitted
+        even = left.norm(dim=0).sqrt()
+        adapter.U.copy_(left / even)
+        adapter.V.copy_(fitted * even)
+        fit = left @ fitted.T
+    else:
+        fit = _GAIN * fit
+        adapter.weight.copy_(fit.T)
+    adapter.bias.copy_(y_mean - x_mean @ fit)
+
+
+def _first_tokens(examples: Examples, tokens: int) -> Tensor:
+    """The first tokens of each vector's first label, [vectors, tokens]; its last one again where it is shorter."""
+    first: dict[int, Sequence[int]] = {}
+    for row, target in zip(examples.rows, examples.targets):
+        first.setdefault(row, target[:-1] or target)  # without the stop token
+    return torch.tensor([[*label[:tokens], *[label[-1]] * (tokens - len(label))] for _, label in sorted(first.items())])
+
+
+def _embeddings(backend: Backend, ids: Tensor) -> Tensor:
+    """What these tokens write into the stream at the embedding, float32 [ids, d_model], on the CPU."""
+    seen: list[Tensor] = []
+
+    def keep(stream: Tensor) -> None:
+        seen.append(stream[0].float().cpu())
+        raise StopForward
+
+    backend.visit(ids[None].to(backend.device), None, {Site.embedding(): keep})
+    return seen[0]
