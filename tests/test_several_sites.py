@@ -213,6 +213,17 @@ def test_an_adapter_of_several_sites_explains_prompts_and_vectors(tiny, trained,
         adapter.save(tmp_path / "a.safetensors")
 
 
+def test_a_file_of_half_the_size(trained, tmp_path):
+    for dtype in (torch.float32, torch.float16):
+        trained.save(tmp_path / str(dtype), dtype)
+    sizes = [(tmp_path / str(x) / "adapter_model.safetensors").stat().st_size for x in (torch.float32, torch.float16)]
+    assert sizes[1] < 0.6 * sizes[0]
+    read = Adapter.load(tmp_path / "torch.float16")
+    for name, value in trained.state_dict().items():
+        assert read.state_dict()[name].dtype == torch.float32
+        assert torch.equal(read.state_dict()[name], value.half().float())
+
+
 def test_a_file_whose_parts_name_different_numbers_of_sites(trained, tmp_path):
     trained.save(tmp_path / "a")
     config = tmp_path / "a" / "adapter_config.json"
@@ -244,7 +255,7 @@ def test_ridge_start_is_the_regression(tiny, prompt, random_vectors, architectur
     centred = x - x.mean(0)
     cov = centred.T @ centred / len(x)
     fit = np.linalg.solve(cov + 0.1 * cov.diagonal().mean() * np.eye(64), centred.T @ (y - y.mean(0)) / len(x))
-    expected = y.mean(0) + 1.5 * centred @ fit
+    expected = y.mean(0) + 2.0 * centred @ fit
     got = adapter(examples.pairs.vectors).detach().flatten(1).numpy()
     assert np.allclose(got, expected, atol=1e-3 * np.abs(expected).max())
 

@@ -276,6 +276,29 @@ def test_a_recipe_takes_descriptions_as_further_labels(checkpoints, tmp_path, mo
         Recipe.read("run.yaml").run(progress=False)
 
 
+def test_a_recipe_validates_on_training_titles_where_asked(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    seen = {}
+
+    class Seen(Exception):
+        pass
+
+    def stand_in(model, titles, site, labels, splits, progress):
+        seen.update(zip(titles, splits))
+        raise Seen
+
+    monkeypatch.setattr("interp_toolkit.training.recipe.topic_pairs", stand_in)
+    rows = [dict(title=f"Topic {i}", split="val" if i % 5 == 0 else "train") for i in range(20)]
+    (tmp_path / "titles.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    topics = dict(titles="titles.jsonl", site=2, dev=5)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(_recipe(checkpoints["llama"], topics=topics)))
+    with pytest.raises(Seen):
+        Recipe.read("run.yaml").run(progress=False)
+    assert sorted(seen.values()) == ["train"] * 11 + ["val"] * 5
+    assert set(seen) == {row["title"] for row in rows if row["split"] == "train"}
+
+
 def test_a_recipe_names_the_soft_prompt(checkpoints, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,17 +138,22 @@ class Adapter(nn.Module):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that name these weights, for results files."""
-        hasher = hashlib.sha256(repr(self.config).encode())
+        default = AdapterConfig(self.config.kind, self.config.d_model, rank=self.config.rank).to_dict()
+        # Settings at their defaults are left out, so that a setting added later renames no adapter.
+        told = {key: value for key, value in self.config.to_dict().items() if value != default[key]}
+        named = [self.config.kind, self.config.d_model, self.config.rank, told]
+        hasher = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             hasher.update(name.encode() + value.cpu().numpy().tobytes())
         return hasher.hexdigest()[:16]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the adapter, whole or not at all.
 
         Args:
             path: a folder (``adapter_config.json`` and ``adapter_model.safetensors``, with the contract), or a file
                 ending in ``.safetensors`` or ``.pt`` for the published formats.
+            dtype: of the numbers in a folder's file; float16 takes half the space. They are read back as float32.
 
         Raises:
             InterpToolkitError: no contract yet, or a kind that the published format does not know.
@@ -155,7 +161,7 @@ class Adapter(nn.Module):
         path = Path(path)
         stored = files.StoredAdapter(
             self.config,
-            {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()},
+            {name: value.detach().cpu().to(dtype).contiguous() for name, value in self.state_dict().items()},
             self.contract,
             self.metadata,
         )

@@ -102,7 +102,7 @@ def read(folder: Path) -> StoredAdapter:
             f"{folder / CONFIG_FILE} contradicts itself: {config.sites} sites in the adapter, {contract.site} in the "
             f"contract"
         )
-    return StoredAdapter(config, tensors, contract, metadata)
+    return StoredAdapter(config, {name: value.float() for name, value in tensors.items()}, contract, metadata)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

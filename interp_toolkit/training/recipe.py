@@ -31,6 +31,8 @@ class TopicSource:
         site: where their vectors are read: one site, or a list of several whose vectors stand side by side.
         train: how many training titles to take; None for all.
         val: how many validation titles to take; None for all.
+        dev: how many training titles to hold out and validate on, in place of validation titles, which then choose
+            nothing and stay for measuring; None for none.
         labels: how many labels a title may have: 1 for the title itself, more for its descriptions too, None for all.
         seed: of the order from which they are taken, and of the split where the file has none.
     """
@@ -39,12 +41,13 @@ class TopicSource:
     site: PlaceLike
     train: int | None = None
     val: int | None = None
+    dev: int | None = None
     labels: int | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         parse_place(self.site)
-        for name in ("train", "val", "labels"):
+        for name in ("train", "val", "dev", "labels"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InterpToolkitError(f"expected {name} of at least 1 in 'topics', got {value}")
 
@@ -173,13 +176,19 @@ def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) ->
         splits = ["train"] * len(rows)
         for row in rows[:cut]:
             splits[row] = "val"
+    sides = {side: [row for row in rows if splits[row] == side] for side in ("train", "val")}
+    for chosen in sides.values():
+        random.Random(source.seed).shuffle(chosen)
+    if source.dev is not None:
+        sides = dict(train=sides["train"][: -source.dev], val=sides["train"][-source.dev :])
+        splits = ["train"] * len(topics)
+        for row in sides["val"]:
+            splits[row] = "val"
     taken: list[int] = []
     for side, count in (("train", source.train), ("val", source.val)):
-        chosen = [row for row in rows if splits[row] == side]
-        random.Random(source.seed).shuffle(chosen)
-        if count is not None and count > len(chosen):
-            raise InterpToolkitError(f"expected {count} {side} titles in {source.titles}, got {len(chosen)}")
-        taken += chosen[:count]
+        if count is not None and count > len(sides[side]):
+            raise InterpToolkitError(f"expected {count} {side} titles in {source.titles}, got {len(sides[side])}")
+        taken += sides[side][:count]
     return topic_pairs(
         model,
         [topics.titles[row] for row in taken],
