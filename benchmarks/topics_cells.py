@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from topics_bench import GREEDY, SEED, SITE, Bench, digest, kept_result, write_result
 
 from interp_toolkit import Adapter, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.evaluation import control_losses
+from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench, digest, kept_result, write_result
 from interp_toolkit.models import model_facts
 from interp_toolkit.training import TrainResult
 from interp_toolkit.vectors import topic_vectors

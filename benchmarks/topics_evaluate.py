@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from topics_bench import GREEDY, SAMPLES, TEMPERATURE, Bench, kept_result, write_result
 from torch import Tensor
 
 from interp_toolkit import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import control_losses
+from interp_toolkit.evaluation.bench import GREEDY, SAMPLES, TEMPERATURE, Bench, kept_result, write_result
 from interp_toolkit.shipped import find_adapter
+from interp_toolkit.sites import SiteStack
 from interp_toolkit.vectors import topic_vectors
 
 # Factors on the normalised vector that are tried without training, on this many training titles.
@@ -48,11 +49,12 @@ def evaluate(names: Sequence[str], bench: Bench, path: Path) -> None:
         contract = _contract(name, adapter)
         raw = topic_vectors(bench.model, held, str(contract.site), progress=True)
         told["adapters"][name] = _adapter(bench, adapter, contract.centre(raw), held)
+        if isinstance(contract.site, SiteStack):
+            continue  # several directions side by side are no direction that could be scaled
         # One baseline a site and soft prompt; the means of adapters of one site hardly differ.
         where = f"{contract.site}, {contract.soft_prompt}"
         if where not in told["untrained"]:
             told["untrained"][where] = _untrained(bench, contract, contract.centre(raw), held, swept)
-        told["adapters"][name]["untrained"] = list(told["untrained"]).index(where)
     told["untrained"] = list(told["untrained"].values())
     write_result(path, told)
     print(f"written to {path}")

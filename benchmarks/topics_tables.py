@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from topics_bench import EVIDENCE, GREEDY, ORACLE
 from topics_cells import CELLS, CURVES, FAMILY_SIZE, KINDS, SIZES
+
+from interp_toolkit.evaluation.bench import EVIDENCE, GREEDY, ORACLE
 
 _MEASURES = ("recall@1", "recall@5", "recall@10", "recall@100", "mrr")
 

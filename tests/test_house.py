@@ -23,8 +23,9 @@ ROOMS = [
     ["adapters", "models"],
     ["activations", "pairs"],
     ["vectors", "runtime"],
-    ["training", "shipped", "explanations", "evaluation"],
+    ["training", "shipped", "explanations"],
     ["explain"],
+    ["evaluation"],
     ["cli"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
 
 NAME = "all-MiniLM-L6-v2"
@@ -30,6 +31,7 @@ class Embedder:
     """all-MiniLM-L6-v2 as a function from texts to embeddings, [texts, 384]; loaded at its first use."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of texts, float32 [texts, 384]."""
         bar = len(texts) > 5000
         return torch.tensor(self._model.encode(list(texts), batch_size=256, show_progress_bar=bar))
 
@@ -50,8 +52,12 @@ class Embedder:
 
     @cached_property
     def _model(self) -> Any:
-        from sentence_transformers import SentenceTransformer
-
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise InterpToolkitError(
+                "looking up descriptions takes sentence-transformers: pip install 'interp-toolkit[eval]'"
+            ) from None
         spec = importlib.util.find_spec("all_minilm_l6_v2")
         if not spec or not spec.submodule_search_locations:
             return SentenceTransformer(f"sentence-transformers/{NAME}", device="cpu")

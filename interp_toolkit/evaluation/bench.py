@@ -1,4 +1,4 @@
-"""What every measurement of topics.py shares: titles, model, index, descriptions that are kept, and their look-up."""
+"""What every measurement of topics shares: titles, model, index, descriptions that are kept, and their look-up."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from embedding import NAME as EMBEDDER
-from embedding import Embedder
 from torch import Tensor
 from tqdm.auto import tqdm
 
 import interp_toolkit
-from interp_toolkit import Adapter, load_model, self_explain
+from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import library_versions
-from interp_toolkit.evaluation import best_by_answer, best_by_evidence, description_ranks, recall_table, retrieval_ranks
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.evaluation.embedding import NAME as EMBEDDER
+from interp_toolkit.evaluation.embedding import Embedder
+from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence, description_ranks
+from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
+from interp_toolkit.explain import self_explain
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.vectors import read_titles
 
 SITE = "blocks.23.hook_resid_post"
@@ -65,14 +68,14 @@ class Titles:
         """The titles of a file with splits; of each side the first ``limit``."""
         index, splits = read_titles(path)
         if splits is None:
-            raise SystemExit(f"expected a split, train or val, for each title in {path}, and some have none")
+            raise InterpToolkitError(f"expected a split, train or val, for each title in {path}, and some have none")
         train, held = ([t for t, split in zip(index, splits) if split == side] for side in ("train", "val"))
         for side in (train, held):
             random.Random(SEED).shuffle(side)
         shards = train + held
         train, dev = train[:-_DEV], train[-_DEV:]
         if min(len(train), len(held)) < 2:
-            raise SystemExit(f"expected over {_DEV} train titles and some val titles in {path}, got too few")
+            raise InterpToolkitError(f"expected over {_DEV} train titles and some val titles in {path}, got too few")
         digest = hashlib.sha256(json.dumps([index, splits]).encode()).hexdigest()[:16]
         if limit is not None:
             train, dev, held = train[:limit], dev[:limit], held[:limit]
@@ -97,7 +100,8 @@ class Told:
 class Bench:
     """Titles, model, embedder and index; all but the titles are loaded at their first use."""
 
-    def __init__(self, path: Path, limit: int | None) -> None:
+    def __init__(self, path: Path, limit: int | None, model: Any = "smollm2-135m") -> None:
+        self._model = model
         self.titles = Titles.read(path, limit)
         self.limit = limit
         self._embedded: dict[str, Tensor] = {}
@@ -105,10 +109,12 @@ class Bench:
 
     @cached_property
     def model(self) -> Any:
-        return load_model("smollm2-135m")
+        """The hooked model."""
+        return load_model(self._model)
 
     @cached_property
     def index(self) -> Tensor:
+        """Embeddings of all titles, [titles, 384]."""
         return self._embedder.kept(self.titles.index)
 
     @cached_property
@@ -128,6 +134,7 @@ class Bench:
 
     @property
     def versions(self) -> dict[str, str]:
+        """Of the libraries that the figures depend on."""
         return library_versions() | {"sentence-transformers": version("sentence-transformers")}
 
     def describe(self, adapter: Adapter, vectors: Tensor, samples: int) -> Told:
@@ -142,7 +149,7 @@ class Bench:
     def describe_nothing(self, adapter: Adapter, samples: int) -> Told:
         """What the adapter says of the null vector; several groups of samples where there are samples."""
         groups = 1 if samples == 1 else _NULL_GROUPS
-        told = self._shard(adapter, torch.zeros(0, adapter.config.d_model), groups * samples, null=True)
+        told = self._shard(adapter, torch.zeros(0, adapter.config.width), groups * samples, null=True)
         texts = told.texts[0]
         return Told(
             [texts[i : i + samples] for i in range(0, len(texts), samples)],
@@ -159,6 +166,7 @@ class Bench:
         return {protocol: plain(recall_table(found, seed=SEED)) for protocol, found in ranks.items()}
 
     def answers(self, titles: Sequence[str]) -> Tensor:
+        """Numbers of these titles in the index."""
         number = {title: i for i, title in enumerate(self.titles.index)}
         return torch.tensor([number[title] for title in titles])
 
@@ -225,6 +233,7 @@ def plain(table: Any) -> dict[str, list[float]]:
 
 
 def write_result(path: Path, told: dict[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all."""
     with whole_file(path) as draft:
         draft.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -239,6 +248,7 @@ def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def digest(settings: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that name settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
