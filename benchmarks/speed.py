@@ -22,6 +22,7 @@ import generation_speed
 import torch
 import training_speed
 from timing import matrix_peak, processor
+from training_memory import step_bytes
 
 from interp_toolkit.contract import library_versions
 from interp_toolkit.models.dtype import fast_bfloat16
@@ -56,6 +57,11 @@ def main() -> None:
         if (options.data / "topics" / "topics.jsonl.gz").exists():
             told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
             told["training_growth"] = training_speed.growth(options.data)
+            told["training_step_bytes"] = {
+                "plain": step_bytes("plain", options.data),
+                "ours": step_bytes("ours", options.data),
+                "ours, gradient checkpointing": step_bytes("ours", options.data, checkpointing=True),
+            }
         else:
             print(f"no topics/topics.jsonl.gz in {options.data}: training is not measured", file=sys.stderr)
     if options.only != "training":

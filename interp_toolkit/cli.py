@@ -20,6 +20,11 @@ _TRAIN = """examples:
   interp-toolkit train my-run.yaml --data ~/titles
   interp-toolkit train my-run.yaml --lr 0.02 --max-steps 100
 A run that was stopped goes on by the same command."""
+_EVALUATE = """examples:
+  interp-toolkit evaluate abstention --data ~/data --limit 50
+  interp-toolkit evaluate controls --adapter ./my-adapter --data ~/data
+What is done is kept: a run that was stopped goes on by the same command. See docs/evaluation.md for the data."""
+_RUNS = ("abstention", "bias", "bridges", "controls", "knowledge", "mixtures", "round_trip")
 _INFO = """examples:
   interp-toolkit info smollm2_rank64
   interp-toolkit info ./my-adapter --json"""
@@ -75,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", metavar="CONFIG.yaml")
     train.add_argument("--data", default=".", metavar="FOLDER", help="folder that its data paths are relative to")
     _add_training_settings(train)
+
+    evaluate = _command(commands, "evaluate", "measure how far an adapter can be trusted", _EVALUATE, _evaluate)
+    evaluate.add_argument("name", metavar="NAME", choices=_RUNS, help=", ".join(_RUNS))
+    evaluate.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    evaluate.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    evaluate.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help="holds topics/topics.jsonl.gz")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="a trial on the first N titles or prompts")
+    evaluate.add_argument("--output", type=Path, metavar="FILE.json", help="by default evaluations/NAME-ADAPTER.json")
 
     info = _command(commands, "info", "show what an adapter is and what it was trained with", _INFO, _info)
     info.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
@@ -145,6 +158,28 @@ def _train(options: argparse.Namespace) -> None:
     result = recipe.run(options.data, progress=sys.stderr.isatty())
     print(f"best: validation loss {result.best_val_loss:.4f} at step {result.best_step}, in {recipe.output}/best")
     print(f"last: validation loss {result.last_val_loss:.4f}, in {recipe.output}/last")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import importlib
+
+    import pandas as pd
+
+    from interp_toolkit.evaluation.bench import Bench
+    from interp_toolkit.models import model_facts
+    from interp_toolkit.shipped import default_adapter, find_adapter
+    from interp_toolkit.tables import frame_text
+
+    bench = Bench(options.data / "topics" / "topics.jsonl.gz", options.limit, options.model)
+    adapter = find_adapter(options.adapter) if options.adapter else default_adapter(model_facts(bench.model))
+    trial = f"-limit-{options.limit}" if options.limit else ""
+    named = Path(options.adapter or "default").name
+    output = options.output or Path("evaluations") / f"{options.name}-{named}{trial}.json"
+    told = importlib.import_module(f"interp_toolkit.evaluation.runs.{options.name}").run(bench, adapter, output)
+    width = shutil.get_terminal_size().columns
+    for name, rows in told["tables"].items():
+        print(f"{name}\n{frame_text(pd.DataFrame(rows), width)}\n")
+    print(f"written to {output}")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -35,6 +35,23 @@ class ModelFacts:
     n_layers: int
 
 
+@dataclass(frozen=True)
+class EvidenceThreshold:
+    """The evidence above which a description counts as a reading.
+
+    Attributes:
+        value: in nats a token.
+        false_positive_rate: share of controls without meaning that it lets through, as chosen.
+        n: how many vectors it was calibrated on.
+        seed: of the controls.
+    """
+
+    value: float
+    false_positive_rate: float
+    n: int
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)
 class Contract:
     """What an adapter was trained with, saved beside its weights.
@@ -48,6 +65,7 @@ class Contract:
         mean: what was taken off them (the mean over the training vectors), or None for directions taken as they are.
         normalize: whether the adapter scales vectors to length one first.
         soft_prompt: the question, its slots, and where soft tokens are written; None where the file does not say.
+        threshold: the evidence above which a description is a reading; None before calibration.
         versions: library versions at training time, for the record.
     """
 
@@ -59,6 +77,7 @@ class Contract:
     mean: Tensor | None = None
     revision: str = ""
     fingerprint: str = ""
+    threshold: EvidenceThreshold | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -137,6 +156,7 @@ class Contract:
             centring="mean" if self.mean is not None else "none",
             normalize=self.normalize,
             soft_prompt=self.soft_prompt.to_dict() if self.soft_prompt else None,
+            threshold=asdict(self.threshold) if self.threshold else None,
             versions=dict(self.versions),
         )
 
@@ -159,6 +179,7 @@ class Contract:
         width = data["d_model"] * (len(site.sites) if site else 1)
         if mean is not None and mean.shape != (width,):
             raise FileFormatError(f"expected a mean vector of shape ({width},), got {tuple(mean.shape)}")
+        parts["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
         parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return cls(**parts, mean=mean)
 

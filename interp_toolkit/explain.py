@@ -13,11 +13,11 @@ from torch import Tensor
 from interp_toolkit.activations import Positions, read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.chat import Prompt, list_prompts
-from interp_toolkit.contract import Contract
+from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import backend_of, load_model, model_facts
-from interp_toolkit.runtime import Generation, PromptRun, generate, score
+from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
@@ -65,7 +65,8 @@ def self_explain(
     Args:
         inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves.
         model: a hooked model, or what `load_model` takes.
-        adapter: an `Adapter`, a path, a hub id, or the name of a shipped one; by default the one shipped for the model.
+        adapter: an `Adapter`, a path, a hub id, or the name of a shipped one; by default the best one shipped for the
+            model and what is asked of it: a single site, or vectors of one, take an adapter of one site.
         sites: where to read prompts; by default where the adapter was trained. Several make a grid over layers. A
             single other one is taken for a mistake, unless ``any_site=True``. An adapter of several sites reads them
             together, and no others.
@@ -101,7 +102,7 @@ def self_explain(
     backend = backend_of(model)
     facts = model_facts(model)
     if not isinstance(adapter, Adapter):
-        adapter = default_adapter(facts) if adapter is None else find_adapter(adapter)
+        adapter = _default(facts, inputs, sites) if adapter is None else find_adapter(adapter)
     contract = adapter.contract
     if contract is None:
         raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
@@ -136,8 +137,10 @@ def self_explain(
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
-    flat = [text for row in texts for text in row]
-    evidence = iter(_evidence(run, nothing, flat))
+    log_probs, told_by = (x.tolist() for x in evidence(run, nothing[0], [text for row in texts for text in row]))
+    # The threshold is for the adapter's own soft prompt.
+    threshold = contract.threshold.value if contract.threshold and soft_prompt is None else None
+    measured = iter(zip(log_probs, told_by, _readings(told_by, threshold)))
     places = [
         (source, site, position, scale)
         for source, site, position in zip(found.sources, found.sites, found.positions)
@@ -145,11 +148,21 @@ def self_explain(
     ] + [("null vector", "", -1, 1.0)] * null
     return Explanations(
         [
-            Explanation(source, site, position, i, text.text, *next(evidence), scale)
+            Explanation(source, site, position, i, text.text, *next(measured), scale)
             for (source, site, position, scale), row in zip(places, texts)
             for i, text in enumerate(row)
         ]
     )
+
+
+def _default(facts: ModelFacts, inputs: Any, sites: PlaceLike | None) -> Adapter:
+    """The shipped adapter for what is asked: for vectors by their width, for a grid of sites one that reads one."""
+    if isinstance(inputs, Tensor):
+        wide = inputs.shape[-1] if inputs.ndim else 0
+        return default_adapter(facts, wide // facts.d_model if wide and wide % facts.d_model == 0 else 1)
+    if sites is None:
+        return default_adapter(facts)
+    return default_adapter(facts, len(sites.sites) if isinstance(sites, SiteStack) else 1)
 
 
 def _given(vectors: Tensor, contract: Contract, width: int, raw: bool) -> _Vectors:
@@ -224,13 +237,6 @@ def _title(prompt: Prompt) -> str:
     return last["content"] if isinstance(last, dict) else " ".join(map(str, prompt))
 
 
-def _evidence(run: PromptRun, nothing: Tensor, texts: Sequence[Generation]) -> list[tuple[float, float]]:
-    """Mean log-probability a token of each text given its vector, and that less the same given the null vector."""
-    whole = [i for i, text in enumerate(texts) if text.token_ids]
-    with torch.no_grad():
-        given_nothing = score(run, nothing, [texts[i].token_ids for i in whole], owners=[0] * len(whole)).mean()
-    told = [(float("nan"), float("nan"))] * len(texts)
-    for i, base in zip(whole, given_nothing.tolist()):
-        own = sum(texts[i].log_probs) / len(texts[i].log_probs)
-        told[i] = (own, own - base)
-    return told
+def _readings(evidence: Sequence[float], threshold: float | None) -> list[bool | None]:
+    """Whether each reaches the threshold, NaN never does; None without one."""
+    return [None if threshold is None else found >= threshold for found in evidence]

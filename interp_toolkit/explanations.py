@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "scale")
+from interp_toolkit.tables import text_table
+
+COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "reading", "scale")
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,9 @@ class Explanation:
         log_prob: mean log-probability of its tokens given the vector, in nats a token.
         evidence: ``log_prob`` less the same given the null vector: how much the vector, rather than the adapter's
             habit, speaks for these words. Near zero, the description is a guess. NaN for an empty description.
+        reading: whether the evidence reaches the threshold that the adapter was calibrated with (see
+            `calibrate_threshold`), above which controls seldom come; False for *no reading*, None where the adapter has
+            no threshold.
         scale: factor that the vector was multiplied by in the adapter.
     """
 
@@ -38,6 +39,7 @@ class Explanation:
     description: str
     log_prob: float
     evidence: float
+    reading: bool | None
     scale: float
 
 
@@ -67,16 +69,9 @@ class Explanations(Sequence[Explanation]):
 
     def to_text(self, width: int = 80) -> str:
         """A table for a terminal of this width."""
-        table = Table(box=None, pad_edge=False, expand=False, header_style="bold")
         shown = self._shown()
-        for name in shown:
-            numeric = name in ("position", "sample", "log_prob", "evidence", "scale")
-            table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-        for row in self._rows:
-            table.add_row(*(Text(_cell(row, name)) for name in shown))
-        stream = io.StringIO()
-        Console(file=stream, width=width, color_system=None).print(table)
-        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+        numbers = ("position", "sample", "log_prob", "evidence", "scale")
+        return text_table(shown, ([_cell(row, name) for name in shown] for row in self._rows), numbers, width)
 
     def __repr__(self) -> str:
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
@@ -94,7 +89,7 @@ class Explanations(Sequence[Explanation]):
         return (
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             "<small>evidence: nats a token for these words, above what the adapter says about nothing; "
-            "near zero the description is a guess</small>"
+            "near zero the description is a guess; no reading: controls without meaning reach as much</small>"
         )
 
     def _shown(self) -> list[str]:
@@ -105,6 +100,8 @@ class Explanations(Sequence[Explanation]):
             for name in ("site", "position", "sample", "scale")
             if len({(row.source, getattr(row, name)) for row in self._rows}) > len(sources)
         }
+        if any(row.reading is False for row in self._rows):
+            told.add("reading")
         return [name for name in COLUMNS if name in told | {"source", "description", "evidence"}]
 
 
@@ -112,4 +109,6 @@ def _cell(row: Explanation, name: str) -> str:
     value = getattr(row, name)
     if name in ("log_prob", "evidence"):
         return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
+    if name == "reading":
+        return "no reading" if value is False else ""
     return f"{value:g}" if name == "scale" else str(value)

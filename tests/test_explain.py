@@ -55,7 +55,17 @@ def test_the_table(tiny, adapter):
     )
     table = found.to_df()
     assert tuple(table.columns) == COLUMNS
-    assert COLUMNS == ("source", "site", "position", "sample", "description", "log_prob", "evidence", "scale")
+    assert COLUMNS == (
+        "source",
+        "site",
+        "position",
+        "sample",
+        "description",
+        "log_prob",
+        "evidence",
+        "reading",
+        "scale",
+    )
     assert len(table) == len(found) == 2 * 2 * 2 * 2
     assert table.source.unique().tolist() == PROMPTS
     assert table["sample"].tolist() == [0, 1] * 8
@@ -173,10 +183,11 @@ ROWS = [
         "<script>alert(1)</script>",
         -1.0,
         2.5,
+        None,
         1.0,
     ),
     Explanation(
-        "b" * 200, "blocks.2.hook_resid_post", 9, 0, "[bold]no markup[/bold] São Paulo 東京", -2.0, math.nan, 1.0
+        "b" * 200, "blocks.2.hook_resid_post", 9, 0, "[bold]no markup[/bold] São Paulo 東京", -2.0, math.nan, None, 1.0
     ),
 ]
 
@@ -189,7 +200,7 @@ def test_the_terminal_face_is_readable():
     assert all(len(line) <= 80 for line in text.splitlines())
     assert all(len(line) <= 40 for line in Explanations(ROWS).to_text(40).splitlines())
     assert repr(Explanations([])) == "0 explanations"
-    two = [ROWS[0], Explanation(ROWS[0].source, ROWS[0].site, 8, 0, "x", -1.0, 0.0, 1.0)]
+    two = [ROWS[0], Explanation(ROWS[0].source, ROWS[0].site, 8, 0, "x", -1.0, 0.0, None, 1.0)]
     assert "position" in repr(Explanations(two))
 
 
@@ -238,6 +249,17 @@ def test_the_default_adapter_reads_topics_and_tells_them_from_nothing(smollm):
     random = self_explain(noise, model=smollm, max_new_tokens=8).to_df()
     assert read.evidence.iloc[:8].median() > random.evidence.median()
     assert abs(read.evidence.iloc[8]) < 1e-3
+
+
+def test_the_default_is_chosen_by_what_is_asked(smollm, monkeypatch):
+    facts = model_facts(smollm)
+    assert default_adapter(facts).digest == find_adapter(NAMES[0]).digest
+    assert default_adapter(facts, 1).config.sites == 1
+    with pytest.raises(InterpToolkitError, match="no adapter is shipped for .* with vectors of 3 sites; pass adapter="):
+        self_explain(torch.ones(2, 3 * 576), model=smollm)
+    # Widths that are no multiple of d_model are told apart by the adapter of one site.
+    with pytest.raises(InterpToolkitError, match=r"expected vectors of shape \(n, 576\) .* got \(2, 100\)"):
+        self_explain(torch.ones(2, 100), model=smollm)
 
 
 def test_both_classes_say_the_same(smollm, backend):

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "interp_toolkit"
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
     ["errors"],
-    ["files", "settings", "sites", "torch_files"],
+    ["files", "settings", "sites", "tables", "torch_files"],
     ["chat"],
     ["soft_prompt"],
     ["contract"],

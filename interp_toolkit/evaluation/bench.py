@@ -98,9 +98,16 @@ class Told:
 
 
 class Bench:
-    """Titles, model, embedder and index; all but the titles are loaded at their first use."""
+    """Titles, model, embedder and index; all but the titles are loaded at their first use.
+
+    Attributes:
+        data: folder of the data, in which the titles are ``topics/topics.jsonl.gz``.
+        titles: of the benchmark.
+        limit: how many of each side, None for all.
+    """
 
     def __init__(self, path: Path, limit: int | None, model: Any = "smollm2-135m") -> None:
+        self.data = path.parent.parent
         self._model = model
         self.titles = Titles.read(path, limit)
         self.limit = limit
@@ -172,13 +179,13 @@ class Bench:
 
     def ceiling(self, titles: Sequence[str]) -> dict[str, list[float]]:
         """What the titles themselves find: less than all, where two titles are embedded alike."""
-        ranks = retrieval_ranks(self._embed(list(titles)), self.index, self.answers(titles))
+        ranks = retrieval_ranks(self.embed(list(titles)), self.index, self.answers(titles))
         return plain(recall_table(ranks, seed=SEED))
 
     def _ranks(self, told: Told, answers: Tensor) -> Tensor:
-        return description_ranks(told.texts, self._embed, self.index, answers)
+        return description_ranks(told.texts, self.embed, self.index, answers)
 
-    def _embed(self, texts: list[str]) -> Tensor:
+    def embed(self, texts: list[str]) -> Tensor:
         """Embeddings, remembered: the same descriptions are looked up for their own titles and for others'."""
         if new := [text for text in texts if text not in self._embedded]:
             self._embedded |= zip(new, self._embedder(new))
@@ -214,7 +221,7 @@ class Bench:
         assert contract is not None
         assert contract.soft_prompt is not None
         told = [
-            _code(),
+            code_digest(),
             self.versions,
             model_facts(self.model).fingerprint,
             self.facts["dtype"],
@@ -252,7 +259,7 @@ def digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _code() -> str:
+def code_digest() -> str:
     """A hash of the code that a description goes through."""
     root = Path(interp_toolkit.__file__).parent
     told = hashlib.sha256()

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
-
-# Numbers that the bootstrap draws at a time: all at once would take a gigabyte for some thousand queries.
-_DRAWN = 2**22
+from interp_toolkit.evaluation.statistics import _DRAWN, mean_interval  # noqa: F401
 
 
 def retrieval_ranks(
@@ -59,17 +56,7 @@ def recall_table(ranks: Int[Tensor, " queries"], at: Sequence[int] = (1, 5, 10, 
     """
     measures = {f"recall@{k}": (ranks <= k).double().numpy() for k in at}
     measures["mrr"] = (1 / ranks.double()).numpy()
-    rows = []
-    for name, values in measures.items():
-        low = high = float(values.mean())
-        if values.min() < values.max():
-            interval = bootstrap(
-                (values,),
-                lambda x, axis: x.mean(axis),
-                method="percentile",
-                rng=seed,
-                batch=max(1, _DRAWN // len(values)),
-            ).confidence_interval
-            low, high = float(interval.low), float(interval.high)
-        rows.append(dict(measure=name, value=float(values.mean()), low=low, high=high, n=len(values), seed=seed))
-    return pd.DataFrame(rows)
+    told = {name: mean_interval(values, seed=seed) for name, values in measures.items()}
+    return pd.DataFrame(
+        dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=seed) for name, x in told.items()
+    )

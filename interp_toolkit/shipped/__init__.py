@@ -9,7 +9,7 @@ from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 
 _FOLDER = Path(__file__).parent
-# The first that fits a model is its default.
+# The first that fits a model, and what it is asked for, is the default.
 NAMES = ("smollm2_rank64", "smollm2_scalar_affine")
 
 
@@ -22,18 +22,23 @@ def find_adapter(name: str) -> Adapter:
     return Adapter.load(_FOLDER / name if name in NAMES else name)
 
 
-def default_adapter(facts: ModelFacts) -> Adapter:
+def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
     """The adapter that is used for a model when none is named.
 
+    Args:
+        facts: of the model.
+        sites: how many sites its vectors are read at together; None for any, and so for the best.
+
     Raises:
-        InterpToolkitError: none is shipped for this model.
+        InterpToolkitError: none is shipped for this model, or none that reads so many sites.
     """
-    for name in NAMES:
-        adapter = Adapter.load(_FOLDER / name)
-        assert adapter.contract is not None
-        if adapter.contract.fingerprint == facts.fingerprint:
+    found = [adapter for name in NAMES if (adapter := Adapter.load(_FOLDER / name)).contract is not None]
+    own = [adapter for adapter in found if adapter.contract and adapter.contract.fingerprint == facts.fingerprint]
+    for adapter in own:
+        if sites in (None, adapter.config.sites):
             return adapter
+    what = f"{facts.model_id}" + (f" with vectors of {sites} sites" if own else "")
     raise InterpToolkitError(
-        f"no adapter is shipped for {facts.model_id}; pass adapter=... (a path, a hub id or an Adapter), or train one "
-        f"with interp_toolkit.train_adapter"
+        f"no adapter is shipped for {what}; pass adapter=... (a path, a hub id or an Adapter), or train one with "
+        f"interp_toolkit.train_adapter"
     )

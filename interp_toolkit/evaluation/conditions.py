@@ -1,0 +1,150 @@
+"""Conditions: ways of asking about the same rows, by what each row is given and whose label it faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp_toolkit.adapters import Adapter
+from interp_toolkit.contract import Contract
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.runtime import PromptRun, generate, score
+from interp_toolkit.soft_prompt import SoftPrompt
+
+OWN, NULL, BIAS, UNTRAINED = "own vectors", "null vector", "bias only", "untrained"
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One way of asking about the rows: what each is given, and whose label it is to account for.
+
+    Attributes:
+        name: what it is called in tables.
+        adapter: with its contract.
+        vectors: what is given, [different ones, width].
+        given: for each row the number of its vector among these.
+        faced: for each row the row whose label it faces: itself, but for random labels.
+        scale: of the untrained direction; None for trained adapters.
+    """
+
+    name: str
+    adapter: Adapter
+    vectors: Tensor
+    given: tuple[int, ...]
+    faced: tuple[int, ...]
+    scale: float | None = None
+
+    @property
+    def of_nothing(self) -> bool:
+        """Whether all rows are given the null vector."""
+        return not self.vectors.any()
+
+    def take(self, rows: Sequence[int]) -> Condition:
+        """The same for some rows, which face the labels that they did."""
+        used = sorted({self.given[row] for row in rows})
+        given = tuple(used.index(self.given[row]) for row in rows)
+        return replace(self, vectors=self.vectors[used], given=given, faced=tuple(self.faced[row] for row in rows))
+
+    @torch.no_grad()
+    def losses(self, model: Any, labels: Sequence[str]) -> Float[Tensor, " n"]:
+        """Mean loss over each row's label, in nats a token; ``labels`` are those of all rows."""
+        run = PromptRun(model, _soft_prompt(self.adapter))
+        targets = run.soft_prompt.targets(run.model.tokenizer, [labels[row] for row in self.faced])
+        return -score(run, self._soft_tokens(run), targets, owners=self.given).mean().cpu()
+
+    def describe(self, model: Any) -> list[str]:
+        """A greedy description of each of `vectors`."""
+        run = PromptRun(model, _soft_prompt(self.adapter))
+        return [texts[0].text for texts in generate(run, self._soft_tokens(run))]
+
+    @torch.no_grad()
+    def _soft_tokens(self, run: PromptRun) -> Tensor:
+        device = run.backend.device
+        return self.adapter.to(device)(self.vectors.to(device))
+
+
+def own_vectors(adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> Condition:
+    """Each row given its own vector."""
+    _soft_prompt(adapter)
+    if len(vectors) != len(labels) or len(labels) < 2:
+        raise InterpToolkitError(
+            f"expected one label for each of at least two vectors, got {len(vectors)} vectors and {len(labels)} labels"
+        )
+    rows = tuple(range(len(labels)))
+    return Condition(OWN, adapter, vectors, rows, rows)
+
+
+def null_vector(adapter: Adapter, n: int) -> Condition:
+    """Each of n rows given the null vector, so that only the adapter's bias speaks."""
+    return Condition(NULL, adapter, torch.zeros(1, adapter.config.width), (0,) * n, tuple(range(n)))
+
+
+def bias_alone(adapter: Adapter, bias_only: Adapter, n: int) -> Condition:
+    """Each of n rows given what an adapter has to say that was trained with nothing but a bias."""
+    if bias_only.kind != "bias_only" or _soft_prompt(bias_only) != _soft_prompt(adapter):
+        raise InterpToolkitError(
+            f"expected an adapter of kind 'bias_only' that was trained with the adapter's own soft prompt, got "
+            f"{bias_only!r}; train one with soft_prompt=adapter.contract.soft_prompt"
+        )
+    return replace(null_vector(bias_only, n), name=BIAS)
+
+
+def untrained(adapter: Adapter, vectors: Tensor, scale: float) -> Condition:
+    """Each row given its own direction, untrained, with this length, in every slot of the adapter's soft prompt.
+
+    Of vectors of several sites the deepest is taken, since several side by side are no direction of the model's.
+    """
+    contract, config = contract_of(adapter), adapter.config
+    places = contract.site.sites if contract.site else ()
+    deepest = places.index(max(places)) if places else config.sites - 1
+    made = Adapter.create("scale", config.d_model, init_scale=scale).requires_grad_(False).eval()
+    made.contract = replace(contract, site=places[deepest] if places else None, mean=None, threshold=None)
+    rows = tuple(range(len(vectors)))
+    return Condition(UNTRAINED, made, vectors.unflatten(-1, (config.sites, -1))[:, deepest], rows, rows, scale)
+
+
+def random_directions(vectors: Float[Tensor, "n width"], sites: int = 1, seed: int = 0) -> Float[Tensor, "n width"]:
+    """Random directions, each of the norm of its vector; for vectors of several sites, of each site's own.
+
+    Args:
+        vectors: centred.
+        sites: how many vectors stand side by side in each.
+        seed: of the directions.
+    """
+    own = vectors.unflatten(-1, (sites, -1))
+    drawn = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed)).to(own)
+    return (drawn / drawn.norm(dim=-1, keepdim=True) * own.norm(dim=-1, keepdim=True)).flatten(-2)
+
+
+def describe_each(asked: Sequence[Condition], describe: Callable[[Condition], list[str]]) -> list[list[str]]:
+    """For each condition a description a row, where ``describe`` gives one for each of its different vectors.
+
+    Conditions that give an adapter the same vectors in another order, or face other labels, are described once.
+    """
+    told: dict[tuple[int, int], list[str]] = {}
+    for condition in asked:
+        if (key := (id(condition.adapter), id(condition.vectors))) not in told:
+            told[key] = describe(condition)
+    return [[told[id(condition.adapter), id(condition.vectors)][i] for i in condition.given] for condition in asked]
+
+
+def contract_of(adapter: Adapter) -> Contract:
+    """The adapter's contract, where it names a soft prompt.
+
+    Raises:
+        InterpToolkitError: it does not.
+    """
+    if adapter.contract is None or adapter.contract.soft_prompt is None:
+        raise InterpToolkitError("expected an adapter whose contract names its soft prompt; see train_adapter")
+    return adapter.contract
+
+
+def _soft_prompt(adapter: Adapter) -> SoftPrompt:
+    prompt = contract_of(adapter).soft_prompt
+    assert prompt is not None
+    return prompt

@@ -1,0 +1,250 @@
+"""What a model says of a topic when it is asked outright, beside what an adapter says of the topic's vector."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_toolkit.activations import read_activations
+from interp_toolkit.chat import prompt_ids
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.evaluation.protocols import description_ranks
+from interp_toolkit.evaluation.statistics import mean_interval
+from interp_toolkit.runtime import PromptRun, generate
+from interp_toolkit.sites import Site
+from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
+
+QUESTION = "What is {title}? Answer in one sentence, without using its name."
+MAX_NEW_TOKENS = 64
+ADAPTER, PROMPTED, GAP = "adapter", "prompted", "gap"
+# Prompts decoded together: the embeddings of their tokens are held at once.
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class PromptedDescription:
+    """What the model said of a title when it was asked.
+
+    Attributes:
+        text: as it was written; small models often name the title although they were asked not to.
+        redacted: the same without the title's name, see `redact`.
+    """
+
+    text: str
+    redacted: str
+
+    @property
+    def names_title(self) -> bool:
+        """Whether a name had to be taken out."""
+        return self.redacted != _tidy(self.text)
+
+
+@dataclass(frozen=True, eq=False)
+class KnowledgeRanks:
+    """How well the titles of one model are found by what was said of them.
+
+    Attributes:
+        model: its name.
+        parameters: how many numbers it has.
+        adapter: rank of each title by the adapter's description of its vector.
+        prompted: rank of each title by the redacted description that the model gave when asked.
+    """
+
+    model: str
+    parameters: int
+    adapter: Tensor
+    prompted: Tensor
+
+
+def prompted_descriptions(
+    model: Any,
+    titles: Sequence[str],
+    *,
+    question: str = QUESTION,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: bool = False,
+) -> list[PromptedDescription]:
+    """What the model says of each title when asked to describe it without naming it, greedily.
+
+    A control for what the model knows (arXiv 2602.10352, section 4). The exact name is taken out afterwards, since a
+    text that names the title finds it, whatever else it says.
+
+    Args:
+        model: the hooked model, with a chat template.
+        titles: topics.
+        question: what the user says, with ``{title}`` in it.
+        max_new_tokens: longest answer, in tokens.
+        progress: whether to show a bar, in titles.
+
+    Raises:
+        InterpToolkitError: an empty title, a question without ``{title}``, or a model without a chat template.
+
+    Example:
+        >>> prompted_descriptions(model, ["Baseball"])[0].redacted
+    """
+    if "{title}" not in question:
+        raise InterpToolkitError(f"expected a question with {{title}} in it, got {question!r}")
+    if empty := [i for i, title in enumerate(titles) if not title.strip()]:
+        raise InterpToolkitError(f"title {empty[0]} is empty; leave it out")
+    # Not str.format: a title may hold braces, and so may a question.
+    prompts = [question.replace("{title}", title) for title in titles]
+    texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens, progress=progress)
+    return [PromptedDescription(text, redact(text, title)) for text, title in zip(texts, titles)]
+
+
+def plain_answers(
+    model: Any, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS, progress: bool = False
+) -> list[str]:
+    """What the model answers to prompts, each a user's turn of its own; greedy, up to a stop token.
+
+    No soft token is in play. But text goes the way that soft prompts go: prompts of one length are what all of them
+    begin with, and a slot for every token behind that, where the token's own embedding is written.
+
+    Args:
+        model: the hooked model, with a chat template.
+        prompts: what the user says.
+        max_new_tokens: longest answer, in tokens.
+        progress: whether to show a bar, in prompts.
+
+    Raises:
+        InterpToolkitError: an empty prompt, or a model without a chat template.
+
+    Example:
+        >>> plain_answers(model, ["What is the capital of Poland?"])
+    """
+    rows = prompt_ids(model.tokenizer, prompts)
+    # A cache has no padding in it, so prompts that are decoded together have one length.
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, row in enumerate(rows):
+        alike.setdefault((len(row), row[0]), []).append(i)
+    out = [""] * len(rows)
+    bar = tqdm(total=len(rows), desc="answering", unit="prompt", disable=not progress)
+    for of_one_length in alike.values():
+        for start in range(0, len(of_one_length), _ROWS):
+            batch = of_one_length[start : start + _ROWS]
+            run, embeddings = _as_soft_prompt(model, [rows[i] for i in batch])
+            for i, (answer,) in zip(batch, generate(run, embeddings, max_new_tokens=max_new_tokens, until="stop")):
+                out[i] = answer.text
+            bar.update(len(batch))
+    bar.close()
+    return out
+
+
+def redact(text: str, title: str) -> str:
+    """A text without a title's name: the whole of it, and what stands before, in and behind its parentheses.
+
+    Case does not matter, and a name within a longer word is left.
+
+    Example:
+        >>> redact("mercury is the first planet, and not mercurial.", "Mercury (planet)")
+        'is the first , and not mercurial.'
+    """
+    title = _tidy(title)
+    parts = [part.strip() for part in re.split(r"[()]", title)]
+    names = {title, *(part for part in parts if any(map(str.isalnum, part)))}
+    # The longest first, so that no part is taken out of a name before the whole of it is found.
+    patterns = [re.escape(name) for name in sorted(names, key=lambda x: (-len(x), x))]
+    named = rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)"
+    return _tidy(re.sub(named, " ", _tidy(text), flags=re.IGNORECASE))
+
+
+def knowledge_ranks(
+    model: str,
+    parameters: int,
+    described: Sequence[str],
+    prompted: Sequence[PromptedDescription],
+    embed: Callable[[list[str]], Tensor],
+    index: Float[Tensor, "entries width"],
+    answers: Int[Tensor, " titles"],
+) -> KnowledgeRanks:
+    """Ranks of the same titles by both kinds of description, in the same index; see `description_ranks`.
+
+    Args:
+        model: its name.
+        parameters: how many numbers it has.
+        described: the adapter's description of each title's vector, one a title.
+        prompted: of the same titles, see `prompted_descriptions`.
+        embed: from texts to their embeddings, [texts, width].
+        index: embeddings of all entries, from the same embedder.
+        answers: number of each title in the index.
+
+    Raises:
+        InterpToolkitError: counts that differ, or an answer that is no entry.
+    """
+    adapter, asked = (
+        description_ranks([[text] for text in texts], embed, index, answers)[:, 0] if len(texts) else answers[:0]
+        for texts in (described, [told.redacted for told in prompted])
+    )
+    return KnowledgeRanks(model, parameters, adapter, asked)
+
+
+def knowledge_gap(found: Sequence[KnowledgeRanks], at: Sequence[int] = (1, 5, 10, 100), seed: int = 0) -> pd.DataFrame:
+    """What an adapter's descriptions find, what the model's prompted ones find, and the gap, for any list of models.
+
+    The gap is paired by title: adapter less prompted. Drawn over ``parameters`` it is the scaling curve.
+
+    Args:
+        found: one a model, see `knowledge_ranks`.
+        at: depths k of recall@k.
+        seed: of the bootstrap.
+
+    Returns:
+        one row a model, source and measure: columns ``model``, ``parameters``, ``source`` (``adapter``, ``prompted``,
+        ``gap``), ``measure`` (``recall@k``, ``mrr``), ``value``, ``low``, ``high`` (95% bootstrap over titles), ``n``,
+        ``seed``.
+
+    Raises:
+        InterpToolkitError: no model, or one without a title or with counts that differ.
+
+    Example:
+        >>> table = knowledge_gap([small, large])
+        >>> table[(table.source == "gap") & (table.measure == "recall@10")]
+    """
+    if not found:
+        raise InterpToolkitError("expected the ranks of at least one model, got none")
+    rows = []
+    for one in found:
+        if len(one.adapter) != len(one.prompted) or not len(one.adapter):
+            raise InterpToolkitError(
+                f"expected ranks of the same titles by both kinds of description, got {len(one.adapter)} and "
+                f"{len(one.prompted)} of {one.model}"
+            )
+        adapter, prompted = _measures(one.adapter, at), _measures(one.prompted, at)
+        gap = {name: adapter[name] - prompted[name] for name in adapter}
+        for source, values in {ADAPTER: adapter, PROMPTED: prompted, GAP: gap}.items():
+            for measure, each in values.items():
+                of = dict(model=one.model, parameters=one.parameters, source=source, measure=measure)
+                rows.append(of | mean_interval(each, seed=seed).to_dict())
+    return pd.DataFrame(rows).drop(columns="clusters")
+
+
+def _measures(ranks: Tensor, at: Sequence[int]) -> dict[str, Tensor]:
+    """What `recall_table` takes the means of, by title."""
+    return {f"recall@{k}": (ranks <= k).double() for k in at} | {"mrr": 1 / ranks.double()}
+
+
+def _tidy(text: str) -> str:
+    """One way to write accents, and one space between words."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _as_soft_prompt(model: Any, rows: list[list[int]]) -> tuple[PromptRun, Tensor]:
+    """Prompts of one length as a soft prompt, and for each prompt what to write into its slots."""
+    length = len(rows[0])
+    ids = torch.tensor(rows)
+    apart = (ids != ids[0]).any(0).nonzero()
+    shared = min(int(apart[0]) if len(apart) else length, length - 1)
+    run = PromptRun(model, SoftPrompt.for_chat(model.tokenizer))
+    run.tokens = PromptTokens(tuple(rows[0]), tuple(range(shared, length)))
+    # Read where they will be written, so that Gemma's factor is in them once.
+    embeddings = read_activations(model, rows, Site.embedding(), range(shared, length)).vectors
+    return run, embeddings.view(len(rows), length - shared, -1).to(run.backend.device)

@@ -1,0 +1,261 @@
+"""Statistics: intervals, paired differences and many comparisons, the same for every table.
+
+All intervals are of 95%. Rows that belong together, such as the samples of one vector, are no independent rows: give
+their ``clusters``, and whole clusters are drawn (or flipped) together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap, permutation_test
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+from torch import Tensor
+
+from interp_toolkit.errors import InterpToolkitError
+
+Values = Sequence[float | int] | np.ndarray | pd.Series | Tensor
+"""One number a row."""
+Clusters = Sequence[Hashable] | np.ndarray | pd.Series | Tensor
+"""For each row what it belongs to, such as the number of its vector."""
+
+# Numbers that are drawn at a time: all at once would take a gigabyte for some thousand rows.
+_DRAWN = 2**22
+_METHODS = {"holm": "holm", "benjamini-hochberg": "fdr_bh"}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95% interval.
+
+    Attributes:
+        value: the figure.
+        low: lower end of the interval.
+        high: upper end.
+        n: number of rows.
+        clusters: number of independent units among them: as many as rows where none belong together.
+        seed: of the bootstrap; None for an interval in closed form.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    seed: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of a data frame."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean paired difference with its 95% interval.
+
+    Attributes:
+        p: two-sided p-value of the sign-flip test: how often differences as large as these come of signs by chance.
+    """
+
+    p: float
+
+
+def mean_interval(values: Values, clusters: Clusters | None = None, *, seed: int = 0) -> Interval:
+    """The mean over rows, with a percentile bootstrap interval.
+
+    Where all units are equal, or there is one only, the bootstrap sees no spread, and low and high are the mean; for
+    shares near 0 or 1 see `proportion_interval`.
+
+    Args:
+        values: one a row.
+        clusters: for each row what it belongs to; by default every row stands alone.
+        seed: of the bootstrap.
+
+    Raises:
+        InterpToolkitError: no rows, a number that is not finite, or counts that differ.
+
+    Example:
+        >>> mean_interval(losses, seed=0).to_dict()
+    """
+    (sums,), counts = _units([values], clusters)
+    return Interval(*_bootstrap(_mean, sums, counts, seed=seed), len(values), len(sums), seed)
+
+
+def proportion_interval(hits: Values, clusters: Clusters | None = None) -> Interval:
+    """The share of rows that are true, with Wilson's score interval, which holds near 0 and 1 too.
+
+    With clusters the count of rows is replaced by the effective one: that with which independent rows would vary as the
+    shares of the clusters do, at most the rows there are, and the clusters there are where all rows agree (Korn and
+    Graubard 1998; with Wilson's interval Franco, Little, Louis and Slud 2019).
+
+    Args:
+        hits: one a row, true or false, or 1 and 0.
+        clusters: for each row what it belongs to; by default every row stands alone.
+
+    Raises:
+        InterpToolkitError: no rows, values other than true and false, or counts that differ.
+
+    Example:
+        >>> proportion_interval(ranks == 1).to_dict()
+    """
+    (sums,), counts = _units([hits], clusters)
+    if not np.isin(found := _array(hits), (0.0, 1.0)).all():
+        bad = found[~np.isin(found, (0.0, 1.0))][0]
+        raise InterpToolkitError(f"expected true or false for each row, got {bad}; see mean_interval")
+    n, units, share = len(found), len(sums), float(found.mean())
+    spread = float(((sums - share * counts) ** 2).sum()) / n**2 * units / max(units - 1, 1)
+    if units == 1 or share in (0.0, 1.0):
+        effective = units
+    else:
+        # No spread between clusters says no more than independent rows would.
+        effective = min(n, 1 + share * (1 - share) / spread) if spread else n
+    ends: Any = proportion_confint(share * effective, effective, method="wilson")
+    return Interval(share, float(ends[0]), float(ends[1]), n, units, None)
+
+
+def ratio_interval(
+    numerators: Values, denominators: Values, clusters: Clusters | None = None, *, seed: int = 0
+) -> Interval:
+    """The ratio of two means over the same rows, with a percentile bootstrap interval in which rows stay paired.
+
+    Where the interval of the denominator's mean holds zero, the ratio may be anything: low and high are infinite
+    (compare Fieller's theorem), and the value NaN where the denominator's mean is zero itself.
+
+    Args:
+        numerators: one a row.
+        denominators: one a row.
+        clusters: for each row what it belongs to; by default every row stands alone.
+        seed: of the bootstrap.
+
+    Raises:
+        InterpToolkitError: no rows, a number that is not finite, or counts that differ.
+
+    Example:
+        >>> ratio_interval(untrained - bias, untrained - trained, seed=0).value
+    """
+    (over, under), counts = _units([numerators, denominators], clusters)
+    of = (len(numerators), len(counts), seed)
+    _, low, high = _bootstrap(_mean, under, counts, seed=seed)
+    if low <= 0 <= high:
+        value = float(over.sum() / under.sum()) if under.sum() else float("nan")
+        return Interval(value, -np.inf, np.inf, *of)
+    return Interval(*_bootstrap(_ratio, over, under, seed=seed), *of)
+
+
+def paired_difference(first: Values, second: Values, clusters: Clusters | None = None, *, seed: int = 0) -> Difference:
+    """The mean of ``first - second`` over the same rows, with a bootstrap interval and a sign-flip p-value.
+
+    The p-value is exact for up to 13 units, where every choice of signs is tried; else of 9,999 random ones. Rows of a
+    cluster keep their signs together.
+
+    Args:
+        first: one a row.
+        second: of the same rows.
+        clusters: for each row what it belongs to; by default every row stands alone.
+        seed: of the bootstrap and of the signs.
+
+    Raises:
+        InterpToolkitError: no rows, a number that is not finite, or counts that differ.
+
+    Example:
+        >>> gain = paired_difference(trained, untrained, clusters=vector_of_sample, seed=0)
+        >>> gain.value, gain.low, gain.high, gain.p
+    """
+    (one, other), counts = _units([first, second], clusters)
+    differences = one - other
+    found = _bootstrap(_mean, differences, counts, seed=seed)
+    p = 1.0
+    if len(differences) > 1 and differences.any():
+        p = permutation_test(
+            (differences,),
+            lambda x, axis: x.sum(axis),
+            permutation_type="samples",
+            vectorized=True,
+            # Signs of several copies of the differences are held at a time.
+            batch=max(1, _DRAWN // (8 * len(differences))),
+            rng=seed,
+        ).pvalue
+    return Difference(*found, len(first), len(counts), seed, float(p))
+
+
+def adjust_p_values(p_values: Values, method: Literal["holm", "benjamini-hochberg"] = "holm") -> list[float]:
+    """P-values corrected for as many comparisons as there are.
+
+    Args:
+        p_values: of all comparisons that were made, not of the best alone.
+        method: ``"holm"`` bounds the chance of any false finding, ``"benjamini-hochberg"`` the expected share of false
+            ones among the findings.
+
+    Returns:
+        in the same order; a comparison stands at 5% where its corrected value is at most 0.05.
+
+    Raises:
+        InterpToolkitError: an unknown method, or a value outside 0 to 1.
+
+    Example:
+        >>> adjust_p_values([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    found = _array(p_values)
+    if method not in _METHODS:
+        raise InterpToolkitError(f"expected method {' or '.join(_METHODS)}, got {method!r}")
+    if not ((found >= 0) & (found <= 1)).all():
+        raise InterpToolkitError(f"expected p-values from 0 to 1, got {found[~((found >= 0) & (found <= 1))][0]}")
+    told: Any = multipletests(found, method=_METHODS[method])[1] if len(found) else found
+    return told.tolist()
+
+
+def _array(values: Values) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
+def _units(columns: Sequence[Values], clusters: Clusters | None) -> tuple[list[np.ndarray], np.ndarray]:
+    """Sums of each column over the rows of each independent unit, and its count of rows."""
+    found = [_array(column) for column in columns]
+    lengths = [len(column) for column in found] + ([] if clusters is None else [len(clusters)])
+    if len(set(lengths)) > 1 or not lengths[0] or any(column.ndim != 1 for column in found):
+        raise InterpToolkitError(
+            f"expected one number for each of the same rows, and at least one row, got "
+            f"{' and '.join(map(str, lengths))}" + (", the last for clusters" if clusters is not None else "")
+        )
+    for column in found:
+        if len(bad := (~np.isfinite(column)).nonzero()[0]):
+            raise InterpToolkitError(f"expected finite numbers, but row {bad[0]} holds {column[bad[0]]}; leave it out")
+    if clusters is None:
+        return found, np.ones(lengths[0])
+    named: Any = clusters.cpu().numpy() if isinstance(clusters, Tensor) else clusters
+    codes, names = pd.factorize(pd.Series(named, dtype=object), use_na_sentinel=False)
+    return [np.bincount(codes, column, len(names)) for column in found], np.bincount(codes).astype(np.float64)
+
+
+def _bootstrap(statistic: Callable[..., Any], *columns: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """A statistic of the columns' sums, and its percentile interval over units."""
+    value = float(statistic(*(column.sum() for column in columns)))
+    apart = [statistic(*unit) for unit in zip(*columns)]
+    if min(apart) == max(apart):
+        return value, value, value
+    interval = bootstrap(
+        columns,
+        lambda *drawn, axis: statistic(*(x.sum(axis) for x in drawn)),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=seed,
+        batch=max(1, _DRAWN // (len(columns) * len(columns[0]))),
+    ).confidence_interval
+    return value, float(interval.low), float(interval.high)
+
+
+def _mean(total: Any, rows: Any) -> Any:
+    return total / rows
+
+
+def _ratio(over: Any, under: Any) -> Any:
+    """Over divided by under; what a rare draw divides by zero is larger than all others."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(np.divide(over, under), nan=np.inf, posinf=np.inf, neginf=-np.inf)

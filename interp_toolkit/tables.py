@@ -1,0 +1,55 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterable, Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def text_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = (), width: int = 80
+) -> str:
+    """Cells in columns, at most ``width`` characters wide.
+
+    Args:
+        columns: names.
+        rows: the cells of each, as they are to stand; none is taken for markup.
+        right: columns of numbers, which stand on the right and are never broken.
+        width: of the terminal.
+    """
+    table = Table(box=None, pad_edge=False, expand=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
+    """A data frame in at most ``width`` characters: ``low`` and ``high`` behind their value, numbers to three digits.
+
+    Columns that are the same in every row (a seed, say) stand below the table, once.
+    """
+    told = pd.DataFrame({name: frame[name].map(_cell) for name in frame})
+    numbers = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
+    if {"low", "high"} <= set(told):
+        told["interval"] = [f"{low} to {high}" if low else "" for low, high in zip(told.pop("low"), told.pop("high"))]
+    same = [name for name in told if len(told) > 1 and name != "interval" and told[name].nunique() == 1]
+    shown = [name for name in told if name not in same]
+    right = [name for name in shown if name in numbers or name == "interval"]
+    text = text_table(shown, told[shown].itertuples(index=False), right, width)
+    note = ", ".join(f"{name} {told[name].iloc[0]}" for name in same if told[name].iloc[0])
+    return f"{text}\n({note})" if note else text
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{round(value, 3) + 0.0:g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,134 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from interp_toolkit import Adapter, InterpToolkitError, Site, self_explain
+from interp_toolkit.contract import Contract, EvidenceThreshold
+from interp_toolkit.evaluation.abstention import (
+    EvidenceControls,
+    calibrate_threshold,
+    coverage_accuracy,
+    evidence_controls,
+    reading_table,
+)
+from interp_toolkit.models import model_facts
+from interp_toolkit.runtime import PromptRun, evidence, generate, score
+
+
+@pytest.fixture
+def adapter(tiny, tiny_prompt):
+    made = Adapter.create("scalar_affine", 32, init_scale=4.0).requires_grad_(False)
+    made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
+    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, torch.ones(32), True)
+    return made
+
+
+def _controls(own, shuffled, random):
+    n = len(own)
+    return EvidenceControls(torch.tensor(own), torch.tensor(shuffled), torch.tensor(random), ("x",) * n)
+
+
+def test_evidence_is_what_scoring_by_hand_gives(tiny, adapter, random_vectors):
+    run, vectors = PromptRun(tiny(), adapter.contract.soft_prompt), random_vectors(4)
+    texts = [row[0] for row in generate(run, adapter(vectors), max_new_tokens=5)]
+    ids = [text.token_ids for text in texts]
+    nothing = score(run, adapter.null().expand(4, -1), ids).mean()
+    for given, rows in ((None, adapter(vectors)), (adapter(vectors.flip(0)), adapter(vectors.flip(0)))):
+        log_prob, told = evidence(run, adapter.null(), texts, given)
+        assert torch.allclose(log_prob, score(run, rows, ids).mean(), atol=1e-4)
+        assert torch.allclose(told, score(run, rows, ids).mean() - nothing, atol=1e-4)
+    owned = evidence(run, adapter.null(), texts, adapter(vectors[:1]), owners=[0] * 4)[1]
+    assert torch.allclose(owned, score(run, adapter(vectors[:1]), ids, [0] * 4).mean() - nothing, atol=1e-4)
+    empty = replace(texts[0], token_ids=(), log_probs=())
+    log_prob, told = evidence(run, adapter.null(), [empty, texts[1]])
+    assert math.isnan(told[0])
+    assert math.isfinite(told[1])
+
+
+def test_controls_of_vectors(tiny, adapter, random_vectors):
+    vectors = random_vectors(6)
+    found = evidence_controls(tiny(), adapter, vectors, seed=3)
+    said = self_explain(vectors, model=tiny(), adapter=adapter)
+    assert found.descriptions == tuple(row.description for row in said)
+    assert found.own.tolist() == pytest.approx([row.evidence for row in said], abs=1e-4)
+    assert found.shuffled.shape == found.random.shape == (6,)
+    again, other = (evidence_controls(tiny(), adapter, vectors, seed=seed) for seed in (3, 4))
+    assert torch.equal(again.random, found.random)
+    assert not torch.equal(other.random, found.random)
+    assert torch.equal(other.shuffled, found.shuffled)
+    with pytest.raises(InterpToolkitError, match="at least two vectors, so that each can face another, got 1"):
+        evidence_controls(tiny(), adapter, vectors[:1])
+
+
+def test_a_threshold_lets_through_no_more_of_either_control_than_asked():
+    rng = np.random.default_rng(0)
+    shuffled, random = rng.normal(0, 1, 400), rng.normal(0.5, 2, 400)
+    found = _controls(rng.normal(3, 1, 400), shuffled, random)
+    for rate in (0.05, 0.2, 0.01):
+        threshold = calibrate_threshold(found, rate, seed=7)
+        passed = [(x >= threshold.value).sum().item() for x in (found.shuffled, found.random)]
+        assert max(passed) == round(400 * rate)
+        # One control more lets through more: no threshold below does as well.
+        assert max((x >= threshold.value - 0.5).sum() for x in (found.shuffled, found.random)) > 400 * rate
+        assert (threshold.false_positive_rate, threshold.n, threshold.seed) == (rate, 400, 7)
+    # Descriptions that are empty are no readings, and do not count as evident.
+    empty = _controls([1.0] * 20, [math.nan] * 20, [0.0] * 19 + [5.0])
+    assert calibrate_threshold(empty, 0.05).value == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(InterpToolkitError, match="at least 20 vectors to tell a rate of 0.05, got 19"):
+        calibrate_threshold(_controls([1.0] * 19, [0.0] * 19, [0.0] * 19))
+    with pytest.raises(InterpToolkitError, match="between 0 and 1, got 1"):
+        calibrate_threshold(found, 1.0)
+
+
+def test_the_table_counts_what_passes():
+    controls = _controls([3.0, 2.0, 1.0, math.nan], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, math.nan, 0.0])
+    threshold = EvidenceThreshold(value=2.0, false_positive_rate=0.05, n=100, seed=0)
+    table = reading_table(controls, [True, False, True, False], threshold).set_index("measure")
+    assert table.value.to_dict() == {
+        "kept": 0.5,
+        "passed, shuffled": 0.25,
+        "passed, random": 0.0,
+        "accuracy, all": 0.5,
+        "accuracy, kept": 0.5,
+    }
+    assert table.n.to_dict()["accuracy, kept"] == 2
+    assert ((table.low <= table.value) & (table.value <= table.high)).all()
+    none = reading_table(controls, [True] * 4, replace(threshold, value=9.0)).set_index("measure")
+    assert none.value["kept"] == 0
+    assert math.isnan(none.value["accuracy, kept"])
+    with pytest.raises(InterpToolkitError, match="got 4 descriptions and 3 verdicts"):
+        reading_table(controls, [True] * 3, threshold)
+
+
+def test_coverage_against_accuracy():
+    evidence = torch.tensor([0.1, 4.0, math.nan, 2.0])
+    table = coverage_accuracy(evidence, [False, True, False, True], [0.25, 0.5, 0.75, 1.0])
+    assert table.coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert table.accuracy.tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
+    assert table.n.tolist() == [1, 2, 3, 4]
+    assert table.threshold.tolist()[:3] == pytest.approx([4.0, 2.0, 0.1])
+    with pytest.raises(InterpToolkitError, match="above 0 and at most 1, got 0"):
+        coverage_accuracy(evidence, [True] * 4, [0.0])
+
+
+def test_explanations_below_the_threshold_are_no_readings(tiny, adapter, random_vectors, tmp_path):
+    vectors = random_vectors(6)
+    plain = self_explain(vectors, model=tiny(), adapter=adapter)
+    assert {row.reading for row in plain} == {None}
+    assert "reading" not in repr(plain).splitlines()[1]
+    value = sorted(row.evidence for row in plain)[3]
+    adapter.contract = replace(adapter.contract, threshold=EvidenceThreshold(value, 0.05, 40, 0))
+    adapter.save(tmp_path / "a")
+    loaded = Adapter.load(tmp_path / "a")
+    assert loaded.contract.threshold == adapter.contract.threshold
+    found = self_explain(vectors, model=tiny(), adapter=loaded, null=True)
+    assert [row.reading for row in found] == [row.evidence >= value for row in found]
+    assert sum(row.reading for row in found) == 3
+    assert repr(found).count("no reading") == 4
+    assert found._repr_html_().count("<td style='text-align:left'>no reading</td>") == 4
+    # The threshold is for the adapter's own question.
+    other = self_explain(vectors, model=tiny(), adapter=loaded, soft_prompt=loaded.contract.soft_prompt)
+    assert {row.reading for row in other} == {None}
