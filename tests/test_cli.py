@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -6,6 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from interp_toolkit.cli import main
@@ -128,3 +130,34 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,scale\n")
     told = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
     assert told.returncode == 2
+
+
+def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("interp_toolkit.evaluation.bench.Embedder", Letters)
+    words = [a + b for a in "bcdfghklmnprstvw" for b in ("ear", "ine", "oat", "ump", "all", "eed", "ink", "ock")]
+    titles = [f"{a} {b}" for a in words[:26] for b in words[40:64]]
+    rows = [dict(title=title, split="val" if i < 24 else "train") for i, title in enumerate(titles)]
+    (tmp_path / "topics").mkdir()
+    with gzip.open(tmp_path / "topics" / "topics.jsonl.gz", "wt") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    command = ["evaluate", "abstention", "--limit", "20", "--adapter", "smollm2_scalar_affine"]
+    code, out, _ = _run(capsys, *command)
+    assert code == 0
+    assert "passed, shuffled" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    told = json.loads((tmp_path / "evaluations" / "abstention-smollm2_scalar_affine-limit-20.json").read_text())
+    assert told["settings"]["n"] == told["threshold"]["n"] == 20
+    assert _run(capsys, *command)[1] == out
+    code, _, err = _run(capsys, *command, "--data", "/nowhere")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected a file of topic titles at /nowhere/topics/topics.jsonl.gz, and there is none" in err
+
+
+class Letters:
+    """Stands in for the embedder, which tests do not have: counts of letters."""
+
+    def __call__(self, texts):
+        return torch.tensor([[text.count(chr(i)) for i in range(32, 128)] for text in texts]).float()
+
+    kept = __call__
