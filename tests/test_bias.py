@@ -9,8 +9,8 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation.bench import Bench
 from interp_toolkit.evaluation.bias import best_scale, bias_share, share_table
 from interp_toolkit.evaluation.controls import control_table
+from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.runs import bias as runs
-from interp_toolkit.evaluation.runs.knowledge import Held
 from interp_toolkit.models import model_facts
 from interp_toolkit.vectors import topic_vectors
 
@@ -108,7 +108,7 @@ def test_the_best_scale_by_loss_and_by_what_is_named(tiny, make_adapter, random_
     scales = (0.5, 4.0, 20.0)
 
     def named(descriptions, rows):
-        return [float(len(text)) for text in descriptions]
+        return [float(ord(text[:1] or " ")) for text in descriptions]
 
     table = control_table(model, adapter, vectors, LABELS, scales=scales, named=named).dropna(subset="scale")
     assert best_scale(model, adapter, vectors, LABELS, scales=scales) == table.scale[table.best].item()

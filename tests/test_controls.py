@@ -11,9 +11,9 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation.bench import Bench
 from interp_toolkit.evaluation.conditions import describe_each, random_directions, untrained
 from interp_toolkit.evaluation.controls import control_losses, control_table, controls
+from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.runs import controls as run_of_controls
 from interp_toolkit.evaluation.runs import losses as runs
-from interp_toolkit.evaluation.runs.knowledge import Held
 from interp_toolkit.evaluation.statistics import adjust_p_values, paired_difference
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, generate, score
@@ -188,15 +188,17 @@ def test_descriptions_are_made_once_and_judged_against_the_rows_they_face(
 def test_vectors_that_are_given_in_other_orders_are_described_once(make_adapter, random_vectors):
     calls = []
 
-    def describe(condition):
-        calls.append(condition.name)
-        return [f"{condition.name} {i}" for i in range(len(condition.vectors))]
+    def describe(adapter, vectors):
+        calls.append((adapter.kind, len(vectors)))
+        return [f"{adapter.kind} {vector.sum():.5f}" for vector in vectors]
 
-    asked = controls(make_adapter(), random_vectors(4), LABELS[:4], scales=(1.0,))
+    asked = controls(make_adapter(), random_vectors(4), LABELS[:4], scales=(1.0, 2.0))
     told = describe_each(asked, describe)
-    assert calls == ["own vectors", "null vector", "random directions", "untrained"]
-    assert told[2] == [f"own vectors {i}" for i in asked[2].given]
-    assert told[1] == ["null vector 0"] * 4
+    # Own vectors and random directions together, nothing alone, and both untrained lengths together.
+    assert calls == [("scalar_affine", 8), ("scalar_affine", 1), ("identity", 8)]
+    for condition, texts in zip(asked, told):
+        given = condition.vectors[list(condition.given)]
+        assert texts == [f"{condition.adapter.kind} {vector.sum():.5f}" for vector in given]
 
 
 def test_some_rows_of_a_condition_have_the_losses_that_they_had(tiny, make_adapter, random_vectors):
@@ -218,9 +220,9 @@ def test_an_adapter_of_several_sites_and_tokens(tiny, tiny_tokenizer, make_adapt
     )
     # The deepest site stands first here; its direction fills every slot.
     one = untrained(adapter, vectors, 4.0)
-    assert torch.equal(one.vectors, vectors[:, :32])
-    assert one.adapter.contract.site == Site.after(2)
     units = 4 * vectors[:, :32] / vectors[:, :32].norm(dim=1, keepdim=True)
+    assert torch.allclose(one.vectors, units)
+    assert one.adapter.contract.site == Site.after(2)
     expected = _losses(tiny(), prompt, units[:, None].expand(-1, 3, -1), LABELS)
     assert one.losses(tiny(), LABELS).tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 

@@ -11,7 +11,6 @@ from interp_toolkit.evaluation import (
     recall_table,
     retrieval_ranks,
 )
-from interp_toolkit.evaluation import retrieval as retrieval_module
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, score
 
@@ -46,13 +45,6 @@ def test_recall_and_its_interval():
 def test_an_answer_that_is_no_entry(random_vectors):
     with pytest.raises(InterpToolkitError, match="expected answers between 0 and 4, got 2 to 5"):
         retrieval_ranks(random_vectors(2), random_vectors(5), torch.tensor([2, 5]))
-
-
-def test_intervals_do_not_depend_on_how_many_draws_are_made_at_a_time(monkeypatch):
-    ranks = torch.randint(1, 200, (90,), generator=torch.Generator().manual_seed(0))
-    whole = recall_table(ranks)
-    monkeypatch.setattr(retrieval_module, "_DRAWN", 1000)
-    assert recall_table(ranks).equals(whole)
 
 
 ENTRIES = ["Bees", "Poland", "-", "Opera"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import EvidenceThreshold
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.controls import random_directions
+from interp_toolkit.evaluation.conditions import random_directions
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.runtime import PromptRun, evidence, generate
 

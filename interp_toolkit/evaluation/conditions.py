@@ -55,17 +55,8 @@ class Condition:
         """Mean loss over each row's label, in nats a token; ``labels`` are those of all rows."""
         run = PromptRun(model, _soft_prompt(self.adapter))
         targets = run.soft_prompt.targets(run.model.tokenizer, [labels[row] for row in self.faced])
-        return -score(run, self._soft_tokens(run), targets, owners=self.given).mean().cpu()
-
-    def describe(self, model: Any) -> list[str]:
-        """A greedy description of each of `vectors`."""
-        run = PromptRun(model, _soft_prompt(self.adapter))
-        return [texts[0].text for texts in generate(run, self._soft_tokens(run))]
-
-    @torch.no_grad()
-    def _soft_tokens(self, run: PromptRun) -> Tensor:
-        device = run.backend.device
-        return self.adapter.to(device)(self.vectors.to(device))
+        soft_tokens = _soft_tokens(run, self.adapter, self.vectors)
+        return -score(run, soft_tokens, targets, owners=self.given).mean().cpu()
 
 
 def own_vectors(adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> Condition:
@@ -102,10 +93,12 @@ def untrained(adapter: Adapter, vectors: Tensor, scale: float) -> Condition:
     contract, config = contract_of(adapter), adapter.config
     places = contract.site.sites if contract.site else ()
     deepest = places.index(max(places)) if places else config.sites - 1
-    made = Adapter.create("scale", config.d_model, init_scale=scale).requires_grad_(False).eval()
-    made.contract = replace(contract, site=places[deepest] if places else None, mean=None, threshold=None)
+    own = vectors.unflatten(-1, (config.sites, -1))[:, deepest]
+    made = Adapter.create("identity", config.d_model, normalize=False)
+    site = places[deepest] if places else None
+    made.contract = replace(contract, site=site, mean=None, normalize=False, threshold=None)
     rows = tuple(range(len(vectors)))
-    return Condition(UNTRAINED, made, vectors.unflatten(-1, (config.sites, -1))[:, deepest], rows, rows, scale)
+    return Condition(UNTRAINED, made, torch.nn.functional.normalize(own, dim=-1) * scale, rows, rows, scale)
 
 
 def random_directions(vectors: Float[Tensor, "n width"], sites: int = 1, seed: int = 0) -> Float[Tensor, "n width"]:
@@ -121,16 +114,27 @@ def random_directions(vectors: Float[Tensor, "n width"], sites: int = 1, seed: i
     return (drawn / drawn.norm(dim=-1, keepdim=True) * own.norm(dim=-1, keepdim=True)).flatten(-2)
 
 
-def describe_each(asked: Sequence[Condition], describe: Callable[[Condition], list[str]]) -> list[list[str]]:
-    """For each condition a description a row, where ``describe`` gives one for each of its different vectors.
+def greedy(model: Any, adapter: Adapter, vectors: Tensor) -> list[str]:
+    """A greedy description of each vector."""
+    run = PromptRun(model, _soft_prompt(adapter))
+    return [texts[0].text for texts in generate(run, _soft_tokens(run, adapter, vectors))]
 
-    Conditions that give an adapter the same vectors in another order, or face other labels, are described once.
+
+def describe_each(asked: Sequence[Condition], describe: Callable[[Adapter, Tensor], list[str]]) -> list[list[str]]:
+    """For each condition a description a row, where ``describe`` gives one for each vector, as `greedy` does.
+
+    What is given to one adapter is described together, and once where only its order or the labels differ; the null
+    vector alone.
     """
-    told: dict[tuple[int, int], list[str]] = {}
+    groups: dict[tuple[str, bool], dict[int, Condition]] = {}
     for condition in asked:
-        if (key := (id(condition.adapter), id(condition.vectors))) not in told:
-            told[key] = describe(condition)
-    return [[told[id(condition.adapter), id(condition.vectors)][i] for i in condition.given] for condition in asked]
+        groups.setdefault(_group(condition), {}).setdefault(id(condition.vectors), condition)
+    told: dict[tuple[tuple[str, bool], int], list[str]] = {}
+    for group, members in groups.items():
+        adapter = next(iter(members.values())).adapter
+        texts = iter(describe(adapter, torch.cat([member.vectors for member in members.values()])))
+        told |= {(group, key): [next(texts) for _ in member.vectors] for key, member in members.items()}
+    return [[told[_group(condition), id(condition.vectors)][i] for i in condition.given] for condition in asked]
 
 
 def contract_of(adapter: Adapter) -> Contract:
@@ -148,3 +152,13 @@ def _soft_prompt(adapter: Adapter) -> SoftPrompt:
     prompt = contract_of(adapter).soft_prompt
     assert prompt is not None
     return prompt
+
+
+def _group(condition: Condition) -> tuple[str, bool]:
+    return condition.adapter.digest, condition.of_nothing
+
+
+@torch.no_grad()
+def _soft_tokens(run: PromptRun, adapter: Adapter, vectors: Tensor) -> Tensor:
+    device = run.backend.device
+    return adapter.to(device)(vectors.to(device))

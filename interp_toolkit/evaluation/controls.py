@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from interp_toolkit.evaluation.conditions import (
     bias_alone,
     contract_of,
     describe_each,
+    greedy,
     null_vector,
     own_vectors,
     random_directions,
@@ -132,7 +134,7 @@ def control_table(
     losses = [control.losses(model, labels) for control in asked]
     found = None
     if named is not None:
-        told = describe_each(asked, lambda control: control.describe(model))
+        told = describe_each(asked, partial(greedy, model))
         found = [named(texts, control.faced) for control, texts in zip(asked, told)]
     return tabulate(asked, losses, found, seed)
 

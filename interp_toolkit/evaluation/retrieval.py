@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.statistics import _DRAWN, mean_interval  # noqa: F401
+from interp_toolkit.evaluation.statistics import mean_interval
 
 
 def retrieval_ranks(
