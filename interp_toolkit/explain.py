@@ -221,7 +221,7 @@ def _read(
     values = read.vectors
     for site in sites:
         rows = torch.tensor((read.table["site"] == str(site)).to_numpy())
-        if site in means:
+        if isinstance(site, Site) and site in means:
             values[rows] = values[rows] - means[site].float().cpu()
         elif contract.site in (site, None):
             values[rows] = contract.centre(values[rows])

@@ -41,11 +41,13 @@ def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
     numbers = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
     if {"low", "high"} <= set(told):
         told["interval"] = [f"{low} to {high}" if low else "" for low, high in zip(told.pop("low"), told.pop("high"))]
-    same = [name for name in told if len(told) > 1 and name != "interval" and told[name].nunique() == 1]
-    shown = [name for name in told if name not in same]
+    names = list(told.columns)
+    same = [name for name in names if len(told) > 1 and name != "interval" and len(set(told[name])) == 1]
+    shown = [name for name in names if name not in same]
     right = [name for name in shown if name in numbers or name == "interval"]
     text = text_table(shown, told[shown].itertuples(index=False), right, width)
-    note = ", ".join(f"{name} {told[name].iloc[0]}" for name in same if told[name].iloc[0])
+    once = {name: str(told[name].iloc[0]) for name in same}
+    note = ", ".join(f"{name} {value}" for name, value in once.items() if value)
     return f"{text}\n({note})" if note else text
 
 

@@ -336,7 +336,18 @@ def test_recipes_with_a_mistake_are_refused_before_anything_runs(tmp_path, chang
         Recipe.read(tmp_path / "run.yaml")
 
 
-@pytest.mark.parametrize("name", ["smollm2_scalar_affine", "smollm2_rank64", "llama31_8b", "gemma2_9b", "qwen25_7b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smollm2_scalar_affine",
+        "smollm2_four_layers",
+        "smollm2_four_layers_full_rank",
+        "smollm2_rank64",
+        "llama31_8b",
+        "gemma2_9b",
+        "qwen25_7b",
+    ],
+)
 def test_the_committed_recipes_are_whole(name):
     recipe = Recipe.read(Path(__file__).parent.parent / "benchmarks" / "configs" / f"{name}.yaml")
     assert recipe.output.startswith("runs/")

@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.conditions import contract_of
-from interp_toolkit.evaluation.grid import Grid, Where, describe_grid
+from interp_toolkit.evaluation.grid import Grid, Means, Where, describe_grid
 from interp_toolkit.evaluation.names import Entity, find_names
 from interp_toolkit.evaluation.statistics import (
     Interval,
@@ -24,7 +23,7 @@ from interp_toolkit.evaluation.statistics import (
     proportion_interval,
     ratio_interval,
 )
-from interp_toolkit.sites import Site, SiteLike, SiteStack
+from interp_toolkit.sites import SiteLike, SiteStack
 
 ANY_CELL, BEST_SITE, BEST_CELL, DESCRIPTION = "any cell", "best site", "best cell", "a description"
 RATE, CHANCE = "rate", "chance"
@@ -62,7 +61,7 @@ class BridgeEntities:
     def rows(self) -> np.ndarray:
         """For each cell the row of its prompt in ``prompts``."""
         number = {prompt: i for i, prompt in enumerate(self.prompts["prompt"])}
-        return self.cells["prompt"].map(number).to_numpy(dtype=int)
+        return np.array([number[prompt] for prompt in self.cells["prompt"]], dtype=int)
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -121,7 +120,7 @@ def find_bridge_entities(
     samples: int = 2,
     seed: int = 0,
     chat: bool = False,
-    means: Mapping[Site, Tensor] | None = None,
+    means: Means | Sequence[Means] | None = None,
     responses: Sequence[str] | None = None,
     subjects: Sequence[str] | None = None,
     progress: bool = False,
@@ -252,9 +251,11 @@ def decode_rates(
     Example:
         >>> decode_rates({"trained": found, "untrained": find_bridge_entities(..., untrained_adapter(adapter, 5.0))})
     """
+    if folds < 2:
+        raise InterpToolkitError(f"expected at least 2 folds, so that each has other prompts, got {folds}")
     kept = {name: _counted(one, said) for name, one in found.items()}
     common = set.intersection(*({int(i) for i in one.prompts["prompt"]} for one in kept.values())) if kept else set()
-    each = {name: _take(one, one.prompts["prompt"].isin(common).to_numpy()) for name, one in kept.items()}
+    each = {name: _take(one, one.prompts["prompt"].isin(list(common)).to_numpy()) for name, one in kept.items()}
     clusters = next(iter(each.values())).prompts["bridge"].tolist() if common else []
     if len(set(clusters)) < 2:
         raise InterpToolkitError(
@@ -331,8 +332,8 @@ def _counted(found: BridgeEntities, said: bool) -> BridgeEntities:
 
 def _take(found: BridgeEntities, rows: np.ndarray) -> BridgeEntities:
     """Some of the prompts."""
-    prompts = found.prompts[rows].reset_index(drop=True)
-    cells = found.cells[found.cells["prompt"].isin(prompts["prompt"])].reset_index(drop=True)
+    prompts: Any = found.prompts[rows].reset_index(drop=True)
+    cells: Any = found.cells[found.cells["prompt"].isin(list(prompts["prompt"]))].reset_index(drop=True)
     bridges = tuple(bridge for bridge, kept in zip(found.bridges, rows) if kept)
     return BridgeEntities(cells, prompts, found.failed, bridges)
 

@@ -24,6 +24,8 @@ from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_place
 
 Where = Literal["content", "all", "last"] | int | Sequence[int]
 """Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
+Means = Mapping[Site, Tensor]
+"""What to take off at each site: [distances, d_model] by distance from a prompt's end, or [d_model]."""
 
 _FAILED = ("prompt", "text", "reason")
 CELLS = (
@@ -165,7 +167,7 @@ def describe_grid(
     samples: int = 2,
     seed: int = 0,
     chat: bool = False,
-    means: Mapping[Site, Tensor] | None = None,
+    means: Means | Sequence[Means] | None = None,
     responses: Sequence[str] | None = None,
     subjects: Sequence[str] | None = None,
     progress: bool = False,
@@ -186,7 +188,8 @@ def describe_grid(
         chat: whether prompts go through the chat template. By default they are read as text that goes on, which is how
             clozes are meant.
         means: what to take off at each site, by distance from the prompt's end (see `site_means`), or one vector for
-            all tokens. By default the adapter's own mean at its own site; other sites must be given theirs.
+            all tokens; or a list of these, one a prompt, where prompts are of several forms. By default the adapter's
+            own mean at its own site; other sites must be given theirs.
         responses: how the model goes on behind each prompt; by default it is asked, greedily.
         subjects: for each prompt a part of it, to count positions from.
         progress: whether to show bars.
@@ -199,11 +202,14 @@ def describe_grid(
     if contract is None:
         raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
     contract.check_model(model_facts(model))
-    for name, given in (("responses", responses), ("subjects", subjects)):
+    same = means if isinstance(means, Mapping) else {}
+    each = None if means is None or isinstance(means, Mapping) else means
+    for name, given in (("means", each), ("responses", responses), ("subjects", subjects)):
         if given is not None and len(given) != len(prompts):
             raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(given)}")
     places = _places(sites, contract)
-    taken = {place: _mean(place, contract, means or {}) for place in places}
+    own = [same] * len(prompts) if each is None else each
+    taken = [{str(place): _mean(place, contract, mean) for place in places} for mean in own]
     asked, failed = _prepare(model.tokenizer, prompts, positions, chat)
     table, values = _read(model, asked, places, taken, contract, adapter.config.width)
     bad: Any
@@ -324,7 +330,7 @@ def _read(
     model: Any,
     prompts: Sequence[_Prompt],
     places: Sequence[Place],
-    taken: Mapping[Place, Tensor | None],
+    taken: Sequence[Mapping[str, Tensor | None]],
     contract: Contract,
     width: int,
 ) -> tuple[pd.DataFrame, Tensor]:
@@ -344,8 +350,8 @@ def _read(
     )
     values = read.vectors[keep]
     distance = torch.tensor([len(prompt.ids) - 1 for prompt in owners]) - torch.tensor(table["position"].to_numpy())
-    for place, mean in taken.items():
-        here = torch.tensor((table["site"] == str(place)).to_numpy())
+    for (number, site), here in table.reset_index(drop=True).groupby(["prompt", "site"]).indices.items():
+        mean = taken[number][site]
         own = values[here]
         values[here] = contract.centre(own) if mean is None else own - mean[distance[here].clamp(max=len(mean) - 1)]
     return table.reset_index(drop=True), values

@@ -41,9 +41,10 @@ def topic_vectors(model: Any, titles: Sequence[str], site: PlaceLike, *, progres
     Raises:
         InterpToolkitError: an empty title, or a site that the model does not have.
     """
-    sites = parse_place(site).sites
+    sites: tuple[Site, ...] = parse_place(site).sites
     found = topic_vectors_by_site(model, titles, sites, progress=progress)
-    return torch.cat([found[own] for own in sites], dim=1) if len(sites) > 1 else found[sites[0]]
+    each = [found[own] for own in sites]
+    return torch.cat(each, dim=1) if len(each) > 1 else each[0]
 
 
 def topic_vectors_by_site(

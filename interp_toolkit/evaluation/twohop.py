@@ -1,0 +1,263 @@
+"""Two-hop questions: their files, samples of them, and which the model answers, hop by hop."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from interp_toolkit.chat import prompt_ids
+from interp_toolkit.errors import FileFormatError
+from interp_toolkit.evaluation.knowledge import _as_soft_prompt
+from interp_toolkit.evaluation.names import Entity
+from interp_toolkit.runtime import generate
+
+KEPT, SHORTCUT, FAILED = "kept", "shortcut", "failed"
+HOP2_WRONG, TWOHOP_WRONG = "hop 2 wrong", "two-hop wrong"
+HOPS = ("hop1", "hop2", "twohop")
+# Longest continuation, in tokens: enough for an answer, too little for a talk.
+MAX_NEW_TOKENS = 12
+# Prompts decoded together: the embeddings of their tokens are held at once.
+_ROWS = 256
+# Kinds of bridges with fewer of them are taken together: there is no chance level among two or three.
+_RARE, _OTHER = 5, "other"
+_HEAD = re.compile(r"the (.+?) (?:of|that|who|where|which)\b")
+_SOURCES = (
+    "two-hop rows can be composed from the relations of github.com/evandez/relations, or taken from MQuAKE "
+    "(github.com/princeton-nlp/MQuAKE) with the clozes of CREME"
+)
+
+
+@dataclass(frozen=True)
+class TwoHop:
+    """A question in two steps, and the clozes that ask for each of them alone.
+
+    Attributes:
+        id: its number in its file.
+        type: questions of one type have the same relations and form; what is before the last ``->`` is of hop 1.
+        bridge: what the first step leads to and the question does not say; its ``kind`` is what such bridges are.
+        answer: of the second step, and so of the question.
+        subject: what the first step starts from; empty where the file does not say.
+        hop1: a cloze that the bridge completes: ``"Warsaw is the capital of"``.
+        hop2: one that names the bridge and that the answer completes: ``"The currency of Poland is the"``.
+        twohop: the question: ``"The currency of the country whose capital is Warsaw is the"``.
+    """
+
+    id: int
+    type: str
+    bridge: Entity
+    answer: Entity
+    subject: str
+    hop1: str
+    hop2: str
+    twohop: str
+
+
+def read_twohop(path: str | Path, aliases: Mapping[str, Sequence[str]] | None = None) -> list[TwoHop]:
+    """Two-hop questions from a file.
+
+    Args:
+        path: JSON Lines, perhaps gzipped, with ``type``, ``e1``, ``e2``, ``e3``, ``e2_aliases``, ``e3_aliases``,
+            ``hop1_prompt``, ``hop2_prompt``, ``twohop_prompt``; or, as of MQuAKE with clozes, with ``bridge``,
+            ``answer``, ``hop1_phrase``, ``hop2_cloze``, ``twohop_cloze``.
+        aliases: further names of entities, by their lower-case name; see `read_aliases`.
+
+    Raises:
+        FileFormatError: missing, damaged, or a row that lacks a part; the text names the line.
+
+    Example:
+        >>> rows = read_twohop("composed_twohop.jsonl.gz")
+        >>> rows[0].twohop, rows[0].bridge.name
+        ('The currency of the country whose capital is Kabul is the', 'Afghanistan')
+    """
+    known = aliases or {}
+
+    def entity(name: str, own: Sequence[str] = (), kind: str = "") -> Entity:
+        return Entity(name, tuple(dict.fromkeys([*own, *known.get(name.lower(), ())])), kind)
+
+    def parse(row: dict[str, Any], number: int) -> TwoHop:
+        return (_composed if "twohop_prompt" in row else _mquake)(row, number, entity)
+
+    rows = _parse_lines(Path(path), parse, f"two-hop questions; {_SOURCES}")
+    bridges = Counter(kind for kind, _ in {(row.bridge.kind, row.bridge.name) for row in rows})
+    return [
+        replace(row, bridge=replace(row.bridge, kind=_OTHER)) if bridges[row.bridge.kind] < _RARE else row
+        for row in rows
+    ]
+
+
+def read_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Further names of entities, by their lower-case name; of several of one name those of the first.
+
+    Args:
+        path: JSON Lines, perhaps gzipped, with ``label`` and ``aliases``.
+
+    Raises:
+        FileFormatError: missing, damaged, or a row that lacks a part; the text names the line.
+    """
+    rows = _parse_lines(Path(path), lambda row, _: (row["label"].lower(), tuple(row["aliases"])), "names of entities")
+    return dict(reversed(rows))
+
+
+def balanced_sample(rows: Sequence[TwoHop], n: int, seed: int = 0) -> list[TwoHop]:
+    """At most n rows, from all types alike and, within a type, from all bridges alike; no question twice.
+
+    The first n of a larger sample of the same seed are the sample of n.
+    """
+    shuffled = list({row.twohop: row for row in random.Random(seed).sample(rows, len(rows))}.values())
+    by_type: dict[str, list[tuple[int, int, TwoHop]]] = defaultdict(list)
+    taken: Counter[tuple[str, str]] = Counter()
+    for order, row in enumerate(shuffled):
+        by_type[row.type].append((taken[row.type, row.bridge.name], order, row))
+        taken[row.type, row.bridge.name] += 1
+    turns = [sorted(own, key=lambda turn: turn[:2]) for own in by_type.values()]
+    return [turn[2] for each in zip_longest(*turns) for turn in each if turn is not None][:n]
+
+
+def continuations(
+    model: Any,
+    prompts: Sequence[str],
+    *,
+    chat: bool = False,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: bool = False,
+) -> list[str]:
+    """How the model goes on behind each prompt, greedily.
+
+    Args:
+        model: the hooked model.
+        prompts: texts, read as they are.
+        chat: read them as user turns instead.
+        max_new_tokens: longest continuation, in tokens.
+        progress: whether to show a bar, in prompts.
+
+    Raises:
+        InterpToolkitError: an empty prompt.
+    """
+    rows = prompt_ids(model.tokenizer, prompts, chat)
+    # A cache has no padding in it, so prompts that are decoded together have one length, and their first token.
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        alike[len(row), row[0]].append(i)
+    out = [""] * len(rows)
+    batches = [own[i : i + _ROWS] for own in alike.values() for i in range(0, len(own), _ROWS)]
+    with tqdm(total=len(rows), desc="going on", unit="prompt", disable=not progress) as bar:
+        for batch in batches:
+            run, embeddings = _as_soft_prompt(model, [rows[i] for i in batch])
+            for i, (text,) in zip(batch, generate(run, embeddings, max_new_tokens=max_new_tokens, until="stop")):
+                out[i] = text.text
+            bar.update(len(batch))
+    return out
+
+
+def answers_hops(model: Any, rows: Sequence[TwoHop], *, progress: bool = False) -> pd.DataFrame:
+    """Whether the model gets hop 1, hop 2 and the two-hop question of each row right.
+
+    Each cloze is continued greedily, without the chat template; an answer is right where its first line names the
+    entity (see `Entity`), so an empty one never is. Clozes that several rows share are asked once. A row is kept where
+    all three are right. Where the question is right and hop 1 is wrong, the model cannot have gone by the bridge: such
+    a ``shortcut`` is listed, not dropped (compare arXiv 2602.10352, bridge entities).
+
+    Args:
+        model: the hooked model.
+        rows: two-hop questions.
+        progress: whether to show a bar, in clozes.
+
+    Returns:
+        a row each, in their order: ``id``, ``type``, ``question``, ``bridge``, ``answer``; ``hop1``, ``hop2``,
+        ``twohop`` (whether each is right); ``verdict`` (``kept``, ``shortcut``, ``hop 2 wrong``, ``two-hop wrong``,
+        ``failed``); the continuations ``hop1_answer``, ``hop2_answer``, ``twohop_answer``; ``reason`` of a failure.
+
+    Example:
+        >>> verdicts = answers_hops(model, rows)
+        >>> kept = [row for row, verdict in zip(rows, verdicts["verdict"]) if verdict == "kept"]
+    """
+    good = [all(getattr(row, hop).strip() for hop in HOPS) for row in rows]
+    clozes = {getattr(row, hop) for row, whole in zip(rows, good) if whole for hop in HOPS}
+    asked = sorted(clozes, key=lambda cloze: (len(cloze), cloze))
+    told = dict(zip(asked, continuations(model, asked, progress=progress)))
+    out = []
+    for row, whole in zip(rows, good):
+        answers = {hop: told[getattr(row, hop)] if whole else "" for hop in HOPS}
+        right = {hop: (row.bridge if hop == "hop1" else row.answer).named_in(_answer(answers[hop])) for hop in HOPS}
+        missing = [hop for hop in HOPS if not getattr(row, hop).strip()]
+        out.append(
+            dict(id=row.id, type=row.type, question=row.twohop, bridge=row.bridge.name, answer=row.answer.name)
+            | right
+            | dict(verdict=_verdict(**right) if whole else FAILED)
+            | {f"{hop}_answer": answers[hop] for hop in HOPS}
+            | dict(reason="" if whole else f"the cloze of {' and '.join(missing)} is empty")
+        )
+    columns = ["id", "type", "question", "bridge", "answer", *HOPS, "verdict", *(f"{hop}_answer" for hop in HOPS)]
+    return pd.DataFrame(out, columns=[*columns, "reason"])
+
+
+def _answer(text: str) -> str:
+    """The first line of a continuation: what comes behind it is no answer any more."""
+    return (text.strip().splitlines() or [""])[0]
+
+
+def _verdict(hop1: bool, hop2: bool, twohop: bool) -> str:
+    if not twohop:
+        return TWOHOP_WRONG
+    if not hop1:
+        return SHORTCUT
+    return KEPT if hop2 else HOP2_WRONG
+
+
+def _composed(row: dict[str, Any], number: int, entity: Callable[..., Entity]) -> TwoHop:
+    return TwoHop(
+        id=number,
+        type=row["type"],
+        bridge=entity(row["e2"], row["e2_aliases"], row["type"].split("->")[1]),
+        answer=entity(row["e3"], row["e3_aliases"]),
+        subject=row["e1"],
+        hop1=row["hop1_prompt"],
+        hop2=row["hop2_prompt"],
+        twohop=row["twohop_prompt"],
+    )
+
+
+def _mquake(row: dict[str, Any], number: int, entity: Callable[..., Entity]) -> TwoHop:
+    phrase, hop2 = row["hop1_phrase"], row["hop2_cloze"]
+    head = _HEAD.match(phrase)
+    kind = head[1] if head else _OTHER
+    return TwoHop(
+        id=number,
+        type=f"{kind}->{hop2.replace(row['bridge'], '_')}",
+        bridge=entity(row["bridge"], (), kind),
+        answer=entity(row["answer"]),
+        subject="",
+        # The phrase for the bridge, as a cloze: "The author of Misery is".
+        hop1=f"{phrase[:1].upper()}{phrase[1:]} is" if phrase.strip() else "",
+        hop2=hop2,
+        twohop=row["twohop_cloze"],
+    )
+
+
+def _parse_lines(path: Path, parse: Callable[[dict[str, Any], int], Any], what: str) -> list[Any]:
+    path = path.expanduser()
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
+            lines = [line.rstrip("\n") for line in stream]
+    except FileNotFoundError:
+        raise FileFormatError(f"there is no file {path}; expected {what}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{path} is damaged: {error}; expected {what}") from error
+    out = []
+    for number, line in enumerate(lines):
+        try:
+            out.append(parse(json.loads(line), number))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise FileFormatError(f"{path}, line {number + 1}: expected a row of {what}: {error!r}") from error
+    return out
