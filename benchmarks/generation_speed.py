@@ -36,7 +36,7 @@ class Sides:
         assert adapter.contract is not None
         assert adapter.contract.site is not None
         prompts = [f"Tell me about {TOPICS[i % 16]}, part {i // 16}." for i in range(VECTORS)]
-        read = read_activations(self.model, prompts, adapter.contract.site).vectors
+        read = read_activations(self.model, prompts, adapter.contract.site.sites).vectors
         self.soft_tokens = adapter(adapter.contract.centre(read))
         self.theirs: Any = AutoModelForCausalLM.from_pretrained(embedded_checkpoint(), dtype=dtype).eval()
         ids = torch.tensor([self.run.tokens.ids] * VECTORS)

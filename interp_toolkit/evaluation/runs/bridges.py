@@ -15,6 +15,8 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import SEED, Bench, kept_result, write_result
 from interp_toolkit.evaluation.bridges import (
+    CHANCE,
+    RATE,
     BridgeEntities,
     decode_rates,
     layer_position_table,
@@ -85,7 +87,7 @@ class Scope:
     def trial(cls, limit: int) -> Scope:
         """A look at whether all of it runs."""
         return cls(
-            dict.fromkeys(FILES, 2 * limit),
+            dict.fromkeys(FILES, limit),
             dict.fromkeys((KEPT, RIGHT, SHORTCUT, WRONG), limit),
             tuned=limit,
             depths=(0.0, 0.07),
@@ -107,9 +109,11 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
     Returns:
         what the file holds: ``settings``, ``versions``, ``note`` (what counts), ``failed`` (``count`` and ``rows`` with
         reasons), ``shortcuts`` (questions that are answered right without the first hop), ``tables``: ``hops``
-        (verdicts of the filter), ``scales`` (of the untrained direction, on prompts of no other table), ``rates`` (see
-        `decode_rates`), ``extracted`` (how often the bridge is among the first entities found without a gold list),
-        ``cells`` and ``cells_by_subject`` (see `layer_position_table`, of the trained adapter); and ``examples``.
+        (verdicts of the filter), ``scales`` (of the untrained direction, on prompts of no other table), ``rates`` and
+        ``compared`` (see `decode_rates`), ``extracted`` (how often the bridge is among the first entities found without
+        a gold list), ``layers`` (what the trained adapter names at each layer and token from the end); the same as
+        ``cells`` with intervals, by ``from_end`` and by ``from_subject`` (see `layer_position_table`); and
+        ``examples``.
 
     Raises:
         FileFormatError: the data is not there.
@@ -155,6 +159,11 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
     measured = [(group, _measure(grids, adapter, group, scope, best)) for group in groups]
     verdicts: Any = pd.concat(filtered, ignore_index=True)
     failed = _failed(verdicts, measured)
+    rates = [group.labels | row for group, found in measured for row in _rates(group, found)]
+    cells = {
+        by: [group.labels | row for group, found in measured for row in _cells(group, found, by)]
+        for by in ("from_end", "from_subject")
+    }
     told = dict(
         settings=settings,
         versions=bench.versions,
@@ -164,13 +173,12 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         tables=dict(
             hops=_hops(verdicts),
             scales=scales,
-            rates=[group.labels | row for group, found in measured for row in _rates(group, found)],
+            rates=[row for row in rates if row["what"] in (RATE, CHANCE)],
+            compared=[row for row in rates if row["what"] not in (RATE, CHANCE)],
             extracted=[group.labels | row for group, found in measured for row in _extracted(group, found[TRAINED])],
-            cells=[group.labels | row for group, found in measured for row in _cells(group, found, "from_end")],
-            cells_by_subject=[
-                group.labels | row for group, found in measured for row in _cells(group, found, "from_subject")
-            ],
+            layers=_layers(cells["from_end"]),
         ),
+        cells=cells,
         examples=[group.labels | row for group, found in measured for row in _examples(found[TRAINED])],
     )
     write_result(results, told)
@@ -222,6 +230,18 @@ def _cells(group: Group, found: Found, by: Literal["from_end", "from_subject"]) 
         return records(layer_position_table(found[TRAINED], by, said=group.task == ONE_HOP, seed=SEED))
     except InterpToolkitError:
         return []  # no hidden bridge, or no subjects
+
+
+def _layers(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Values side by side: a row a layer, a column a position."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in cells:
+        place = {name: cell[name] for name in ("data", "task", "reading", "known", "site")}
+        row = rows.setdefault(tuple(place.values()), place | dict(n=0, seed=SEED))
+        row["n"] = max(row["n"], cell["n"])
+        row[str(cell["position"])] = cell["value"]
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return [{name: row.get(name) for name in names} for row in rows.values()]
 
 
 def _extracted(group: Group, found: BridgeEntities) -> list[dict[str, Any]]:
