@@ -19,6 +19,7 @@ from interp_toolkit import (
     train_adapter,
 )
 from interp_toolkit.activations import stack_sites
+from interp_toolkit.adapters import truncated
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sites import SiteStack, parse_place
 from interp_toolkit.training.examples import Examples
@@ -282,6 +283,52 @@ def test_a_ridge_start_refuses_what_it_cannot_fit(tiny, prompt, tiny_prompt, ran
         ridge_start(PromptRun(tiny(), prompt.at("blocks.1.hook_resid_pre")), _adapter(), examples, 0.1)
     with pytest.raises(InterpToolkitError, match="ridge_start above 0, got 0"):
         TrainConfig(ridge_start=0.0)
+
+
+def test_truncation_is_the_nearest_of_its_rank_on_the_vectors(random_vectors):
+    full = _adapter("full_rank")
+    with torch.no_grad():
+        full.bias.copy_(random_vectors(96, 1)[0])
+    # Of a spread that differs by direction, so that the singular values of the matrix alone would choose wrongly.
+    vectors = random_vectors(200, 64) * torch.linspace(0.1, 3, 64) + 0.5
+    low = truncated(full, 7, [vectors[:90], vectors[90:]])
+    assert (low.config.kind, low.config.rank) == ("low_rank", 7)
+    wanted = (full.directions(vectors) @ full.weight.T + full.bias).detach().double()
+    centred = wanted - wanted.mean(0)
+    left = torch.linalg.svdvals(centred)[7:].square().sum()
+    got = low(vectors).detach().flatten(1).double()
+    assert (got - wanted).square().sum() == pytest.approx(left.item(), rel=1e-3)
+    assert torch.allclose(got.mean(0), wanted.mean(0), atol=1e-4)
+
+
+def test_truncation_refuses_what_it_cannot_use(random_vectors):
+    with pytest.raises(InterpToolkitError, match="expected a full_rank adapter to truncate, got 'low_rank'"):
+        truncated(_adapter("low_rank"), 3, [random_vectors(4, 64)])
+    with pytest.raises(InterpToolkitError, match="vectors to be near on, got none"):
+        truncated(_adapter("full_rank"), 3, [])
+
+
+def test_whole_numbers_take_a_quarter_of_the_space(trained, random_vectors, tmp_path):
+    sizes = {}
+    for dtype in (torch.float32, torch.int8):
+        trained.save(tmp_path / str(dtype), dtype)
+        sizes[dtype] = (tmp_path / str(dtype) / "adapter_model.safetensors").stat().st_size
+    read = Adapter.load(tmp_path / "torch.int8")
+    for name, value in trained.state_dict().items():
+        step = value.abs().amax(0) / 127 if value.ndim == 2 else torch.zeros(1)
+        assert ((read.state_dict()[name] - value).abs() <= 0.501 * step + 1e-12).all()
+    matrices = sum(value.numel() for value in trained.state_dict().values() if value.ndim == 2)
+    assert sizes[torch.float32] - sizes[torch.int8] > 2.5 * matrices
+    # Once rounded, nothing is lost any more.
+    read.save(tmp_path / "again", torch.int8)
+    assert torch.allclose(Adapter.load(tmp_path / "again")(random_vectors(5, 64)), read(random_vectors(5, 64)))
+
+
+def test_dtypes_that_files_do_not_know(trained, tmp_path):
+    with pytest.raises(InterpToolkitError, match="dtype of float32, float16, bfloat16 or int8, got torch.int64"):
+        trained.save(tmp_path / "a", torch.int64)
+    with pytest.raises(InterpToolkitError, match="dtype of float32 in a published format, got torch.int8"):
+        trained.save(tmp_path / "a.pt", torch.int8)
 
 
 def test_recipe_of_several_sites(tmp_path):

@@ -268,7 +268,7 @@ def test_every_example_is_seen_once_an_epoch():
     [
         (
             dict(adapter=Adapter.create("scale", 16)),
-            "one width for model, adapter and vectors, got d_model 32, 16 and 32",
+            "one width for model, adapter and vectors, got d_model 32 of the model, 16 of the adapter",
         ),
         (dict(adapter=Adapter.create("identity", 32)), "a 'identity' adapter has nothing to train"),
         (dict(splits="train"), "one side has none"),

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from interp_toolkit import (
@@ -256,6 +257,33 @@ def test_the_command_trains_with_settings_of_its_own(checkpoints, tmp_path, monk
     assert out[1].endswith(", in out/last")
     metadata = Adapter.load("out/last").metadata
     assert (metadata["global_step"], metadata["lr"], metadata["frozen"]) == ("2", "0.5", "['log_scale']")
+
+
+def test_a_recipe_starts_from_an_adapter(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "titles.txt").write_text("\n".join(f"Topic {i}" for i in range(20)))
+    still = dict(batch_size=4, max_steps=1, lr=1e-12, show=0)
+
+    def run(kind, output, **changes):
+        described = _recipe(checkpoints["llama"], adapter=kind, output=output, training=still, **changes)
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(described))
+        return Recipe.read("run.yaml").run(progress=False)
+
+    full = run(dict(kind="full_rank"), "full").adapter
+    again = run(dict(kind="full_rank"), "again", start="full/best").adapter
+    assert torch.allclose(again.weight, full.weight, atol=1e-9)
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    # All the rank there is: nothing is lost. With less, the soft tokens stay nearer than without any vector.
+    low = run(dict(kind="low_rank", rank=32), "low", start="full/best").adapter
+    few = run(dict(kind="low_rank", rank=4), "few", start="full/best").adapter
+    assert torch.allclose(low(vectors), full(vectors), atol=1e-3)
+    assert 1e-2 < (few(vectors) - full(vectors)).norm() < (full.null() - full(vectors)).norm()
+    with pytest.raises(InterpToolkitError, match=r"adapter of AdapterConfig\(kind='scale'.*to start from, got one of"):
+        run(dict(kind="scale"), "other", start="full/best")
+    elsewhere = dict(titles="titles.txt", site="blocks.1.hook_resid_post", val=4)
+    with pytest.raises(InterpToolkitError, match=r"of blocks\.1\.hook_resid_post to start from, got one of blocks\.2"):
+        run(dict(kind="full_rank"), "other", start="full/best", topics=elsewhere)
 
 
 def test_a_recipe_takes_descriptions_as_further_labels(checkpoints, tmp_path, monkeypatch):

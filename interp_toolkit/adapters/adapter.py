@@ -153,22 +153,28 @@ class Adapter(nn.Module):
         Args:
             path: a folder (``adapter_config.json`` and ``adapter_model.safetensors``, with the contract), or a file
                 ending in ``.safetensors`` or ``.pt`` for the published formats.
-            dtype: of the numbers in a folder's file; float16 takes half the space. They are read back as float32.
+            dtype: of the numbers in a folder's file; float16 takes half the space, int8 a quarter (matrices only, each
+                column with a step of its own). They are read back as float32.
 
         Raises:
-            InterpToolkitError: no contract yet, or a kind that the published format does not know.
+            InterpToolkitError: no contract yet, a kind that the published format does not know, or a dtype that is
+                not of these (a published format holds float32).
         """
         path = Path(path)
+        single = path.suffix in (".safetensors", ".pt")
+        if dtype not in ((torch.float32,) if single else (torch.float32, torch.float16, torch.bfloat16, torch.int8)):
+            wanted = "float32 in a published format" if single else "float32, float16, bfloat16 or int8"
+            raise InterpToolkitError(f"expected a dtype of {wanted}, got {dtype}")
         stored = files.StoredAdapter(
             self.config,
-            {name: value.detach().cpu().to(dtype).contiguous() for name, value in self.state_dict().items()},
+            {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()},
             self.contract,
             self.metadata,
         )
-        if path.suffix in (".safetensors", ".pt"):
+        if single:
             published.write(stored, path)
         else:
-            files.write(stored, path)
+            files.write(stored, path, dtype)
 
     @classmethod
     def load(cls, path: str | Path, *, revision: str | None = None) -> Adapter:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +22,8 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 _FORMAT = "interp_toolkit_adapter"
 _VERSION = 1
 _MEAN = "contract.mean"
+# Beside a matrix of whole numbers: what one step is worth in each of its columns.
+_STEP = ".step"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +43,13 @@ class StoredAdapter:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def write(stored: StoredAdapter, folder: Path) -> None:
+def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write an adapter folder, whole or not at all.
+
+    Args:
+        stored: the adapter.
+        folder: to write.
+        dtype: float32, float16, bfloat16, or int8 for matrices in whole numbers, each column with a step of its own.
 
     Raises:
         InterpToolkitError: there is no contract, or ``folder`` is a folder of something else.
@@ -52,7 +60,7 @@ def write(stored: StoredAdapter, folder: Path) -> None:
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists()):
         raise InterpToolkitError(f"{folder} exists and is not an adapter folder; choose another path")
-    tensors = dict(stored.tensors)
+    tensors = _packed(stored.tensors, dtype)
     if stored.contract.mean is not None:
         tensors[_MEAN] = stored.contract.mean.float().cpu().contiguous()
     described = dict(
@@ -102,7 +110,26 @@ def read(folder: Path) -> StoredAdapter:
             f"{folder / CONFIG_FILE} contradicts itself: {config.sites} sites in the adapter, {contract.site} in the "
             f"contract"
         )
-    return StoredAdapter(config, {name: value.float() for name, value in tensors.items()}, contract, metadata)
+    return StoredAdapter(config, _unpacked(tensors), contract, metadata)
+
+
+def _packed(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    out = {}
+    for name, value in tensors.items():
+        if dtype == torch.int8 and value.ndim == 2:
+            step = value.abs().amax(0).clamp_min(torch.finfo(torch.float32).tiny) / 127
+            out[name], out[name + _STEP] = (value / step).round().to(torch.int8), step
+        else:
+            out[name] = value.to(torch.float32 if dtype == torch.int8 else dtype)
+    return out
+
+
+def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    out = {name: value.float() for name, value in tensors.items() if not name.endswith(_STEP)}
+    for name, step in tensors.items():
+        if name.endswith(_STEP):
+            out[name.removesuffix(_STEP)] *= step
+    return out
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from interp_toolkit.adapters import Adapter, AdapterConfig
+from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
@@ -20,6 +20,8 @@ from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
 from interp_toolkit.vectors import read_topics, topic_pairs
+
+_BLOCK = 4096  # vectors held at once
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Recipe:
         topics: titles to make pairs of, or None.
         pairs: folder that `VectorLabelPairs.save` wrote, or None.
         soft_prompt: by default the paper's wording in the model's chat template.
+        start: folder of a trained adapter to begin with instead of at random: one of the same shape, or a full-rank
+            one, to whose soft tokens a low-rank adapter then begins as near as its rank allows (see `truncated`).
         training: settings.
     """
 
@@ -106,6 +110,7 @@ class Recipe:
     topics: TopicSource | None = None
     pairs: str | None = None
     soft_prompt: PromptSource = field(default_factory=PromptSource)
+    start: str | None = None
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -157,10 +162,25 @@ class Recipe:
             pairs = _topic_pairs(model, self.topics, Path(data), progress)
         config = AdapterConfig.from_dict({"d_model": d_model, "sites": pairs.width // d_model or 1, **self.adapter})
         adapter = Adapter.from_config(config, seed=self.training.seed)
+        if self.start is not None:
+            adapter = _begun(Adapter.load(self.start), config, pairs)
         prompt = self.soft_prompt.make(model.tokenizer, config.tokens)
         return train_adapter(
             model, pairs, adapter, self.training, soft_prompt=prompt, folder=self.output, progress=progress
         )
+
+
+def _begun(source: Adapter, config: AdapterConfig, pairs: VectorLabelPairs) -> Adapter:
+    site = source.contract.site if source.contract else None
+    if site is not None and site != pairs.site:
+        raise InterpToolkitError(f"expected an adapter for vectors of {pairs.site} to start from, got one of {site}")
+    train = pairs.split("train")
+    if config.kind == "low_rank" and source.config.kind == "full_rank":
+        rows = range(len(train))
+        source = truncated(source, config.rank or 0, (train.gather(rows[i : i + _BLOCK]) for i in rows[::_BLOCK]))
+    if source.config.to_dict() != config.to_dict():
+        raise InterpToolkitError(f"expected an adapter of {config} to start from, got one of {source.config}")
+    return source.requires_grad_(True)
 
 
 _PARTS = {"topics": TopicSource, "soft_prompt": PromptSource, "training": TrainConfig}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters import Adapter, set_low_rank
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend
 from interp_toolkit.models.backend import StopForward
@@ -64,16 +64,11 @@ def ridge_start(run: PromptRun, adapter: Adapter, examples: Examples, penalty: f
     x_mean, y_mean = x_sum / count, y_sum / count
     xx, xy = xx / count - x_mean.outer(x_mean), xy / count - x_mean.outer(y_mean)
     fit = torch.linalg.solve(xx + penalty * xx.diag().mean() * torch.eye(width, dtype=torch.float64), xy)
+    fit = _GAIN * fit
     if config.rank is not None:
-        # The directions in which the fitted soft tokens vary most.
-        fitted = torch.linalg.eigh(fit.T @ xx @ fit).eigenvectors[:, -config.rank :]
-        left = _GAIN * fit @ fitted
-        even = left.norm(dim=0).sqrt()
-        adapter.U.copy_(left / even)
-        adapter.V.copy_(fitted * even)
-        fit = left @ fitted.T
+        set_low_rank(adapter, fit, xx)
+        fit = (adapter.U @ adapter.V.T).double()
     else:
-        fit = _GAIN * fit
         adapter.weight.copy_(fit.T)
     adapter.bias.copy_(y_mean - x_mean @ fit)
 
