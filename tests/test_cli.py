@@ -127,7 +127,7 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
         timeout=300,
     )
     assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,scale\n")
+    assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,reading,scale\n")
     told = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
     assert told.returncode == 2
 
