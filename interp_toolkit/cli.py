@@ -24,7 +24,7 @@ _EVALUATE = """examples:
   interp-toolkit evaluate abstention --data ~/data --limit 50
   interp-toolkit evaluate controls --adapter ./my-adapter --data ~/data
 What is done is kept: a run that was stopped goes on by the same command. See docs/evaluation.md for the data."""
-_RUNS = ("abstention", "bias", "controls", "knowledge", "mixtures", "round_trip")
+_RUNS = ("abstention", "bias", "bridges", "controls", "knowledge", "mixtures", "round_trip")
 _INFO = """examples:
   interp-toolkit info smollm2_rank64
   interp-toolkit info ./my-adapter --json"""

@@ -1,16 +1,18 @@
 import gzip
+import importlib
 import io
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
 
-from interp_toolkit.cli import main
+from interp_toolkit.cli import _RUNS, main
 
 
 def _run(capsys, *arguments):
@@ -116,7 +118,7 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     assert all(name in told.stdout for name in ("explain", "train", "info"))
     # Without a network, whatever the environment says of one: a connection would end the process with code 7.
     closed = "import os, socket, sys; socket.socket.connect = lambda *a: os._exit(7); "
-    closed += "from interp_toolkit.cli import main; sys.exit(main())"
+    closed += "from interp_toolkit.cli import _RUNS, main; sys.exit(main())"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         environment.pop(name, None)
     told = subprocess.run(
@@ -130,6 +132,13 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,reading,scale\n")
     told = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
     assert told.returncode == 2
+
+
+def test_every_evaluation_has_a_run_and_a_row_in_the_docs():
+    docs = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    for name in _RUNS:
+        assert callable(importlib.import_module(f"interp_toolkit.evaluation.runs.{name}").run)
+        assert f"\n| `{name}` | " in docs
 
 
 def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def test_answers_are_those_of_hugging_faces_own_decoding(tiny, tiny_hf, architec
 def test_an_answer_does_not_depend_on_what_else_is_asked(tiny, monkeypatch):
     together = plain_answers(tiny(), PROMPTS, max_new_tokens=8)
     assert together == [plain_answers(tiny(), [prompt], max_new_tokens=8)[0] for prompt in PROMPTS]
-    monkeypatch.setattr("interp_toolkit.evaluation.knowledge._ROWS", 1)
+    monkeypatch.setattr("interp_toolkit.runtime.answers._ROWS", 1)
     assert plain_answers(tiny(), PROMPTS, max_new_tokens=8) == together
     assert plain_answers(tiny(), []) == []
 

@@ -103,6 +103,39 @@ def test_every_name_names_itself_alone_and_in_a_sentence(name):
     assert not entity.named_in("")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Poland", "Polish."),
+        ("Poland", "Poland's rivers"),
+        ("Japan", "the Japanese yen"),
+        ("Italy", "ITALIAN"),
+        ("Thailand", "where pad Thai comes from"),
+        ("Peru", "Perúvian"),
+        ("Costa Rica", "a Rican"),
+        ("United States", "the U.S. dollar"),
+    ],
+)
+def test_what_is_derived_from_a_name_hints_at_it(name, text):
+    assert Entity(name, ("U.S.",)).hinted_in(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Poland", "politics in Warsaw"),
+        ("Maine", "The main language is English"),
+        ("Thailand", "That is so"),
+        ("New York", "New Jersey"),
+        ("the Netherlands", "The dutch"),
+        ("baseball", "Base"),
+        ("Poland", ""),
+    ],
+)
+def test_what_begins_otherwise_or_small_does_not_hint(name, text):
+    assert not Entity(name, ("Republic",)).hinted_in(text)
+
+
 def test_many_names_in_many_texts():
     entities = [Entity("Poland", ("Polska",)), Entity("United States", ("US", "U.S.")), Entity("Oman")]
     texts = ["Polska", "the U.S. and Poland", "Romance", "", "Polska"]

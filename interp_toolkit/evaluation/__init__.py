@@ -8,8 +8,17 @@ from interp_toolkit.evaluation.abstention import (
     reading_table,
 )
 from interp_toolkit.evaluation.bias import best_scale, bias_share
+from interp_toolkit.evaluation.bridges import (
+    BridgeEntities,
+    find_bridge_entities,
+    name_bridges,
+    untrained_adapter,
+)
 from interp_toolkit.evaluation.conditions import random_directions
 from interp_toolkit.evaluation.controls import ControlLosses, control_losses, control_table
+from interp_toolkit.evaluation.decoding import decode_rates, layer_position_table
+from interp_toolkit.evaluation.entities import extract_entities
+from interp_toolkit.evaluation.grid import Grid, describe_grid
 from interp_toolkit.evaluation.knowledge import (
     KnowledgeRanks,
     PromptedDescription,
@@ -19,7 +28,9 @@ from interp_toolkit.evaluation.knowledge import (
     prompted_descriptions,
     redact,
 )
+from interp_toolkit.evaluation.means import site_means
 from interp_toolkit.evaluation.mixtures import mix, mixture_table, named_within, take_out
+from interp_toolkit.evaluation.names import Entity, find_names
 from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence, description_ranks
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.evaluation.statistics import (
@@ -31,15 +42,21 @@ from interp_toolkit.evaluation.statistics import (
     proportion_interval,
     ratio_interval,
 )
+from interp_toolkit.evaluation.twohop import TwoHop, answers_hops, read_aliases, read_twohop
 
 __all__ = [
+    "BridgeEntities",
     "ControlLosses",
     "Difference",
+    "Entity",
     "EvidenceControls",
+    "Grid",
     "Interval",
     "KnowledgeRanks",
     "PromptedDescription",
+    "TwoHop",
     "adjust_p_values",
+    "answers_hops",
     "best_by_answer",
     "best_by_evidence",
     "best_scale",
@@ -48,13 +65,20 @@ __all__ = [
     "control_losses",
     "control_table",
     "coverage_accuracy",
+    "decode_rates",
+    "describe_grid",
     "description_ranks",
     "evidence_controls",
+    "extract_entities",
+    "find_bridge_entities",
+    "find_names",
     "knowledge_gap",
     "knowledge_ranks",
+    "layer_position_table",
     "mean_interval",
     "mix",
     "mixture_table",
+    "name_bridges",
     "named_within",
     "paired_difference",
     "plain_answers",
@@ -62,9 +86,13 @@ __all__ = [
     "proportion_interval",
     "random_directions",
     "ratio_interval",
+    "read_aliases",
+    "read_twohop",
     "reading_table",
     "recall_table",
     "redact",
     "retrieval_ranks",
+    "site_means",
     "take_out",
+    "untrained_adapter",
 ]

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp_toolkit.activations import read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.twohop import continuations
+from interp_toolkit.evaluation.means import Means, mean_at
+from interp_toolkit.evaluation.spans import Span, Where, find_spans
+from interp_toolkit.evaluation.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_place
-
-Where = Literal["content", "all", "last"] | int | Sequence[int]
-"""Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
-Means = Mapping[Site, Tensor]
-"""What to take off at each site: [distances, d_model] by distance from a prompt's end, or [d_model]."""
 
 _FAILED = ("prompt", "text", "reason")
 CELLS = (
@@ -33,8 +28,8 @@ CELLS = (
 )  # fmt: skip
 # A description is a title, which takes a few tokens; more are spent on rambling.
 _MAX_NEW_TOKENS = 16
-# A mean over fewer prompts than this would hold too much of each.
-_FEWEST = 8
+# A chat answer repeats the question before it comes to what it names; a cloze is answered at once.
+_CHAT_RESPONSE = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,84 +74,6 @@ class Grid:
         return cls(_cells(data["cells"]), pd.DataFrame(data["prompts"]), pd.DataFrame(data["failed"]))
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    """A prompt that is to be read.
-
-    Attributes:
-        number: among those given.
-        text: of it.
-        ids: the template's included.
-        content: from where to where its own tokens go.
-        positions: which are read.
-    """
-
-    number: int
-    text: str
-    ids: list[int]
-    content: tuple[int, int]
-    positions: frozenset[int]
-
-    def end_of(self, tokenizer: Any, subject: str) -> int | None:
-        """Position of the last token of a part of the text, None if it is not there."""
-        at = self.text.lower().rfind(subject.lower()) if subject.strip() else -1
-        if at < 0:
-            return None
-        start, end = self.content
-        wanted = len(self.text[: at + len(subject)].lstrip())
-        for position in range(start, end):
-            if len(tokenizer.decode(self.ids[start : position + 1]).lstrip()) >= wanted:
-                return position
-        return None
-
-
-def site_means(
-    model: Any, prompts: Sequence[str], sites: SiteLike | Sequence[SiteLike], *, chat: bool = False
-) -> dict[Site, Float[Tensor, "distances d_model"]]:
-    """What residual streams hold whatever a prompt is about: their means over neutral or other prompts.
-
-    Each token's mean is over tokens as far from their prompt's end, since the last token of a question differs from
-    the first whatever the question. The more alike the prompts are in form (the same question about other things), the
-    more is left of what one of them is about when its mean is taken off; none should be among those read afterwards.
-
-    Args:
-        model: the hooked model.
-        prompts: at least two texts.
-        sites: where to read.
-        chat: whether texts go through the chat template.
-
-    Returns:
-        for each site a row a distance from the prompt's end, in tokens; the last row is the mean of all tokens that
-        are at least so far, of which there are too few at each distance. The template's tokens before the text are
-        left out. For `self_explain`, which takes a mean a site, use ``means[site].mean(0)``.
-
-    Raises:
-        InterpToolkitError: fewer than two prompts, an empty one, or a site that the model does not have.
-
-    Example:
-        >>> means = site_means(model, other_prompts, [19, 23, 27])
-        >>> find_bridge_entities(model, prompts, bridges, adapter, sites=[19, 23, 27], means=means)
-    """
-    if len(prompts) < 2:
-        raise InterpToolkitError(f"expected at least two prompts to take a mean over, got {len(prompts)}")
-    ids = prompt_ids(model.tokenizer, prompts, chat)
-    starts = [start for start, _ in _contents(model.tokenizer, ids, chat)]
-    lengths = sorted((len(row) - start for row, start in zip(ids, starts)), reverse=True)
-    rows = max(1, lengths[min(_FEWEST, len(lengths)) - 1])
-    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
-    read = read_activations(model, ids, chosen, "all")
-    prompt, position = (read.table[name].to_numpy() for name in ("prompt", "position"))
-    distance = np.array([len(row) for row in ids])[prompt] - 1 - position
-    own = position >= np.array(starts)[prompt]
-    means = {}
-    for site in dict.fromkeys(chosen):
-        here = torch.from_numpy(own & (read.table["site"] == str(site)).to_numpy())
-        index = torch.from_numpy(distance.clip(max=rows - 1))[here]
-        sums = torch.zeros(rows, read.vectors.shape[1]).index_add(0, index, read.vectors[here])
-        means[site] = sums / index.bincount(minlength=rows)[:, None]
-    return means
-
-
 def describe_grid(
     model: Any,
     prompts: Sequence[str],
@@ -190,7 +107,7 @@ def describe_grid(
         means: what to take off at each site, by distance from the prompt's end (see `site_means`), or one vector for
             all tokens; or a list of these, one a prompt, where prompts are of several forms. By default the adapter's
             own mean at its own site; other sites must be given theirs.
-        responses: how the model goes on behind each prompt; by default it is asked, greedily.
+        responses: how the model goes on behind each prompt; by default it is asked, greedily (10 tokens, 40 of chat).
         subjects: for each prompt a part of it, to count positions from.
         progress: whether to show bars.
 
@@ -209,12 +126,12 @@ def describe_grid(
             raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(given)}")
     places = _places(sites, contract)
     own = [same] * len(prompts) if each is None else each
-    taken = [{str(place): _mean(place, contract, mean) for place in places} for mean in own]
-    asked, failed = _prepare(model.tokenizer, prompts, positions, chat)
+    taken = [{str(place): mean_at(place, contract, mean) for place in places} for mean in own]
+    asked, failed = find_spans(model.tokenizer, prompts, positions, chat)
     table, values = _read(model, asked, places, taken, contract, adapter.config.width)
     bad: Any
     for bad in table[~(values.isfinite().all(1) & values.any(1)).numpy()].itertuples():
-        failed[bad.prompt] = f"the vector at {bad.site}, position {bad.position}, is zero or not finite"
+        failed.setdefault(bad.prompt, f"the vector at {bad.site}, position {bad.position}, is zero or not finite")
     good = ~table["prompt"].isin(list(failed)).to_numpy(dtype=bool)
     told = self_explain(
         values[torch.from_numpy(good)],
@@ -232,10 +149,11 @@ def describe_grid(
         ends = {prompt.number: prompt.end_of(model.tokenizer, subjects[prompt.number]) for prompt in left}
     cells = table[good].loc[lambda x: x.index.repeat(samples)]
     behind = [None if (end := ends.get(i)) is None else p - end for i, p in zip(cells["prompt"], cells["position"])]
-    if responses is None:
-        going_on = continuations(model, texts, chat=chat, progress=progress) if left else []
-    else:
+    if responses is not None:
         going_on = [responses[prompt.number] for prompt in left]
+    else:
+        longest = _CHAT_RESPONSE if chat else MAX_NEW_TOKENS
+        going_on = continuations(model, texts, chat=chat, max_new_tokens=longest, progress=progress)
     return Grid(
         _cells(
             cells.assign(
@@ -250,23 +168,6 @@ def describe_grid(
     )
 
 
-def _prepare(
-    tokenizer: Any, prompts: Sequence[str], positions: Where, chat: bool
-) -> tuple[list[_Prompt], dict[int, str]]:
-    """The prompts that can be read, and the reasons why others cannot."""
-    failed = {i: "the prompt is empty" for i, text in enumerate(prompts) if not text.strip()}
-    asked = [i for i in range(len(prompts)) if i not in failed]
-    ids = prompt_ids(tokenizer, [prompts[i] for i in asked], chat)
-    found = []
-    for i, own, content in zip(asked, ids, _contents(tokenizer, ids, chat)):
-        wanted = _positions(positions, len(own), content)
-        if isinstance(wanted, str):
-            failed[i] = wanted
-        else:
-            found.append(_Prompt(i, prompts[i], own, content, frozenset(wanted)))
-    return found, failed
-
-
 def _places(sites: Any, contract: Contract) -> list[Place]:
     if sites is None:
         if contract.site is None:
@@ -279,56 +180,9 @@ def _places(sites: Any, contract: Contract) -> list[Place]:
     return list(dict.fromkeys(chosen))
 
 
-def _mean(place: Place, contract: Contract, means: Mapping[Site, Tensor]) -> Tensor | None:
-    """What is taken off at a place, a row a distance; None for the adapter's own mean."""
-    if missing := [site for site in place.sites if site not in means]:
-        if place == contract.site and len(missing) == len(place.sites):
-            return None
-        raise InterpToolkitError(
-            f"no mean is known for {missing[0]}, and without one what all vectors share speaks loudest; pass "
-            f"means=site_means(model, other_prompts, sites)"
-        )
-    return torch.cat([torch.atleast_2d(means[site].float().cpu()) for site in place.sites], dim=1)
-
-
-def _contents(tokenizer: Any, ids: Sequence[Sequence[int]], chat: bool) -> list[tuple[int, int]]:
-    """From where to where each prompt's own tokens go: all but what another prompt's ids begin and end with, too."""
-    probes = prompt_ids(tokenizer, ["0", "Z"], chat)
-    spans = []
-    for row in ids:
-        start = min(_alike(row, probe) for probe in probes)
-        end = len(row) - min(_alike(row[::-1], probe[::-1]) for probe in probes)
-        spans.append((start, max(end, start + 1)))
-    return spans
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two rows begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(one, other)) if x != y), min(len(one), len(other)))
-
-
-def _positions(positions: Where, length: int, content: tuple[int, int]) -> Sequence[int] | str:
-    """The asked positions from the first token, or the reason why there are none."""
-    start, end = content
-    if isinstance(positions, str):
-        known = dict(content=range(start, end), all=range(length), last=range(length - 1, length))
-        if positions not in known:
-            raise InterpToolkitError(
-                f"expected positions 'content', 'all', 'last', a number or a list of numbers, got {positions!r}"
-            )
-        return known[positions]
-    if isinstance(positions, int):
-        if positions < 1:
-            raise InterpToolkitError(f"expected a number of tokens of at least 1, got {positions}")
-        return range(max(start, end - positions), end)
-    if beyond := [position for position in positions if not -length <= position < length]:
-        return f"position {beyond[0]} does not exist: the prompt has {length} tokens"
-    return [position % length for position in positions]
-
-
 def _read(
     model: Any,
-    prompts: Sequence[_Prompt],
+    prompts: Sequence[Span],
     places: Sequence[Place],
     taken: Sequence[Mapping[str, Tensor | None]],
     contract: Contract,

@@ -9,25 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_toolkit.activations import read_activations
-from interp_toolkit.chat import prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.protocols import description_ranks
 from interp_toolkit.evaluation.statistics import mean_interval
-from interp_toolkit.runtime import PromptRun, generate
-from interp_toolkit.sites import Site
-from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
+from interp_toolkit.runtime.answers import MAX_NEW_TOKENS, plain_answers
 
 QUESTION = "What is {title}? Answer in one sentence, without using its name."
-MAX_NEW_TOKENS = 64
 ADAPTER, PROMPTED, GAP = "adapter", "prompted", "gap"
-# Prompts decoded together: the embeddings of their tokens are held at once.
-_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -99,44 +90,6 @@ def prompted_descriptions(
     prompts = [question.replace("{title}", title) for title in titles]
     texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens, progress=progress)
     return [PromptedDescription(text, redact(text, title)) for text, title in zip(texts, titles)]
-
-
-def plain_answers(
-    model: Any, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS, progress: bool = False
-) -> list[str]:
-    """What the model answers to prompts, each a user's turn of its own; greedy, up to a stop token.
-
-    No soft token is in play. But text goes the way that soft prompts go: prompts of one length are what all of them
-    begin with, and a slot for every token behind that, where the token's own embedding is written.
-
-    Args:
-        model: the hooked model, with a chat template.
-        prompts: what the user says.
-        max_new_tokens: longest answer, in tokens.
-        progress: whether to show a bar, in prompts.
-
-    Raises:
-        InterpToolkitError: an empty prompt, or a model without a chat template.
-
-    Example:
-        >>> plain_answers(model, ["What is the capital of Poland?"])
-    """
-    rows = prompt_ids(model.tokenizer, prompts)
-    # A cache has no padding in it, so prompts that are decoded together have one length.
-    alike: dict[tuple[int, int], list[int]] = {}
-    for i, row in enumerate(rows):
-        alike.setdefault((len(row), row[0]), []).append(i)
-    out = [""] * len(rows)
-    bar = tqdm(total=len(rows), desc="answering", unit="prompt", disable=not progress)
-    for of_one_length in alike.values():
-        for start in range(0, len(of_one_length), _ROWS):
-            batch = of_one_length[start : start + _ROWS]
-            run, embeddings = _as_soft_prompt(model, [rows[i] for i in batch])
-            for i, (answer,) in zip(batch, generate(run, embeddings, max_new_tokens=max_new_tokens, until="stop")):
-                out[i] = answer.text
-            bar.update(len(batch))
-    bar.close()
-    return out
 
 
 def redact(text: str, title: str) -> str:
@@ -235,16 +188,3 @@ def _measures(ranks: Tensor, at: Sequence[int]) -> dict[str, Tensor]:
 def _tidy(text: str) -> str:
     """One way to write accents, and one space between words."""
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _as_soft_prompt(model: Any, rows: list[list[int]]) -> tuple[PromptRun, Tensor]:
-    """Prompts of one length as a soft prompt, and for each prompt what to write into its slots."""
-    length = len(rows[0])
-    ids = torch.tensor(rows)
-    apart = (ids != ids[0]).any(0).nonzero()
-    shared = min(int(apart[0]) if len(apart) else length, length - 1)
-    run = PromptRun(model, SoftPrompt.for_chat(model.tokenizer))
-    run.tokens = PromptTokens(tuple(rows[0]), tuple(range(shared, length)))
-    # Read where they will be written, so that Gemma's factor is in them once.
-    embeddings = read_activations(model, rows, Site.embedding(), range(shared, length)).vectors
-    return run, embeddings.view(len(rows), length - shared, -1).to(run.backend.device)

@@ -24,6 +24,8 @@ _LETTER = r"[^\W_]"
 _SHORT_CAPITALS = 4
 # And one as short as this its own case, whatever that is: the symbol "He" is not "he".
 _SHORT = 2
+# Letters in which a name and what is derived from it agree, at least: "Spain" and "Spanish".
+_STEM = 3
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,23 @@ class Entity:
     def named_in(self, text: str) -> bool:
         """Whether a text names it."""
         return self.pattern.search(_fold(text)) is not None
+
+    @cached_property
+    def stems(self) -> tuple[str, ...]:
+        """How the longer capitalised words of its name begin."""
+        words = re.findall(rf"{_LETTER}+", _fold(self.name))
+        return tuple(
+            word[: max(_STEM, len(word) // 2)].casefold() for word in words if word[0].isupper() and len(word) > _STEM
+        )
+
+    def hinted_in(self, text: str) -> bool:
+        """Whether a text names it, or has a capitalised word that begins as its name does: "Polish" hints at Poland.
+
+        This errs to the side of hints ("Indonesia" at India), and misses those of another stem ("French" at France).
+        """
+        words = re.findall(rf"{_LETTER}+", _fold(text))
+        begins = [word.casefold() for word in words if word[0].isupper()]
+        return self.named_in(text) or any(word.startswith(self.stems) for word in begins)
 
 
 def find_names(entities: Sequence[Entity], texts: Sequence[str]) -> np.ndarray:

@@ -18,20 +18,22 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.evaluation.knowledge import _as_soft_prompt
 from interp_toolkit.evaluation.names import Entity
 from interp_toolkit.runtime import generate
+from interp_toolkit.runtime.answers import as_soft_prompt
 
 KEPT, SHORTCUT, FAILED = "kept", "shortcut", "failed"
 HOP2_WRONG, TWOHOP_WRONG = "hop 2 wrong", "two-hop wrong"
 HOPS = ("hop1", "hop2", "twohop")
 # Longest continuation, in tokens: enough for an answer, too little for a talk.
-MAX_NEW_TOKENS = 12
+MAX_NEW_TOKENS = 10
 # Prompts decoded together: the embeddings of their tokens are held at once.
 _ROWS = 256
 # Kinds of bridges with fewer of them are taken together: there is no chance level among two or three.
 _RARE, _OTHER = 5, "other"
 _HEAD = re.compile(r"the (.+?) (?:of|that|who|where|which)\b")
+# Up to two letters, or three small ones; but two that are names.
+_CODE = re.compile(r"(?!US$|UK$)[A-Za-z]{1,2}|[a-z]{3}")
 _SOURCES = (
     "two-hop rows can be composed from the relations of github.com/evandez/relations, or taken from MQuAKE "
     "(github.com/princeton-nlp/MQuAKE) with the clozes of CREME"
@@ -99,13 +101,15 @@ def read_twohop(path: str | Path, aliases: Mapping[str, Sequence[str]] | None = 
 def read_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Further names of entities, by their lower-case name; of several of one name those of the first.
 
+    Codes of countries and languages are left out, since they are words too: "in" for India, "no" for Norwegian.
+
     Args:
         path: JSON Lines, perhaps gzipped, with ``label`` and ``aliases``.
 
     Raises:
         FileFormatError: missing, damaged, or a row that lacks a part; the text names the line.
     """
-    rows = _parse_lines(Path(path), lambda row, _: (row["label"].lower(), tuple(row["aliases"])), "names of entities")
+    rows = _parse_lines(Path(path), _aliases, "names of entities")
     return dict(reversed(rows))
 
 
@@ -153,7 +157,7 @@ def continuations(
     batches = [own[i : i + _ROWS] for own in alike.values() for i in range(0, len(own), _ROWS)]
     with tqdm(total=len(rows), desc="going on", unit="prompt", disable=not progress) as bar:
         for batch in batches:
-            run, embeddings = _as_soft_prompt(model, [rows[i] for i in batch])
+            run, embeddings = as_soft_prompt(model, [rows[i] for i in batch])
             for i, (text,) in zip(batch, generate(run, embeddings, max_new_tokens=max_new_tokens, until="stop")):
                 out[i] = text.text
             bar.update(len(batch))
@@ -213,6 +217,10 @@ def _verdict(hop1: bool, hop2: bool, twohop: bool) -> str:
     if not hop1:
         return SHORTCUT
     return KEPT if hop2 else HOP2_WRONG
+
+
+def _aliases(row: dict[str, Any], _: int) -> tuple[str, tuple[str, ...]]:
+    return row["label"].lower(), tuple(alias for alias in row["aliases"] if not _CODE.fullmatch(alias))
 
 
 def _composed(row: dict[str, Any], number: int, entity: Callable[..., Entity]) -> TwoHop:

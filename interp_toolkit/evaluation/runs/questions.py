@@ -10,17 +10,19 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from interp_toolkit import activations
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.evaluation import grid as grid_module
-from interp_toolkit.evaluation import twohop as twohop_module
+from interp_toolkit.evaluation import grid, means, names, spans, twohop
 from interp_toolkit.evaluation.bench import SEED, Bench, code_digest
 from interp_toolkit.evaluation.conditions import contract_of
-from interp_toolkit.evaluation.grid import Grid, Means, describe_grid, site_means
+from interp_toolkit.evaluation.grid import Grid, describe_grid
+from interp_toolkit.evaluation.means import Means, site_means
 from interp_toolkit.evaluation.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
 from interp_toolkit.files import cache_folder, sha256_of, whole_file
 from interp_toolkit.models import model_facts
@@ -28,7 +30,7 @@ from interp_toolkit.sites import Site, SiteStack
 
 TWO_HOP, ONE_HOP = "two-hop", "one-hop"
 PLAIN, CHAT = "plain", "chat"
-RIGHT, WRONG = "hop 1 right", "hop 1 wrong"
+RIGHT = "right"
 _CHAT_PROMPT = "Complete the statement: {}"
 # Questions filtered, and prompts described, at a time and kept on disk: what an interruption can lose.
 _FILTERED, _DESCRIBED = 128, 16
@@ -42,8 +44,8 @@ class Group:
         data: the name of their file.
         task: ``two-hop`` or ``one-hop``.
         reading: ``plain``, as text that goes on, or ``chat``, as a user's turn.
-        known: what the model gets right: ``kept`` (both hops and the question), ``shortcut``, ``hop 1 right``,
-            ``hop 1 wrong``.
+        known: whether the model knows: ``kept`` (both hops and the question) or ``shortcut`` of two hops, ``right`` of
+            one.
         rows: of the prompts.
         answers: how the model goes on behind each, read plainly.
         others: rows of the same file that no group has, for means.
@@ -58,9 +60,10 @@ class Group:
     others: tuple[TwoHop, ...]
 
     @property
-    def labels(self) -> dict[str, str]:
-        """Its columns in tables."""
-        return dict(data=self.data, task=self.task, reading=self.reading, known=self.known)
+    def name(self) -> str:
+        """What it is called in tables."""
+        chat = f" {CHAT}" if self.reading == CHAT else ""
+        return f"{self.data} {self.task}{chat} {self.known}"
 
     def prompt(self, row: TwoHop) -> str:
         """What is read of a row."""
@@ -93,7 +96,7 @@ def filter_questions(bench: Bench, rows: Sequence[TwoHop]) -> pd.DataFrame:
     parts = []
     for start in tqdm(range(0, len(rows), _FILTERED), desc="filtering", unit="shard"):
         shard = rows[start : start + _FILTERED]
-        path = _file(bench, "hops", [asdict(row) for row in shard])
+        path = _file(bench, "hops", (names, twohop), [asdict(row) for row in shard])
         if (told := _kept(path)) is None:
             told = answers_hops(bench.model, shard).to_dict("records")
             _write(path, told)
@@ -117,9 +120,9 @@ def make_groups(
         rows: all of it.
         asked: those that were filtered.
         verdicts: of these, see `answers_hops`.
-        most: prompts a group, by `Group.known`.
+        most: prompts a group, by `Group.known`; of two hops first those whose bridge is hidden.
         tuned: prompts of the group apart. Where there are too few to spare, as in a trial, others have them too.
-        chat: also read what the model knows as a user's turn.
+        chat: also read the kept questions as a user's turn, as the paper does.
     """
     answers = dict(zip(asked, zip(verdicts["twohop_answer"], verdicts["hop1_answer"])))
     told = [row for row in zip(asked, verdicts["verdict"], verdicts["hop1"]) if row[1] != FAILED]
@@ -127,23 +130,31 @@ def make_groups(
     hops = sorted({row.hop1: (row, known) for row, _, known in told}.values(), key=lambda pair: not pair[1])
     spare = [row for row, _ in hops[:tuned]]
     left = hops[tuned:] if len(hops) > 2 * tuned else hops
+
+    def shows(row: TwoHop) -> bool:
+        return row.bridge.hinted_in(f"{row.twohop}\n{answers[row][0]}")
+
     chosen = {
         (TWO_HOP, KEPT): [row for row, verdict, _ in told if verdict == KEPT],
         (TWO_HOP, SHORTCUT): [row for row, verdict, _ in told if verdict == SHORTCUT],
         (ONE_HOP, RIGHT): [row for row, known in left if known],
-        (ONE_HOP, WRONG): [row for row, known in left if not known],
     }
-    chosen = {key: own[: most[key[1]]] for key, own in chosen.items()}
+    # Only hidden bridges count.
+    chosen = {
+        (task, known): (sorted(own, key=shows) if task == TWO_HOP else own)[: most[known]]
+        for (task, known), own in chosen.items()
+    }
     taken = {text for own in [*chosen.values(), spare] for row in own for text in (row.hop1, row.twohop)}
-    others = tuple(row for row in balanced_sample(rows, len(rows), SEED) if not {row.hop1, row.twohop} & taken)
+    whole = [row for row in rows if row.hop1.strip() and row.twohop.strip() and not {row.hop1, row.twohop} & taken]
+    others = tuple(balanced_sample(whole, len(whole), SEED))
 
     def group(task: str, known: str, reading: str, own: Sequence[TwoHop]) -> Group:
         behind = tuple(answers[row][0 if task == TWO_HOP else 1] for row in own)
         return Group(data, task, reading, known, tuple(own), behind, others)
 
     made = [group(task, known, PLAIN, own) for (task, known), own in chosen.items() if own]
-    if chat:
-        made += [group(*key, CHAT, chosen[key]) for key in ((TWO_HOP, KEPT), (ONE_HOP, RIGHT)) if chosen[key]]
+    if chat and chosen[TWO_HOP, KEPT]:
+        made.append(group(TWO_HOP, KEPT, CHAT, chosen[TWO_HOP, KEPT]))
     return made, group(ONE_HOP, RIGHT, PLAIN, spare)
 
 
@@ -166,7 +177,7 @@ class Grids:
 
     def describe(self, adapter: Adapter, group: Group, samples: int) -> Grid:
         """What an adapter says of a group, at each site; one of several sites reads its own together."""
-        starts = tqdm(range(0, len(group.rows), _DESCRIBED), desc=" ".join(group.labels.values()), unit="shard")
+        starts = tqdm(range(0, len(group.rows), _DESCRIBED), desc=group.name, unit="shard")
         return Grid.join([self._shard(adapter, group, slice(i, i + _DESCRIBED), samples) for i in starts])
 
     def _shard(self, adapter: Adapter, group: Group, own: slice, samples: int) -> Grid:
@@ -179,10 +190,10 @@ class Grids:
         responses = None if chat else list(group.answers[own])
         by = [adapter.digest, contract.soft_prompt.to_dict(), str(contract.site), [str(site) for site in self.sites]]
         asked = [*by, chat, prompts, subjects, responses, like, self._positions, samples]
-        path = _file(self._bench, "grids", asked)
+        path = _file(self._bench, "grids", (activations, grid, means, spans, twohop), asked)
         if (told := _kept(path)) is not None:
             return Grid.from_dict(told)
-        grid = describe_grid(
+        made = describe_grid(
             self._bench.model,
             prompts,
             adapter,
@@ -195,8 +206,8 @@ class Grids:
             responses=responses,
             subjects=subjects,
         )
-        _write(path, grid.to_dict())
-        return grid
+        _write(path, made.to_dict())
+        return made
 
     def _mean(self, prompts: list[str], chat: bool) -> Means:
         if (key := (str(chat), *prompts)) not in self._means:
@@ -204,9 +215,9 @@ class Grids:
         return self._means[key]
 
 
-def _file(bench: Bench, what: str, asked: Any) -> Path:
+def _file(bench: Bench, what: str, modules: Sequence[ModuleType], asked: Any) -> Path:
     """Where a shard is kept: named for all that decides it, the code that makes it included."""
-    code = [code_digest(), *(sha256_of(Path(str(module.__file__))) for module in (grid_module, twohop_module))]
+    code = [code_digest(), *(sha256_of(Path(str(module.__file__))) for module in modules)]
     facts = [bench.versions, model_facts(bench.model).fingerprint, str(next(bench.model.parameters()).dtype), SEED]
     name = hashlib.sha256(json.dumps([code, facts, asked]).encode()).hexdigest()[:32]
     return cache_folder() / "bridges" / what / f"{name}.json"

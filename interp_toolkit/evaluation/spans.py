@@ -1,0 +1,96 @@
+"""Spans: which tokens of a prompt are its own, which the template's, and which are to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from interp_toolkit.chat import prompt_ids
+from interp_toolkit.errors import InterpToolkitError
+
+Where = Literal["content", "all", "last"] | int | Sequence[int]
+"""Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A prompt that is to be read.
+
+    Attributes:
+        number: among those given.
+        text: of it.
+        ids: the template's included.
+        content: from where to where its own tokens go.
+        positions: which are read.
+    """
+
+    number: int
+    text: str
+    ids: list[int]
+    content: tuple[int, int]
+    positions: frozenset[int]
+
+    def end_of(self, tokenizer: Any, subject: str) -> int | None:
+        """Position of the last token of a part of the text, None if it is not there."""
+        at = self.text.lower().rfind(subject.lower()) if subject.strip() else -1
+        if at < 0:
+            return None
+        start, end = self.content
+        wanted = len(self.text[: at + len(subject)].lstrip())
+        for position in range(start, end):
+            if len(tokenizer.decode(self.ids[start : position + 1]).lstrip()) >= wanted:
+                return position
+        return None
+
+
+def find_spans(
+    tokenizer: Any, prompts: Sequence[str], positions: Where, chat: bool
+) -> tuple[list[Span], dict[int, str]]:
+    """The prompts that can be read, and the reasons why others cannot."""
+    failed = {i: "the prompt is empty" for i, text in enumerate(prompts) if not text.strip()}
+    asked = [i for i in range(len(prompts)) if i not in failed]
+    ids = prompt_ids(tokenizer, [prompts[i] for i in asked], chat)
+    found = []
+    for i, own, content in zip(asked, ids, contents(tokenizer, ids, chat)):
+        wanted = _positions(positions, len(own), content)
+        if isinstance(wanted, str):
+            failed[i] = wanted
+        else:
+            found.append(Span(i, prompts[i], own, content, frozenset(wanted)))
+    return found, failed
+
+
+def contents(tokenizer: Any, ids: Sequence[Sequence[int]], chat: bool) -> list[tuple[int, int]]:
+    """From where to where each prompt's own tokens go: all but what another prompt's ids begin and end with, too."""
+    probes = prompt_ids(tokenizer, ["0", "Z"], chat)
+    spans = []
+    for row in ids:
+        start = min(_alike(row, probe) for probe in probes)
+        end = len(row) - min(_alike(row[::-1], probe[::-1]) for probe in probes)
+        spans.append((start, max(end, start + 1)))
+    return spans
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two rows begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(one, other)) if x != y), min(len(one), len(other)))
+
+
+def _positions(positions: Where, length: int, content: tuple[int, int]) -> Sequence[int] | str:
+    """The asked positions from the first token, or the reason why there are none."""
+    start, end = content
+    if isinstance(positions, str):
+        known = dict(content=range(start, end), all=range(length), last=range(length - 1, length))
+        if positions not in known:
+            raise InterpToolkitError(
+                f"expected positions 'content', 'all', 'last', a number or a list of numbers, got {positions!r}"
+            )
+        return known[positions]
+    if isinstance(positions, int):
+        if positions < 1:
+            raise InterpToolkitError(f"expected a number of tokens of at least 1, got {positions}")
+        return range(max(start, end - positions), end)
+    if beyond := [position for position in positions if not -length <= position < length]:
+        return f"position {beyond[0]} does not exist: the prompt has {length} tokens"
+    return [position % length for position in positions]
