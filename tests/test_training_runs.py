@@ -1,6 +1,7 @@
 """What a training run leaves on disk and tells: checkpoints, logs, recipes."""
 
 import dataclasses
+import io
 import json
 import math
 import signal
@@ -80,6 +81,22 @@ def test_ctrl_c_without_a_folder_says_that_nothing_is_saved(tiny, pairs, monkeyp
     with pytest.raises(TrainingInterrupted, match="after step 2 of 15; nothing was saved: name a folder"):
         train_adapter(tiny("qwen2"), pairs, adapter, FAST, progress=False)
     assert not any(parameter.requires_grad for parameter in adapter.parameters())
+
+
+@pytest.mark.parametrize("max_steps", [4, 5, 7, None])
+def test_the_bar_ends_at_its_total(tiny, pairs, monkeypatch, max_steps):
+    bars = []
+
+    class Bar(loop.tqdm):
+        def __init__(self, **settings):
+            super().__init__(**{**settings, "disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(loop, "tqdm", Bar)
+    settings = dataclasses.replace(FAST, batch_size=7, max_steps=max_steps, show=0)
+    train_adapter(tiny("qwen2"), pairs, _adapter(), settings, progress=False)
+    assert [bar.n for bar in bars] == [bar.total for bar in bars]
+    assert bars
 
 
 def test_a_crash_goes_on_from_the_last_validation(tiny, pairs, tmp_path, monkeypatch):
@@ -273,6 +290,7 @@ def test_a_recipe_starts_from_an_adapter(checkpoints, tmp_path, monkeypatch):
     full = run(dict(kind="full_rank"), "full").adapter
     again = run(dict(kind="full_rank"), "again", start="full/best").adapter
     assert torch.allclose(again.weight, full.weight, atol=1e-9)
+    assert again.metadata["start"] == full.digest
     vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     # All the rank there is: nothing is lost. With less, the soft tokens stay nearer than without any vector.
     low = run(dict(kind="low_rank", rank=32), "low", start="full/best").adapter

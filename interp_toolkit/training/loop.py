@@ -146,7 +146,8 @@ class _Training:
         state, config = self.state, self.config
         path = self.folder / "log.jsonl" if self.folder else None
         log = RunLog(path, config.tracker, state.step, self._facts())
-        pairs = min(config.epochs * len(self.train), self.total * config.batch_size)
+        # Counted rather than computed: one batch of each epoch may be smaller, and stands anywhere among the last.
+        pairs = sum(map(len, batches(self.train, config, self.total, 0)))
         bar = tqdm(total=pairs, initial=state.seen, desc="training", unit="pair", disable=not self.progress)
         with StopRequest() as stop, bar:
             for batch in batches(self.train, config, self.total, state.step):

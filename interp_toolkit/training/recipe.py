@@ -174,12 +174,13 @@ def _begun(source: Adapter, config: AdapterConfig, pairs: VectorLabelPairs) -> A
     site = source.contract.site if source.contract else None
     if site is not None and site != pairs.site:
         raise InterpToolkitError(f"expected an adapter for vectors of {pairs.site} to start from, got one of {site}")
-    train = pairs.split("train")
+    train, digest = pairs.split("train"), source.digest
     if config.kind == "low_rank" and source.config.kind == "full_rank":
         rows = range(len(train))
         source = truncated(source, config.rank or 0, (train.gather(rows[i : i + _BLOCK]) for i in rows[::_BLOCK]))
     if source.config.to_dict() != config.to_dict():
         raise InterpToolkitError(f"expected an adapter of {config} to start from, got one of {source.config}")
+    source.metadata = {"start": digest}
     return source.requires_grad_(True)
 
 
