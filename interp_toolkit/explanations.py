@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from interp_toolkit.markup import html_table
 from interp_toolkit.tables import text_table
 
 COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "reading", "scale")
+_NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")
+# A notebook keeps what it shows: a page of rows, not all.
+_FACE_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -70,25 +73,19 @@ class Explanations(Sequence[Explanation]):
     def to_text(self, width: int = 80) -> str:
         """A table for a terminal of this width."""
         shown = self._shown()
-        numbers = ("position", "sample", "log_prob", "evidence", "scale")
-        return text_table(shown, ([_cell(row, name) for name in shown] for row in self._rows), numbers, width)
+        return text_table(shown, ([_cell(row, name) for name in shown] for row in self._rows), _NUMBERS, width)
 
     def __repr__(self) -> str:
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
         return f"{head}\n{self.to_text()}" if self._rows else head
 
     def _repr_html_(self) -> str:
-        shown = self._shown()
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in shown)
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td style='text-align:left'>{html.escape(_cell(row, name))}</td>" for name in shown)
-            + "</tr>"
-            for row in self._rows
-        )
+        shown, first = self._shown(), self._rows[:_FACE_ROWS]
+        table = html_table(shown, ([_cell(row, name) for name in shown] for row in first), _NUMBERS)
+        more = len(self) - len(first)
+        told = f"{more:,} more rows: see to_df() or a report. " if more else ""
         return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            "<small>evidence: nats a token for these words, above what the adapter says about nothing; "
+            f"{table}<small>{told}evidence: nats a token for these words, above what the adapter says about nothing; "
             "near zero the description is a guess; no reading: controls without meaning reach as much</small>"
         )
 

@@ -16,15 +16,15 @@ PACKAGE = ROOT / "interp_toolkit"
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
     ["errors"],
-    ["files", "settings", "sites", "tables", "torch_files"],
+    ["files", "markup", "settings", "sites", "tables", "torch_files"],
     ["chat"],
     ["soft_prompt"],
     ["contract"],
     ["adapters", "models"],
     ["activations", "pairs"],
     ["vectors", "runtime"],
-    ["training", "shipped", "explanations"],
-    ["explain"],
+    ["training", "shipped", "explanations", "sae"],
+    ["explain", "views"],
     ["evaluation"],
     ["cli"],
 ]

@@ -16,6 +16,7 @@ from interp_toolkit.adapters import files, published
 from interp_toolkit.adapters.config import AdapterConfig
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.markup import html_table
 
 _EPSILON = 1e-8
 
@@ -214,6 +215,18 @@ class Adapter(nn.Module):
         return (
             f"{self.config.kind}, d_model={self.config.d_model}{many}{rank}, {self.parameter_count:,} parameters{where}"
         )
+
+    def _repr_html_(self) -> str:
+        config, contract = self.config, self.contract
+        told = dict(kind=config.kind, d_model=f"{config.d_model:,}", parameters=f"{self.parameter_count:,}")
+        told |= {name: str(x) for name in ("rank", "sites", "tokens") if (x := getattr(config, name)) not in (None, 1)}
+        if contract is None:
+            told["contract"] = "none: not trained yet"
+        else:
+            told |= dict(model=contract.model_id or "not known", site=str(contract.site or "not known"))
+            if contract.threshold:
+                told["a reading from"] = f"{contract.threshold.value:.2f} nats a token on"
+        return html_table(["adapter", ""], told.items())
 
     def _make_scale(self) -> None:
         self.log_scale = nn.Parameter(torch.tensor([math.log(self.config.init_scale)]))

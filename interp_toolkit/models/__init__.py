@@ -1,8 +1,18 @@
 """Hooked models: loading one, and the facts about it."""
 
 from interp_toolkit.models.backend import Backend, StopForward, backend_of, is_hooked_model
-from interp_toolkit.models.facts import ModelFacts, model_facts
+from interp_toolkit.models.facts import ModelFacts, model_facts, weights_key
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.load import load_model
 
-__all__ = ["KV", "Backend", "ModelFacts", "StopForward", "backend_of", "is_hooked_model", "load_model", "model_facts"]
+__all__ = [
+    "KV",
+    "Backend",
+    "ModelFacts",
+    "StopForward",
+    "backend_of",
+    "is_hooked_model",
+    "load_model",
+    "model_facts",
+    "weights_key",
+]

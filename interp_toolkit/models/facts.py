@@ -48,3 +48,16 @@ def _fingerprint(embedding: torch.Tensor) -> str:
     # Signs alone: they survive every dtype, and the factor that one of the classes folds into Gemma's embedding.
     signs = (embedding.detach()[rows] > 0).cpu().numpy()
     return hashlib.sha256(signs.tobytes()).hexdigest()[:16]
+
+
+def weights_key(model: Any) -> str:
+    """A hash that tells a model from its fine-tunes, which may keep its name and its embedding, and from another dtype.
+
+    It covers 64 values of every weight, and the chat template.
+    """
+    told = hashlib.sha256(str(getattr(model.tokenizer, "chat_template", "")).encode())
+    for name, weight in model.named_parameters():
+        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        some = torch.linspace(0, weight.numel() - 1, 64, dtype=torch.float64).long().to(weight.device)
+        told.update(weight.detach()[torch.unravel_index(some, weight.shape)].float().cpu().numpy().tobytes())
+    return told.hexdigest()

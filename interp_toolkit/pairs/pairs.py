@@ -12,9 +12,12 @@ from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder
+from interp_toolkit.markup import escaped, html_table
 from interp_toolkit.pairs import checks, folder, mixing
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Place, PlaceLike, parse_place
+
+_FACE_ROWS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +177,22 @@ class VectorLabelPairs:
 
     def __len__(self) -> int:
         return len(self.stored)
+
+    def __repr__(self) -> str:
+        train = self.splits.count("train")
+        where = f", read at {self.site}" if self.site else ""
+        centred = "" if self.mean is None else ", centred"
+        return (
+            f"VectorLabelPairs: {len(self):,} vectors of width {self.width:,}, "
+            f"{train:,} to train and {len(self) - train:,} to validate{where}{centred}"
+        )
+
+    def _repr_html_(self) -> str:
+        first = zip(self.labels[:_FACE_ROWS], self.splits, self.weights)
+        rows = [(str(i), " · ".join(labels), split, f"{weight:g}") for i, (labels, split, weight) in enumerate(first)]
+        more = f"<small>{len(self) - len(rows):,} more</small>" if len(self) > len(rows) else ""
+        table = html_table(["vector", "labels", "split", "weight"], rows, ["vector", "weight"])
+        return f"<p>{escaped(repr(self))}</p>{table}{more}"
 
     @property
     def width(self) -> int:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place
 
@@ -71,7 +71,7 @@ def topic_vectors_by_site(
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     _check_titles(titles)
-    read_from, width = _model_key(model), model_facts(model).d_model
+    read_from, width = weights_key(model), model_facts(model).d_model
     out = {site: torch.empty(len(titles), width) for site in wanted}
     with tqdm(total=len(titles), desc="topic vectors", unit="title", disable=not progress) as bar:
         for start in range(0, len(titles), _SHARD):
@@ -171,16 +171,3 @@ def _kept(file: Path, shape: tuple[int, int]) -> Tensor | None:
 def _shard_file(read_from: str, site: Site, titles: list[str]) -> Path:
     told = json.dumps([read_from, str(site), PROMPT, titles])
     return cache_folder() / "topics" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
-
-
-def _model_key(model: Any) -> str:
-    """A hash that tells a model from its fine-tunes, which may keep its name and its embedding, and from another dtype.
-
-    It covers 64 values of every weight, and the chat template.
-    """
-    told = hashlib.sha256(str(getattr(model.tokenizer, "chat_template", "")).encode())
-    for name, weight in model.named_parameters():
-        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        some = torch.linspace(0, weight.numel() - 1, 64, dtype=torch.float64).long().to(weight.device)
-        told.update(weight.detach()[torch.unravel_index(some, weight.shape)].float().cpu().numpy().tobytes())
-    return told.hexdigest()

@@ -1,0 +1,177 @@
+"""Agreement: what an adapter says of features beside their original labels, the widest apart first."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.evaluation.label_scores import best_labels
+from interp_toolkit.evaluation.statistics import Interval, mean_interval, paired_difference, proportion_interval
+
+LABEL, DESCRIPTION, TIE = "label", "description", "tie"
+COLUMNS = (
+    *("feature", "label", "description", "others", "similarity", "best_similarity", "chance", "overlap"),
+    *("evidence", "label_score", "description_score", "winner", "disagreement"),
+)
+# An empty description says nothing; it is embedded as this, since some embedding models refuse an empty text.
+_EMPTY = "-"
+
+
+def agreement_table(
+    labels: Mapping[int, str | Sequence[str]],
+    descriptions: pd.DataFrame,
+    embed: Callable[[list[str]], Tensor],
+    *,
+    scores: pd.DataFrame | None = None,
+    score: str = "strict_rate",
+    original: str = "original",
+    adapter: str = "adapter",
+) -> pd.DataFrame:
+    """For each feature its original label and the adapter's description side by side.
+
+    The description shown is the one with the highest evidence, which is chosen without the label; of several labels the
+    first is shown. Where both sources were scored, the higher of their best scores wins.
+
+    Args:
+        labels: the original ones, by feature.
+        descriptions: columns ``feature``, ``description``, ``evidence`` (NaN for an empty one), several rows a feature.
+        embed: from texts to their embeddings, [texts, width]; for example `Embedder`.
+        scores: of `generation_scores` or `detection_scores`, with both sources in it.
+        score: which of their columns.
+        original: the source of the labels in ``scores``.
+        adapter: that of the descriptions.
+
+    Returns:
+        a row each feature that has labels, by falling ``disagreement``, those without a description last: ``feature``,
+        ``label``, ``description``, ``others`` (the feature's other descriptions, joined by ``" | "``), ``similarity``
+        (cosine of the embeddings of the two shown), ``best_similarity`` (the highest of any label and any description),
+        ``chance`` (mean similarity of the label to what is shown for the other features), ``overlap`` (words that both
+        have, as a share of those that either has), ``evidence`` (of the description shown, nats a token),
+        ``label_score``, ``description_score`` (best of as many tries; NaN where not scored), ``winner`` (``label``,
+        ``description``, ``tie``, or empty where not scored), ``disagreement`` (1 less the similarity).
+
+    Raises:
+        InterpToolkitError: a column that is missing, no label, or a source that is not in the scores.
+
+    Example:
+        >>> table = agreement_table(labels.by_feature(), described, Embedder(), scores=scores)
+        >>> table[table.winner == "description"].head(20)
+    """
+    if missing := [name for name in ("feature", "description", "evidence") if name not in descriptions]:
+        raise InterpToolkitError(
+            f"expected descriptions with columns feature, description, evidence, and {missing[0]} is missing"
+        )
+    if not labels:
+        raise InterpToolkitError("expected the labels of at least one feature, got none")
+    own = {int(feature): [told] if isinstance(told, str) else list(told) for feature, told in labels.items()}
+    said: dict[int, list[tuple[float, str]]] = {}
+    for row in descriptions.to_dict("records"):
+        said.setdefault(int(row["feature"]), []).append((float(row["evidence"]), str(row["description"])))
+    for rows_of_one in said.values():
+        rows_of_one.sort(key=lambda row: row[0] if row[0] == row[0] else -math.inf, reverse=True)
+    texts = {feature: [text for _, text in said.get(feature, ())] for feature in own}
+    vectors = _embedded([text for group in (own, texts) for each in group.values() for text in each], embed)
+    shown = {feature: vectors[each[0]] for feature, each in texts.items() if each}
+    total = torch.stack(list(shown.values())).sum(0) if shown else torch.zeros(())
+    scored = _scored(scores, score, original, adapter)
+    rows = []
+    for feature, of in own.items():
+        scores_of = [scored[source].get(feature, float("nan")) for source in (original, adapter)]
+        row: dict[str, Any] = dict(feature=feature, label=of[0], description="", others="")
+        row |= dict(zip(("label_score", "description_score"), scores_of), winner=_winner(*scores_of))
+        if texts[feature]:
+            label = vectors[of[0]]
+            similarity = float(label @ shown[feature])
+            every = [float(vectors[one] @ vectors[other]) for one in of for other in texts[feature]]
+            others = len(shown) - 1
+            row |= dict(
+                description=texts[feature][0],
+                others=" | ".join(texts[feature][1:]),
+                similarity=similarity,
+                best_similarity=max(every),
+                chance=float(label @ (total - shown[feature])) / others if others else float("nan"),
+                overlap=word_overlap(of[0], texts[feature][0]),
+                evidence=said[feature][0][0],
+                disagreement=1 - similarity,
+            )
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.sort_values("disagreement", ascending=False, kind="stable", na_position="last", ignore_index=True)
+
+
+def agreement_summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """How far descriptions and labels agree over all features, and which of them wins.
+
+    Args:
+        table: see `agreement_table`.
+        seed: of the bootstrap.
+
+    Returns:
+        columns ``measure``, ``value``, ``low``, ``high`` (95%), ``n`` (features), ``seed``. Measures: ``similarity``,
+        ``chance``, ``similarity less chance``, ``best_similarity``, ``overlap``, and, where both were scored, the
+        shares ``description wins``, ``label wins``, ``tie``.
+
+    Raises:
+        InterpToolkitError: no feature with a description.
+    """
+    told = [row for row in table.to_dict("records") if row["similarity"] == row["similarity"]]
+    if not told:
+        raise InterpToolkitError("expected at least one feature with a label and a description, got none")
+    columns = {name: [row[name] for row in told] for name in ("similarity", "chance", "best_similarity", "overlap")}
+    if len(told) == 1:
+        del columns["chance"]  # there is no other feature's description
+    found: dict[str, Interval] = {name: mean_interval(values, seed=seed) for name, values in columns.items()}
+    if "chance" in columns:
+        found["similarity less chance"] = paired_difference(columns["similarity"], columns["chance"], seed=seed)
+    winners = [winner for winner in table["winner"] if winner]
+    if winners:
+        for name, measure in ((DESCRIPTION, "description wins"), (LABEL, "label wins"), (TIE, "tie")):
+            found[measure] = proportion_interval([winner == name for winner in winners])
+    return pd.DataFrame(
+        dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=seed) for name, x in found.items()
+    )
+
+
+def word_overlap(one: str, other: str) -> float:
+    """Words that both texts have, as a share of those that either has; without regard to case.
+
+    Example:
+        >>> word_overlap("Names of rivers", "rivers and lakes")
+        0.2
+    """
+    first, second = (set(re.findall(r"\w+", text.casefold())) for text in (one, other))
+    return len(first & second) / len(first | second) if first | second else 0.0
+
+
+def _embedded(texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> dict[str, Tensor]:
+    """Unit embeddings, each text once."""
+    different = list(dict.fromkeys(texts))
+    found = embed([text.strip() or _EMPTY for text in different]).double()
+    return dict(zip(different, torch.nn.functional.normalize(found, dim=-1)))
+
+
+def _scored(scores: pd.DataFrame | None, score: str, original: str, adapter: str) -> dict[str, dict[int, float]]:
+    if scores is None:
+        return {original: {}, adapter: {}}
+    best = best_labels(scores, score)
+    told = {}
+    for source in (original, adapter):
+        own = best[best["source"] == source]
+        if own.empty:
+            known = ", ".join(dict.fromkeys(best["source"])) or "none"
+            raise InterpToolkitError(f"expected scores of the source {source!r}, got those of {known}")
+        told[source] = dict(zip(map(int, own["feature"]), own["best"]))
+    return told
+
+
+def _winner(label: float, description: float) -> str:
+    if label != label or description != description:
+        return ""
+    return TIE if label == description else LABEL if label > description else DESCRIPTION

@@ -1,0 +1,116 @@
+"""What scores of single labels say of a source of labels: its best label a feature, and means with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.evaluation.statistics import mean_interval, paired_difference
+
+BEST, MEAN, CHOSEN = "best label", "mean of labels", "best label, chosen by other texts"
+PROTOCOLS = {BEST: "best", MEAN: "mean", CHOSEN: "chosen"}
+_HITS = {"rate": "hits", "strict_rate": "strict_hits"}
+
+
+def best_labels(scores: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Each feature's best label from each source.
+
+    Args:
+        scores: of `generation_scores` or `detection_scores`.
+        score: which of their columns, such as ``"strict_rate"`` or ``"auroc"``.
+
+    Returns:
+        a row each source and feature: ``source``, ``feature``, ``label`` (the best, the first of equals), ``best`` (its
+        score: the paper's), ``mean`` (of all labels), ``chosen`` (the score of the label that is best on the texts of
+        even number, on those of odd number, and the other way round, averaged: what the best of many labels is worth
+        without the luck; NaN where single hits are not known or there is one text), ``tries`` (labels). Rows without a
+        score are left out, and so are features that have none.
+
+    Raises:
+        InterpToolkitError: no such column.
+    """
+    if score not in scores:
+        raise InterpToolkitError(f"expected a column {score!r} of scores, got {', '.join(map(str, scores))}")
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in scores.to_dict("records"):
+        if row[score] == row[score]:
+            groups.setdefault((row["source"], row["feature"]), []).append(row)
+    out = []
+    for (source, feature), own in groups.items():
+        values = [float(row[score]) for row in own]
+        out.append(
+            dict(
+                source=source,
+                feature=feature,
+                label=own[int(np.argmax(values))]["label"],
+                best=max(values),
+                mean=float(np.mean(values)),
+                chosen=_chosen([row[_HITS[score]] for row in own]) if score in _HITS else float("nan"),
+                tries=len(own),
+            )
+        )
+    return pd.DataFrame(out, columns=["source", "feature", "label", "best", "mean", "chosen", "tries"])
+
+
+def score_table(scores: pd.DataFrame, score: str, *, against: str | None = None, seed: int = 0) -> pd.DataFrame:
+    """Means over features for each source of labels.
+
+    Args:
+        scores: of `generation_scores` or `detection_scores`.
+        score: which of their columns.
+        against: a source that each other one is compared with, over the features that both have.
+        seed: of the bootstrap.
+
+    Returns:
+        columns ``source``, ``score``, ``protocol`` (``best label``, the paper's figure; ``mean of labels``; ``best
+        label, chosen by other texts``, see `best_labels`), ``what`` (``mean``, or ``less AGAINST`` for the paired
+        difference), ``value``, ``low``, ``high`` (95% bootstrap over features), ``p`` (of a difference; else NaN),
+        ``n`` (features), ``tries`` (labels a feature), ``failed`` (rows without a score), ``seed``.
+
+    Raises:
+        InterpToolkitError: no such column, no scored row, or an unknown source to compare with.
+
+    Example:
+        >>> score_table(scores, "strict_rate", against="original")
+    """
+    by_source: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in best_labels(scores, score).to_dict("records"):
+        by_source.setdefault(row["source"], {})[row["feature"]] = row
+    if not by_source:
+        raise InterpToolkitError(f"expected at least one row with a {score}, got none; see the column reason")
+    if against is not None and against not in by_source:
+        raise InterpToolkitError(f"expected one of the sources {', '.join(by_source)} to compare with, got {against!r}")
+    failed = Counter(source for source, value in zip(scores["source"], scores[score]) if value != value)
+    rows = []
+    for protocol, column in PROTOCOLS.items():
+        known = {
+            source: {feature: row[column] for feature, row in own.items() if row[column] == row[column]}
+            for source, own in by_source.items()
+        }
+        for source, own in known.items():
+            if not own:
+                continue
+            of = dict(source=source, score=score, protocol=protocol)
+            of |= dict(tries=max(row["tries"] for row in by_source[source].values()), failed=failed[source])
+            rows.append(of | dict(what="mean", p=float("nan")) | mean_interval(list(own.values()), seed=seed).to_dict())
+            if against is not None and source != against and (both := [x for x in own if x in known[against]]):
+                gap = paired_difference([own[x] for x in both], [known[against][x] for x in both], seed=seed)
+                rows.append(of | dict(what=f"less {against}") | gap.to_dict())
+    columns = ["source", "score", "protocol", "what", "value", "low", "high", "p", "n", "tries", "failed", "seed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _chosen(hits: Sequence[Sequence[bool]]) -> float:
+    """The rate of the label chosen on one half of the texts, on the other half; both ways, averaged."""
+    table = np.array(hits, dtype=float)
+    even, odd = table[:, ::2], table[:, 1::2]
+    if not odd.size:
+        return float("nan")
+    # Of equally good labels none is better: all that are best on one half are averaged on the other.
+    sides = [other[one.mean(1) == one.mean(1).max()].mean() for one, other in ((even, odd), (odd, even))]
+    return float(np.mean(sides))

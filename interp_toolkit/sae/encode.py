@@ -1,0 +1,135 @@
+"""Activations of SAE features: of all, or exactly those of a few without the work for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp_toolkit.activations import read_activations
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.vectors.sae import check_encoding, check_features, check_sae, require_site
+
+# Architectures in which a feature's activation depends on its own column of the encoder alone.
+_ALONE = ("standard", "jumprelu", "gated")
+# Activations held at once: 64 MB.
+_BLOCK = 2**24
+# Tokens read from the model before they are encoded and dropped.
+_TOKENS = 2**15
+
+
+@torch.no_grad()
+def encode_features(
+    sae: Any, vectors: Float[Tensor, "n width"], features: Sequence[int] | None = None
+) -> Float[Tensor, "n features"]:
+    """What features make of residual-stream vectors, exactly as the whole SAE would.
+
+    Where a feature looks at its own column of the encoder alone, only the asked columns are computed. A top-k SAE
+    compares all features, so there all are computed, a block of tokens at a time, and the asked ones kept.
+
+    Args:
+        sae: an SAE.
+        vectors: raw, one a row.
+        features: numbers; None for all.
+
+    Returns:
+        float32, on the CPU.
+
+    Raises:
+        InterpToolkitError: a number that the SAE does not have, or an SAE that `check_encoding` refuses.
+    """
+    return Encoder(sae, features)(vectors)
+
+
+class Encoder:
+    """`encode_features` for one choice of features and many calls."""
+
+    def __init__(self, sae: Any, features: Sequence[int] | None = None) -> None:
+        count = sae.W_dec.shape[0]
+        check_encoding(sae)
+        self.features = None if features is None else check_features(features, count)
+        self._alone = self.features is not None and sae.cfg.architecture() in _ALONE
+        self._sae = _columns(sae, self.features or ()) if self._alone else sae
+
+    @torch.no_grad()
+    def __call__(self, vectors: Float[Tensor, "n width"]) -> Float[Tensor, "n features"]:
+        """Activations of the chosen features, float32, on the CPU."""
+        sae = self._sae
+        width = sae.W_dec.shape[0]
+        picked = None if self._alone or self.features is None else torch.tensor(self.features, dtype=torch.long)
+        parts = []
+        for block in vectors.float().split(max(1, _BLOCK // max(1, width))):
+            found = sae.encode(block.to(sae.W_dec.device)).to_dense().float().cpu()
+            parts.append(found if picked is None else found[:, picked])
+        count = width if self.features is None else len(self.features)
+        return torch.cat(parts) if parts else torch.empty(0, count)
+
+
+@torch.no_grad()
+def feature_activations(
+    model: Any, sae: Any, rows: Sequence[Sequence[int]], features: Sequence[int], *, any_model: bool = False
+) -> list[Float[Tensor, "tokens features"]]:
+    """Activations of a few features on every token of some texts.
+
+    The model runs up to the SAE's site and no further.
+
+    Args:
+        model: a hooked model.
+        sae: an SAE of one of its sites.
+        rows: token ids of each text, as the model is to read them.
+        features: numbers of features.
+        any_model: as `check_sae` takes it.
+
+    Returns:
+        for each row [its tokens, features], float32. The first token counts for nothing, as an attention sink that SAEs
+        are not trained on: its activations are 0.
+
+    Raises:
+        InterpToolkitError: an empty row, a feature that does not exist, or an SAE that cannot be run on this model.
+
+    Example:
+        >>> rows = token_rows(model.tokenizer, ["Cats purr.", "Dogs bark."]).ids
+        >>> [own.amax(0) for own in feature_activations(model, sae, rows, [7, 11])]
+    """
+    check_sae(sae, model, any_model=any_model)
+    site = require_site(sae)
+    encoder = Encoder(sae, features)
+    if empty := [number for number, row in enumerate(rows) if not len(row)]:
+        raise InterpToolkitError(f"row {empty[0]} has no tokens; expected at least one")
+    out: list[Tensor] = []
+    for batch in _batches([list(map(int, row)) for row in rows]):
+        lengths = [len(row) for row in batch]
+        found = encoder(read_activations(model, batch, site, "all").vectors).split(lengths)
+        for own in found:
+            own = own.clone()
+            own[0] = 0
+            out.append(own)
+    return out
+
+
+def _batches(rows: list[list[int]]) -> list[list[list[int]]]:
+    batches: list[list[list[int]]] = []
+    held = 0
+    for row in rows:
+        if not batches or held + len(row) > _TOKENS:
+            batches.append([])
+            held = 0
+        batches[-1].append(row)
+        held += len(row)
+    return batches
+
+
+def _columns(sae: Any, features: Sequence[int]) -> Any:
+    """The same SAE with these features alone."""
+    keep = torch.tensor(list(features), dtype=torch.long, device=sae.W_dec.device)
+    small = type(sae)(replace(sae.cfg, d_sae=len(features)))
+    state = {
+        name: value if name == "b_dec" else value[:, keep] if name == "W_enc" else value[keep]
+        for name, value in sae.state_dict().items()
+    }
+    small.load_state_dict(state, assign=True)
+    return small.requires_grad_(False).eval()

@@ -1,0 +1,124 @@
+"""The text that an SAE is trained and judged on: passages from a file, and their tokens in rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
+
+_COLUMNS = ["text", "genre", "subgenre", "source", "title", "split"]
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Token ids as a model reads them.
+
+    Attributes:
+        ids: of each row; the first is the beginning-of-sequence token, where the model has one.
+        passage: for each row the number of the text it is from.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    passage: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are read: all but the first of each row."""
+        return sum(map(len, self.ids)) - len(self)
+
+    def take(self, rows: Sequence[int]) -> TokenRows:
+        """These rows, in this order."""
+        return TokenRows(tuple(self.ids[i] for i in rows), tuple(self.passage[i] for i in rows))
+
+
+def read_passages(path: str | Path, split: str | None = None, limit: int | None = None) -> pd.DataFrame:
+    """Passages from JSON Lines, perhaps gzipped.
+
+    Args:
+        path: rows with ``text``, and perhaps ``genre``, ``subgenre``, ``source``, ``title`` and ``split``.
+        split: take these rows only: ``"train"`` or ``"eval"``.
+        limit: take at most so many, from the beginning.
+
+    Returns:
+        columns ``text genre subgenre source title split``; what the file does not say is an empty text.
+
+    Raises:
+        FileFormatError: missing, cut off, or a row without a text; the text names the line.
+        InterpToolkitError: nothing to read.
+
+    Example:
+        >>> passages = read_passages("corpus/passages.jsonl.gz", "train")
+    """
+    path = Path(path).expanduser()
+    rows: list[dict[str, str]] = []
+    number = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if limit is not None and len(rows) == limit:
+                    break
+                if line.strip() and (row := _row(line, f"{path}, line {number}", split)):
+                    rows.append(row)
+    except FileNotFoundError:
+        raise FileFormatError(
+            f"expected a file of passages at {path}, and there is none; it is JSON Lines with a 'text' each"
+        ) from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise FileFormatError(f"the file of passages {path} is damaged after line {number}: {error}") from error
+    if not rows:
+        of = f" of split {split!r}" if split else ""
+        raise InterpToolkitError(f"expected at least one passage{of} in {path}, which has {number} lines; got none")
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def token_rows(tokenizer: Any, texts: Sequence[str], context: int = 256) -> TokenRows:
+    """Texts as rows of tokens; a text longer than a row goes on in further rows, so that nothing is lost.
+
+    Args:
+        tokenizer: of the model.
+        texts: plain texts; no chat template is put around them.
+        context: longest row, in tokens.
+
+    Raises:
+        InterpToolkitError: no text with a token in it.
+    """
+    if context < 2:
+        raise InterpToolkitError(f"expected a context of at least 2 tokens, got {context}")
+    bos = tokenizer.bos_token_id
+    first = () if bos is None else (bos,)
+    step = context - len(first)
+    ids: list[tuple[int, ...]] = []
+    passage: list[int] = []
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    for number, own in enumerate(encoded):
+        for start in range(0, len(own), step):
+            row = (*first, *own[start : start + step])
+            if len(row) > 1:  # the first position is never read
+                ids.append(row)
+                passage.append(number)
+    if not ids:
+        raise InterpToolkitError(f"expected texts with at least one token, got {len(texts)} texts without any")
+    return TokenRows(tuple(ids), tuple(passage))
+
+
+def _row(line: str, name: str, split: str | None) -> dict[str, str] | None:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise FileFormatError(f"{name}: expected a JSON object: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise FileFormatError(f"{name}: expected a JSON object with a 'text', got {line[:60]!r}")
+    if not row["text"].strip() or (split is not None and row.get("split") != split):
+        return None
+    return {column: str(row.get(column) or "") for column in _COLUMNS}

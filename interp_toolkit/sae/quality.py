@@ -1,0 +1,192 @@
+"""How good an SAE is: what it explains, how sparse it is, and what the model loses when it is spliced in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from scipy.stats import bootstrap
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import Backend, backend_of
+from interp_toolkit.models.backend import Edit
+from interp_toolkit.sae.encode import Encoder
+from interp_toolkit.sae.passages import TokenRows
+from interp_toolkit.sites import Site
+from interp_toolkit.vectors.sae import check_sae, require_site
+
+# Tokens in one pass, each of which needs logits over the whole vocabulary.
+_TOKENS = 1024
+_RESAMPLES = 1000
+
+
+@dataclass
+class _Sums:
+    """Of each passage: squares and counts to make the measures of."""
+
+    residual: np.ndarray
+    total: np.ndarray
+    active: np.ndarray
+    tokens: np.ndarray
+    clean: np.ndarray
+    spliced: np.ndarray
+    zero: np.ndarray
+    predicted: np.ndarray
+
+
+@torch.no_grad()
+def sae_quality(
+    model: Any, sae: Any, rows: TokenRows, *, any_model: bool = False, seed: int = 0, progress: bool = False
+) -> pd.DataFrame:
+    """What an SAE keeps of the residual stream, and of the model's loss, on passages it was not trained on.
+
+    The first position of each row is neither reconstructed nor counted. Intervals are 95% percentile bootstraps over
+    passages.
+
+    Args:
+        model: the hooked model.
+        sae: an SAE of one of its sites.
+        rows: tokens of the passages, see `token_rows`.
+        any_model: as `check_sae` takes it.
+        seed: of the intervals.
+        progress: whether to show a bar.
+
+    Returns:
+        columns ``metric value low high n seed`` with these rows; n counts passages:
+        ``explained_variance``: 1 - squared error / squared distance from the mean over these tokens;
+        ``l0``: features active on a token;
+        ``dead_share``: features active on none of these tokens, without an interval;
+        ``loss_clean``, ``loss_spliced``, ``loss_zero``: nats a token of the next tokens, with the stream as it is, with
+        the SAE's reconstruction in its place, with zeros in its place;
+        ``loss_recovered``: (zero - spliced) / (zero - clean).
+
+    Raises:
+        InterpToolkitError: no passage, or an SAE that cannot be run on this model.
+    """
+    check_sae(sae, model, any_model=any_model)
+    site = require_site(sae)
+    if not len(rows):
+        raise InterpToolkitError("expected at least one passage, got none")
+    sums, fired = _sums(model, sae, site, rows, progress)
+    measures: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
+        "explained_variance": (lambda a, b, axis=-1: 1 - a.sum(axis) / b.sum(axis), [sums.residual, sums.total]),
+        "l0": (_ratio, [sums.active, sums.tokens]),
+        "loss_clean": (_ratio, [sums.clean, sums.predicted]),
+        "loss_spliced": (_ratio, [sums.spliced, sums.predicted]),
+        "loss_zero": (_ratio, [sums.zero, sums.predicted]),
+        "loss_recovered": (_recovered, [sums.clean, sums.spliced, sums.zero]),
+    }
+    n = len(sums.tokens)
+    found = [dict(metric="dead_share", value=float((~fired).float().mean()), low=np.nan, high=np.nan, n=n, seed=seed)]
+    for name, (measure, columns) in measures.items():
+        low = high = np.nan
+        if n > 1:
+            told = bootstrap(
+                columns, measure, paired=True, n_resamples=_RESAMPLES, method="percentile", rng=seed, vectorized=True
+            ).confidence_interval
+            low, high = float(told.low), float(told.high)
+        found.append(dict(metric=name, value=float(measure(*columns)), low=low, high=high, n=n, seed=seed))
+    order = ["explained_variance", "l0", "dead_share", "loss_clean", "loss_spliced", "loss_zero", "loss_recovered"]
+    return pd.DataFrame(found).set_index("metric").loc[order].reset_index()
+
+
+def feature_quantiles(
+    sae: Any, vectors: Float[Tensor, "n d_model"], features: Sequence[int], share: float = 0.99
+) -> Float[Tensor, " features"]:
+    """The activation that each of some features exceeds on no more than 1 - share of these tokens, zeros counted.
+
+    Args:
+        sae: an SAE.
+        vectors: of neutral tokens (`ActivationStore.sample`).
+        features: numbers.
+        share: of the tokens, from 0 to 1.
+
+    Raises:
+        InterpToolkitError: no vector, or a share out of its range.
+    """
+    if not len(vectors) or not 0 <= share <= 1:
+        raise InterpToolkitError(f"expected vectors and a share from 0 to 1, got {len(vectors)} vectors and {share}")
+    # torch.quantile refuses more than 2^24 values, and this needs no interpolation.
+    found = Encoder(sae, features)(vectors)
+    return found.kthvalue(max(1, round(share * len(found))), dim=0).values
+
+
+def _ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+    return a.sum(axis) / b.sum(axis)
+
+
+def _recovered(clean: np.ndarray, spliced: np.ndarray, zero: np.ndarray, axis: int = -1) -> Any:
+    return (zero.sum(axis) - spliced.sum(axis)) / (zero.sum(axis) - clean.sum(axis))
+
+
+def _sums(model: Any, sae: Any, site: Site, rows: TokenRows, progress: bool) -> tuple[_Sums, Tensor]:
+    backend = backend_of(model)
+    numbers = {passage: place for place, passage in enumerate(dict.fromkeys(rows.passage))}
+    sums = _Sums(*(np.zeros(len(numbers)) for _ in range(8)))
+    # To take squares about a mean that is known at the end only.
+    vectors = torch.zeros(len(numbers), backend.d_model, dtype=torch.float64)
+    fired = torch.zeros(sae.W_dec.shape[0], dtype=torch.bool)
+    for batch in tqdm(_batches(rows), desc="quality", unit="batch", disable=not progress):
+        ids = [rows.ids[i] for i in batch]
+        places = [numbers[rows.passage[i]] for i in batch]
+        read: list[Tensor] = []
+        clean = _losses(backend, ids, site, lambda x, read=read: read.append(x.float().cpu()))
+        rebuilt = []
+        for place, row, stream in zip(places, ids, read[0]):
+            seen = stream[1 : len(row)]
+            acts = sae.encode(seen.to(sae.W_dec.device))
+            rebuilt.append(sae.decode(acts).float().cpu())
+            active = (acts.to_dense() > 0).cpu()
+            fired |= active.any(0)
+            vectors[place] += seen.sum(0, dtype=torch.float64)
+            sums.total[place] += float(seen.double().square().sum())
+            sums.residual[place] += float((seen - rebuilt[-1]).square().sum())
+            sums.active[place] += float(active.sum())
+            sums.tokens[place] += len(seen)
+            sums.predicted[place] += len(row) - 2
+
+        def splice(x: Tensor, rebuilt: list[Tensor] = rebuilt) -> Tensor:
+            x = x.clone()
+            for row, own in enumerate(rebuilt):
+                x[row, 1 : len(own) + 1] = own.to(x)
+            return x
+
+        spliced = _losses(backend, ids, site, splice)
+        zero = _losses(backend, ids, site, lambda x: torch.cat([x[:, :1], torch.zeros_like(x[:, 1:])], dim=1))
+        for kept, losses in ((sums.clean, clean), (sums.spliced, spliced), (sums.zero, zero)):
+            for place, loss in zip(places, losses):
+                kept[place] += float(loss.sum())
+    mean = vectors.sum(0) / sums.tokens.sum()
+    sums.total += -2 * (vectors @ mean).numpy() + sums.tokens * float(mean.square().sum())
+    return sums, fired
+
+
+def _losses(backend: Backend, ids: Sequence[Sequence[int]], site: Site, edit: Edit) -> list[Tensor]:
+    """Of each row the loss of every token behind its second, the first that is foretold from what is spliced in."""
+    padded = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
+    for row, own in enumerate(ids):
+        padded[row, : len(own)] = torch.tensor(own)
+    hidden, _ = backend.hidden(padded.to(backend.device), None, {site: edit})
+    targets = torch.tensor([token for own in ids for token in own[2:]], device=hidden.device, dtype=torch.long)
+    lengths = [len(own) - 2 for own in ids]
+    if not len(targets):
+        return list(torch.zeros(0).split(lengths))
+    logits = backend.logits(torch.cat([hidden[row, 1 : len(own) - 1] for row, own in enumerate(ids)]))
+    return list(torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().split(lengths))
+
+
+def _batches(rows: TokenRows) -> list[list[int]]:
+    order = sorted(range(len(rows)), key=lambda i: -len(rows.ids[i]))
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, _TOKENS // len(rows.ids[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

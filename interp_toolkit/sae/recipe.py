@@ -1,0 +1,128 @@
+"""A whole SAE from one file: corpus, activations, training, quality, contexts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.files import whole_file
+from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.sae.contexts import Contexts
+from interp_toolkit.sae.passages import TokenRows, read_passages, token_rows
+from interp_toolkit.sae.quality import sae_quality
+from interp_toolkit.sae.search import write_contexts
+from interp_toolkit.sae.store import store_activations
+from interp_toolkit.sae.train import SAEConfig, train_sae
+from interp_toolkit.settings import settings_from
+from interp_toolkit.sites import Site
+
+
+@dataclass(frozen=True)
+class SAERecipe:
+    """How an SAE is made.
+
+    Attributes:
+        output: folder that gets ``sae/``, ``quality.csv`` and ``contexts.safetensors``.
+        passages: file of passages, in the data folder, see `read_passages`.
+        site: the one place that the SAE reads.
+        model: as `load_model` takes it.
+        dtype: of the model, as `load_model` takes it.
+        context: longest row of tokens.
+        train: how many passages of split ``train`` to take, drawn by the SAE's seed; None for all.
+        eval: how many of split ``eval`` the quality is measured on; None for all.
+        contexts: how many contexts of each feature to keep.
+        sae: settings of the training.
+    """
+
+    output: str
+    passages: str
+    site: str
+    model: str = "smollm2-135m"
+    dtype: str | None = None
+    context: int = 256
+    train: int | None = None
+    eval: int | None = 200
+    contexts: int = 20
+    sae: SAEConfig = field(default_factory=SAEConfig)
+
+    def __post_init__(self) -> None:
+        Site.parse(self.site)
+        for name in ("train", "eval"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InterpToolkitError(f"expected {name} of at least 1 passage, got {value}")
+
+    @classmethod
+    def read(cls, path: str | Path) -> SAERecipe:
+        """A recipe from a YAML file with these names.
+
+        Raises:
+            FileFormatError: missing, or no YAML.
+            InterpToolkitError: an unknown key or a value of the wrong kind.
+        """
+        try:
+            data = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise FileFormatError(f"could not read the recipe of an SAE at {path}: {error}") from error
+        if isinstance(data, dict) and "sae" in data:
+            data = {**data, "sae": settings_from(SAEConfig, data["sae"], f"'sae' in {path}")}
+        return settings_from(cls, data, str(path))
+
+    def rows(self, tokenizer: Any, data: str | Path, split: str) -> TokenRows:
+        """The tokens of the passages that this recipe takes of a split; ``passage`` counts in the split's order."""
+        limit = self.train if split == "train" else self.eval
+        passages = read_passages(Path(data) / self.passages, split)
+        if limit is not None and limit < len(passages):
+            passages = passages.sample(limit, random_state=self.sae.seed).sort_index()
+        rows = token_rows(tokenizer, passages["text"].tolist(), self.context)
+        numbers = passages.index.tolist()
+        return TokenRows(rows.ids, tuple(numbers[i] for i in rows.passage))
+
+    def run(self, data: str | Path, model: Any = None, *, progress: bool = False) -> SAEResult:
+        """Make the SAE, or go on where an earlier run of the same recipe was interrupted.
+
+        Args:
+            data: the folder that ``passages`` is in.
+            model: the hooked model, if it is loaded already.
+            progress: whether to show bars.
+
+        Raises:
+            InterpToolkitError: as `read_passages`, `store_activations`, `train_sae` and `write_contexts`.
+
+        Example:
+            >>> result = SAERecipe.read("smollm2_sae.yaml").run("data", progress=True)
+            >>> result.quality
+        """
+        model = load_model(self.model, dtype=self.dtype) if model is None else model
+        folder, site = Path(self.output).expanduser(), Site.parse(self.site)
+        store = store_activations(model, self.rows(model.tokenizer, data, "train"), site, progress=progress)[site]
+        sae = train_sae(store, self.sae, folder, facts=model_facts(model), progress=progress)
+        measured = folder / "quality.csv"
+        if not measured.exists():
+            held = self.rows(model.tokenizer, data, "eval")
+            with whole_file(measured) as draft:
+                sae_quality(model, sae, held, seed=self.sae.seed, progress=progress).to_csv(draft, index=False)
+        path = folder / "contexts.safetensors"
+        contexts = write_contexts(sae, store, path, model.tokenizer, count=self.contexts, progress=progress)
+        return SAEResult(sae, pd.read_csv(measured), contexts, store.tokens_a_second)
+
+
+@dataclass(frozen=True, eq=False)
+class SAEResult:
+    """What a recipe made.
+
+    Attributes:
+        sae: the SAE.
+        quality: as `sae_quality` gives it.
+        contexts: of each feature.
+        tokens_a_second: how fast activations were read; None where all were there.
+    """
+
+    sae: Any
+    quality: pd.DataFrame
+    contexts: Contexts
+    tokens_a_second: float | None

@@ -1,0 +1,145 @@
+"""SAEs as sae-lens has them: from folders, releases and objects."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+
+SPARSITY = "sparsity.safetensors"
+
+
+def sae_lens() -> Any:
+    """The library itself.
+
+    Raises:
+        InterpToolkitError: not installed, or not with this TransformerLens.
+    """
+    try:
+        return importlib.import_module("sae_lens")
+    except ImportError as error:
+        raise InterpToolkitError(
+            f"SAEs take sae-lens, with TransformerLens 3: pip install 'interp-toolkit[sae]' ({first_line(error)})"
+        ) from None
+
+
+def load_sae(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
+    """An SAE of sae-lens for inference, float32, frozen.
+
+    An SAE in its training form is turned into the form for inference. Scaling or whitening of activations that a
+    checkpoint folder tells of is folded into the weights, which sae-lens itself does only at the end of training.
+
+    Args:
+        source: an SAE object; a folder with ``cfg.json`` and ``sae_weights.safetensors``; or a release that sae-lens
+            knows, or a hub id, for which a network is needed.
+        sae_id: which SAE of a release.
+        device: where to put what is loaded.
+
+    Raises:
+        FileFormatError: a folder that holds no SAE, or a damaged one.
+        InterpToolkitError: nothing loadable has that name, or sae-lens is missing.
+
+    Example:
+        >>> sae = load_sae("gemma-scope-9b-it-res-canonical", "layer_20/width_16k/canonical")
+    """
+    library = sae_lens()
+    if isinstance(source, library.SAE):
+        sae = source
+    elif isinstance(source, (str, Path)) and is_folder(source):
+        sae = _from_folder(Path(source).expanduser(), device)
+    elif isinstance(source, str):
+        sae = _from_release(source, sae_id, device)
+    else:
+        raise InterpToolkitError(
+            f"expected an SAE of sae-lens, a folder or a release, got {type(source).__name__}; load it with sae-lens"
+        )
+    if isinstance(sae, library.TrainingSAE):
+        with tempfile.TemporaryDirectory() as folder:
+            sae.save_inference_model(folder)
+            sae = library.SAE.load_from_disk(folder, device=device, dtype="float32")
+    return sae.requires_grad_(False).eval()
+
+
+def read_firing(folder: str | Path) -> Float[Tensor, " features"] | None:
+    """How often features fired in training, from a folder's ``sparsity.safetensors``; None where there is none.
+
+    Raises:
+        FileFormatError: damaged.
+    """
+    path = Path(folder).expanduser() / SPARSITY
+    if not path.exists():
+        return None
+    try:
+        rates = 10.0 ** load_file(path)["sparsity"].float()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise FileFormatError(f"the firing rates {path} are damaged: {error}") from error
+    # They are stored as log10(rate + 1e-10).
+    return torch.where(rates < 2e-10, 0.0, rates)
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a text or path is meant as a folder, and not as the name of a release."""
+    return isinstance(source, Path) or source.startswith((".", "/", "~")) or Path(source).is_dir()
+
+
+def _from_folder(folder: Path, device: str) -> Any:
+    library = sae_lens()
+    try:
+        try:
+            sae = library.SAE.load_from_disk(folder, device=device, dtype="float32")
+        except (KeyError, RuntimeError):  # architectures that have one form for training and another for inference
+            sae = library.TrainingSAE.load_from_disk(folder, device=device, dtype="float32")
+        _fold(sae, folder)
+        return sae
+    except FileNotFoundError as error:
+        raise FileFormatError(
+            f"expected a folder with cfg.json and sae_weights.safetensors at {folder}: {first_line(error)}"
+        ) from None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise FileFormatError(f"the SAE at {folder} is damaged or of an unknown kind: {first_line(error)}") from error
+
+
+def _fold(sae: Any, folder: Path) -> None:
+    """Put what a checkpoint says of its activations into the weights."""
+    told = folder / "activation_scaler.json"
+    if not told.exists():
+        return
+    scaler = importlib.import_module("sae_lens.training.activation_scaler").ActivationScaler()
+    scaler.load(told)
+    if sae.cfg.normalize_activations == "expected_average_only_in" and scaler.scaling_factor is not None:
+        sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
+    if sae.cfg.normalize_activations == "covariance_whitening" and scaler.whitening is not None:
+        found = scaler.whitening
+        sae.fold_activation_whitening(found.mean, found.matrix, found.inverse_matrix)
+
+
+def _from_release(release: str, sae_id: str | None, device: str) -> Any:
+    library = sae_lens()
+    directory = importlib.import_module("sae_lens.loading.pretrained_saes_directory").get_pretrained_saes_directory()
+    if release not in directory and "/" not in release:
+        raise InterpToolkitError(
+            f"expected a folder, a hub id or one of the {len(directory)} releases that sae-lens knows, got {release!r}"
+        )
+    ids = list(directory[release].saes_map) if release in directory else []
+    if sae_id is None or (ids and sae_id not in ids):
+        some = ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
+        raise InterpToolkitError(
+            f"there is no folder {release!r}; expected the id of an SAE of the release of that name, got {sae_id!r}"
+            + (f"; it has {some}" if ids else "")
+        )
+    try:
+        return library.SAE.from_pretrained(release, sae_id, device=device)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InterpToolkitError(
+            f"could not load SAE {sae_id!r} of release {release!r}: {first_line(error)} (without a network, give a "
+            f"folder)"
+        ) from error

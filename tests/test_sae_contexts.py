@@ -1,0 +1,151 @@
+"""The best contexts of every feature, against a search of all activations at once."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_sae_vectors import make_sae
+
+from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.models import model_facts
+from interp_toolkit.sae import Contexts, store_activations, token_rows, write_contexts
+from interp_toolkit.sites import Site
+from interp_toolkit.vectors import sae_vectors
+
+SITE = Site.after(2)
+TEXTS = [f"Tell me about {a} and the history of {b}." for a in ("rivers", "cats", "a fox") for b in "abcdefgh"]
+SIZES = dict(count=4, before=3, after=2, pool=6)
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("interp_toolkit.sae.store._ROWS", 3)
+    monkeypatch.setattr("interp_toolkit.sae.search._TOKENS", 40)
+
+
+@pytest.fixture
+def sae(tiny):
+    made = make_sae("topk", model_name=model_facts(tiny()).model_id)
+    with torch.no_grad():
+        made.b_enc[5] = -1e6  # a feature that never fires
+    return made
+
+
+@pytest.fixture
+def store(tiny):
+    return store_activations(tiny(), token_rows(tiny().tokenizer, TEXTS, context=24), SITE)[SITE]
+
+
+def test_contexts_are_the_best_of_all(tiny, sae, store, tmp_path):
+    contexts = write_contexts(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
+    shards = store.shards()
+    acts = {number: sae.encode(own).detach() for numbers, read in shards for number, own in zip(numbers, read)}
+    for feature in range(48):
+        highest = {row: float(own[:, feature].max()) for row, own in acts.items()}
+        expected = sorted((value for value in highest.values() if value > 0), reverse=True)[:4]
+        found = contexts.of(feature)
+        assert found["value"].tolist() == pytest.approx(expected, abs=1e-4)
+        assert found["rank"].tolist() == list(range(len(expected)))
+        assert found["row"].is_unique
+        for told in found.itertuples():
+            ids, own = store.rows.ids[told.row], acts[told.row][:, feature]
+            assert told.value == pytest.approx(highest[told.row], abs=1e-4)
+            assert told.passage == store.rows.passage[told.row]
+            end = told.start + len(told.token_ids)
+            assert told.token_ids == ids[told.start : end]
+            assert told.activations == pytest.approx(own[told.start - 1 : end - 1].tolist(), abs=1e-4)
+            assert told.activations[told.peak] == pytest.approx(told.value)
+            # As wide as asked, short only at the ends of a row; the first token is in no window.
+            assert told.start == max(1, told.start + told.peak - 3)
+            assert end == min(len(ids), told.start + told.peak + 3)
+            assert "".join(told.tokens) == told.text == tiny().tokenizer.decode(list(told.token_ids))
+    joined = torch.cat(list(acts.values()))
+    assert contexts.features["fires"].tolist() == (joined > 0).sum(0).tolist()
+    assert contexts.features["max"].tolist() == pytest.approx(joined.amax(0).tolist(), abs=1e-4)
+    assert contexts.features["rate"].tolist() == pytest.approx((joined > 0).float().mean(0).tolist())
+    mean = joined.sum(0) / (joined > 0).sum(0).clamp(min=1)
+    assert contexts.features["mean"].tolist() == pytest.approx(mean.tolist(), rel=1e-3)
+
+
+def test_a_feature_that_never_fires_is_a_named_row(tiny, sae, store, tmp_path):
+    contexts = write_contexts(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
+    assert len(contexts.of(5)) == 0
+    assert list(contexts.of(5).columns) == list(contexts.of(6).columns)
+    told = contexts.features.set_index("feature").loc[5]
+    assert (told["fires"], told["rate"], told["max"]) == (0, 0, 0)
+    assert sae_vectors(sae, [5], firing=contexts.firing).dead.tolist() == [True]
+    with pytest.raises(InterpToolkitError, match="feature 48 does not exist"):
+        contexts.of(48)
+    assert len(contexts.of(6, 2)) == min(2, len(contexts.of(6)))
+
+
+def test_silent_windows_hold_nothing_of_the_feature(tiny, sae, store, tmp_path):
+    contexts = write_contexts(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
+    found = {feature: contexts.silent(feature, 4) for feature in range(48)}
+    assert len(found[5]) == 4  # a dead feature is silent everywhere
+    vectors = {number: own for numbers, parts in store.shards() for number, own in zip(numbers, parts)}
+    seen = 0
+    for feature, table in found.items():
+        for told in table.itertuples():
+            end = told.start + len(told.token_ids)
+            assert told.token_ids == store.rows.ids[told.row][told.start : end]
+            assert (sae.encode(vectors[told.row])[told.start - 1 : end - 1, feature] == 0).all()
+            assert set(told.activations) == {0.0}
+            seen += 1
+        # As many as there are: the windows of the pool in which it fires are missing.
+    assert seen > 48
+    assert found[5].equals(contexts.silent(5, 4))
+    assert not found[5].equals(contexts.silent(5, 4, seed=1))
+
+
+def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeypatch):
+    whole = write_contexts(sae, store, tmp_path / "a.safetensors", tiny().tokenizer, **SIZES)
+    monkeypatch.setattr("interp_toolkit.sae.search._KEPT_EVERY", 2)
+    read, shards = [], type(store).shards
+
+    def stopping(self, start=0):
+        for number, shard in enumerate(shards(self, start), start):
+            if number == 5:
+                raise KeyboardInterrupt
+            read.append(number)
+            yield shard
+
+    path = tmp_path / "b.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "shards", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    assert not path.exists()
+    started = []
+    monkeypatch.setattr(type(store), "shards", lambda self, start=0: (started.append(start), shards(self, start))[1])
+    other = write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    assert started == [4]
+    before, after = load_file(tmp_path / "a.safetensors"), load_file(path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert before.keys() == after.keys()
+    assert other.features.equals(whole.features)
+    assert sorted(x.name for x in tmp_path.glob("*.safetensors")) == ["a.safetensors", "b.safetensors"]
+    # The file of the same search is opened, that of another is not replaced.
+    write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    assert started == [4]
+    with pytest.raises(InterpToolkitError, match="holds other contexts; name another file"):
+        write_contexts(make_sae("topk", seed=3), store, path, tiny().tokenizer, **SIZES)
+
+
+def test_activations_must_be_of_the_saes_site(tiny, store, tmp_path):
+    with pytest.raises(ContractError, match=r"the SAE reads blocks\.1\.hook_resid_post at width 32, the activations"):
+        write_contexts(
+            make_sae(hook_name="blocks.1.hook_resid_post"), store, tmp_path / "c.safetensors", tiny().tokenizer
+        )
+    with pytest.raises(InterpToolkitError, match="expected count and pool of at least 1"):
+        write_contexts(make_sae(), store, tmp_path / "c.safetensors", tiny().tokenizer, count=0)
+
+
+def test_files_that_are_no_contexts(tiny, sae, store, tmp_path):
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(FileFormatError, match="expected a file of contexts at .*, and there is none"):
+        Contexts.open(path, tiny().tokenizer)
+    write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FileFormatError, match=r"the file of contexts .* is damaged"):
+        Contexts.open(path, tiny().tokenizer)
