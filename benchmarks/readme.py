@@ -34,10 +34,34 @@ def shipped() -> str:
     ceiling = [_percent(told["title_to_itself"][f"recall@{k}"]) for k in (1, 10, 100)]
     lines.append(f"| the title itself | | | | | {' | '.join(ceiling)} |")
     lines.append("")
+    settings, rows = told["settings"], told["adapters"].values()
+    counts = " and ".join(f"{n:,}" for n in sorted({row["n"] for row in rows}))
     lines.append(
-        f"Held-out titles (split `{told['split']}`, n = {told['n']}, seed {told['seed']}); loss in nats a token of the "
-        f"right title given its vector, another title's vector, and none; {told['protocol']}, looked up among "
-        f"{told['index']:,} titles by {told['embedder']}; 95% bootstrap intervals. The first is the default."
+        f"Held-out titles (split `{settings['split']}`, n = {counts}; losses on {max(row['scored'] for row in rows):,} "
+        f"of them, seed {settings['seed']}); loss in nats a token of the right title given its vector, another title's "
+        f"vector, and none; {settings['protocol']}, looked up among {settings['index']:,} titles by "
+        f"{settings['embedder']}; 95% bootstrap intervals. The first is the default."
+    )
+    return "\n".join(lines)
+
+
+def rewordings() -> str:
+    told = json.loads((RESULTS / "rewordings.json").read_text())
+    rows, settings = told["tables"]["rewordings"], told["settings"]
+    wordings = list(dict.fromkeys(row["wording"] for row in rows))
+    lines = [
+        "| adapter | mean | " + " | ".join(f"*{wording.replace('{title}', '…')}*" for wording in wordings) + " |",
+        "|---|---|" + "---|" * len(wordings),
+    ]
+    for name in dict.fromkeys(row["adapter"] for row in rows):
+        for mean in ("contract", "own"):
+            cells = [row["recall@1"] for row in rows if (row["adapter"], row["mean"]) == (name, mean)]
+            lines.append(f"| `{name}` | {mean} | {' | '.join(map(_percent, cells))} |")
+    lines.append("")
+    lines.append(
+        f"Recall@1 of {settings['n']} held-out titles (seed {settings['seed']}) asked about in three wordings, the "
+        f"first that of training; less the mean that the adapter carries (contract), or that of the wording's own "
+        f"vectors (own); one greedy description a vector, 95% bootstrap intervals."
     )
     return "\n".join(lines)
 
@@ -73,7 +97,7 @@ def _percent(told: list[float]) -> str:
     return f"{value:.1f}% ({low:.1f} to {high:.1f})"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "shipped": shipped, "speed": speed}
+BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed}
 
 
 def filled(readme: str) -> str:
@@ -94,35 +118,43 @@ def card(name: str) -> str:
     contract, run = facts["contract"], facts["metadata"]
     recalls = ", ".join(f"@{k} {_percent(row['retrieval'][f'recall@{k}'])}" for k in (1, 5, 10, 100))
     examples = "\n".join(f"| {pair['title']} | {pair['description']} |" for pair in row["examples"])
-    settings = ", ".join(f"{key} {run[key]}" for key in _SETTINGS if key in run)
+    chosen, settings = ", ".join(f"{key} {run[key]}" for key in _SETTINGS if key in run), told["settings"]
+    sites, tokens = (facts["adapter"][key] for key in ("sites", "tokens"))
+    read = "a vector read at" if sites == 1 else f"the vectors of one token at {sites} sites, side by side, read at"
+    made = "a soft token" if tokens == 1 else f"{tokens} soft tokens"
+    threshold = contract["threshold"]
+    begun = f" It began as the best fit of its rank to the larger adapter `{run['start']}`." if "start" in run else ""
+    seen = int(run["global_step"]) * int(run["batch_size"]) * int(run["accumulate"])
     return f"""# {name}
 
 An adapter of kind `{facts["adapter"]["kind"]}` with {row["parameters"]:,} parameters, for {contract["model_id"]}
-(revision `{contract["revision"]}`). It turns a vector read at `{contract["site"]}`, centred by the mean
-it carries, into a soft token from which the model says what the vector means. Method: arXiv 2602.10352.
+(revision `{contract["revision"]}`). It turns {read}
+`{contract["site"]}`,
+centred by the mean it carries, into {made} from which the model says what the vector means. Method: arXiv 2602.10352.
 
 **Data.** Contrastive topic vectors: the residual stream at the last token of `{run["prompt"]}` in the
-chat template, less its mean over the training topics; labels are the titles. {int(run["train_vectors"]):,} titles
-of Wikipedia's vital articles (split `train`), one pass.
+chat template, less its mean over the training topics; labels are the titles. {seen:,} pairs, drawn from
+{int(run["train_vectors"]):,} titles of Wikipedia's vital articles (split `train`).
 
 **Training.** `benchmarks/configs/{name}.yaml`, run by `python benchmarks/shipped_adapters.py make`:
-{settings}.
+{chosen}.{begun}
 The weights are those of step {run["global_step"]}, with a loss of {float(run["best_val_loss"]):.3f} nats a token on
-{run["val_examples"]} validation examples.
+{run["val_examples"]} further titles, which figure in nothing else.
 
-**Figures** on held-out titles (split `{told["split"]}`, n = {told["n"]}, seed {told["seed"]}): loss
-{row["loss"]:.2f} nats a token given the title's own vector, {row["shuffled_loss"]:.2f} given another's and
-{row["null_loss"]:.2f} given none.
-Recall among {told["index"]:,} titles by {told["embedder"]}, {told["protocol"]},
-with 95% bootstrap intervals: {recalls}.
+**Figures** on held-out titles (split `{settings["split"]}`, n = {row["n"]:,}, seed {settings["seed"]}): loss (on
+{row["scored"]:,} of them) {row["loss"]:.2f} nats a token given the title's own vector, {row["shuffled_loss"]:.2f} given
+another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]:,} titles by {settings["embedder"]},
+{settings["protocol"]}, with 95% bootstrap intervals: {recalls}.
 
 | title | description |
 |---|---|
 {examples}
 
 **Limits.** It names topics, in the style of a title, and knows what a model of this size knows. It was trained
-on one site and one way of asking; at other layers, tokens and kinds of vectors it is a guess. Read the evidence:
-near zero, the description is what the bias says about nothing. It was trained on English titles alone.
+on one place and one way of asking; at other layers, tokens and kinds of vectors it is a guess. Read the evidence:
+near zero, the description is what the bias says about nothing; from {threshold["value"]:.2f} nats a token on,
+`self_explain` calls it a reading, which {100 * threshold["false_positive_rate"]:.0f}% of texts about other vectors
+reach. It was trained on English titles alone.
 """
 
 

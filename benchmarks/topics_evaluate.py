@@ -21,6 +21,8 @@ from interp_toolkit.vectors import topic_vectors
 # Factors on the normalised vector that are tried without training, on this many training titles.
 SWEEP = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 SWEPT_TITLES = 300
+# Losses are even enough for fewer titles to tell them.
+SCORED = 1000
 
 
 def evaluate(names: Sequence[str], bench: Bench, path: Path) -> None:
@@ -34,6 +36,7 @@ def evaluate(names: Sequence[str], bench: Bench, path: Path) -> None:
         temperature=TEMPERATURE,
         sweep=list(SWEEP),
         swept_titles=len(swept),
+        scored=len(held[:SCORED]),
     )
     if kept_result(path, settings):
         print(f"done before, see {path}")
@@ -47,14 +50,17 @@ def evaluate(names: Sequence[str], bench: Bench, path: Path) -> None:
     )
     for name, adapter in adapters.items():
         contract = _contract(name, adapter)
-        raw = topic_vectors(bench.model, held, str(contract.site), progress=True)
-        told["adapters"][name] = _adapter(bench, adapter, contract.centre(raw), held)
+        # Read in the order of training, whose files are shared.
+        assert contract.site is not None
+        read = contract.centre(topic_vectors(bench.model, bench.titles.shards, contract.site, progress=True))
+        vectors = read[-len(held) :]
+        told["adapters"][name] = _adapter(bench, adapter, vectors, held)
         if isinstance(contract.site, SiteStack):
             continue  # several directions side by side are no direction that could be scaled
         # One baseline a site and soft prompt; the means of adapters of one site hardly differ.
         where = f"{contract.site}, {contract.soft_prompt}"
         if where not in told["untrained"]:
-            told["untrained"][where] = _untrained(bench, contract, contract.centre(raw), held, swept)
+            told["untrained"][where] = _untrained(bench, contract, vectors, read[: len(swept)], held)
     told["untrained"] = list(told["untrained"].values())
     write_result(path, told)
     print(f"written to {path}")
@@ -62,7 +68,7 @@ def evaluate(names: Sequence[str], bench: Bench, path: Path) -> None:
 
 def _adapter(bench: Bench, adapter: Adapter, vectors: Tensor, held: list[str]) -> dict[str, Any]:
     start = time.perf_counter()
-    losses = control_losses(bench.model, adapter, vectors, held)
+    losses = control_losses(bench.model, adapter, vectors[:SCORED], held[:SCORED])
     seconds = time.perf_counter() - start
     greedy, sampled = (bench.describe(adapter, vectors, samples) for samples in (1, SAMPLES))
     nothing, guesses = (bench.describe_nothing(adapter, samples).repeated(len(held)) for samples in (1, SAMPLES))
@@ -93,13 +99,12 @@ def _adapter(bench: Bench, adapter: Adapter, vectors: Tensor, held: list[str]) -
     )
 
 
-def _untrained(bench: Bench, contract: Contract, vectors: Tensor, held: list[str], swept: list[str]) -> dict[str, Any]:
+def _untrained(bench: Bench, contract: Contract, vectors: Tensor, inputs: Tensor, held: list[str]) -> dict[str, Any]:
     """The vectors' own directions at the best scale of a sweep, chosen on training titles by the mean reciprocal rank.
 
     Recall@1 is a handful of titles there, and would choose by luck.
     """
-    inputs = contract.centre(topic_vectors(bench.model, swept, str(contract.site)))
-    answers = bench.answers(swept)
+    answers = bench.answers(bench.titles.train[: len(inputs)])
     sweep = {}
     for scale in SWEEP:
         found = bench.look_up(bench.describe(_scaled(contract, scale), inputs, 1), None, answers)

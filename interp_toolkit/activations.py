@@ -44,7 +44,7 @@ class Activations:
 def read_activations(
     model: Any,
     prompts: Prompt | Sequence[Prompt],
-    sites: SiteLike | Sequence[SiteLike],
+    sites: SiteLike | Sequence[SiteLike] | SiteStack,
     positions: Positions = "last",
     *,
     chat: bool = True,
@@ -58,7 +58,8 @@ def read_activations(
     Args:
         model: a hooked model.
         prompts: texts (read as user turns followed by the generation prompt), lists of messages, or lists of ids.
-        sites: `Site` values, hook names, or layer numbers (the stream after that block).
+        sites: `Site` values, hook names, or layer numbers (the stream after that block); of a `SiteStack` the vectors
+            of a token stand side by side as one.
         positions: token positions, negative ones from the end; ``"last"`` or ``"all"``.
         chat: whether texts go through the chat template.
         progress: whether to show a bar.
@@ -78,14 +79,16 @@ def read_activations(
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:
         raise InterpToolkitError("expected at least one prompt, got none")
-    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
+    each = sites.sites if isinstance(sites, SiteStack) else [sites] if isinstance(sites, (Site, str, int)) else sites
+    chosen = [Site.parse(site) for site in each]
     if not chosen:
         raise InterpToolkitError("expected at least one site, got none")
     for site in chosen:
         backend.require(site)
     wanted = [_positions(positions, len(row), i) for i, row in enumerate(tokens)]
     vectors = _read(backend, tokens, chosen, wanted, progress)
-    return Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
+    read = Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
+    return stack_sites(read, sites) if isinstance(sites, SiteStack) else read
 
 
 def stack_sites(read: Activations, stack: SiteStack) -> Activations:

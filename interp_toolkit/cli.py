@@ -15,7 +15,8 @@ from typing import Any
 
 _EXPLAIN = """examples:
   interp-toolkit explain "How do I get a sourdough loaf to rise?"
-  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json"""
+  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json
+  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --html mona-lisa.html"""
 _TRAIN = """examples:
   interp-toolkit train my-run.yaml --data ~/titles
   interp-toolkit train my-run.yaml --lr 0.02 --max-steps 100
@@ -25,6 +26,9 @@ _EVALUATE = """examples:
   interp-toolkit evaluate controls --adapter ./my-adapter --data ~/data
 What is done is kept: a run that was stopped goes on by the same command. See docs/evaluation.md for the data."""
 _RUNS = ("abstention", "bias", "bridges", "controls", "knowledge", "mixtures", "round_trip")
+_REPORT = """examples:
+  interp-toolkit report evaluations/abstention-default.json --html abstention.html
+  interp-toolkit report runs/first evaluations --html all.html"""
 _INFO = """examples:
   interp-toolkit info smollm2_rank64
   interp-toolkit info ./my-adapter --json"""
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     shape = explain.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print JSON, one object a description")
     shape.add_argument("--csv", action="store_true", help="print CSV")
+    shape.add_argument("--html", type=Path, metavar="FILE.html", help="write one page that needs no network")
 
     train = _command(commands, "train", "train an adapter as a YAML file says", _TRAIN, _train)
     train.add_argument("config", metavar="CONFIG.yaml")
@@ -88,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help="holds topics/topics.jsonl.gz")
     evaluate.add_argument("--limit", type=int, metavar="N", help="a trial on the first N titles or prompts")
     evaluate.add_argument("--output", type=Path, metavar="FILE.json", help="by default evaluations/NAME-ADAPTER.json")
+
+    report = _command(commands, "report", "show results on one page that needs no network", _REPORT, _report)
+    report.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="results (.json), training logs (log.jsonl), or folders of them"
+    )
+    report.add_argument("--html", type=Path, required=True, metavar="FILE.html", help="where to write it")
 
     info = _command(commands, "info", "show what an adapter is and what it was trained with", _INFO, _info)
     info.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
@@ -141,7 +152,11 @@ def _explain(options: argparse.Namespace) -> None:
         null=options.null,
         any_site=options.any_layer,
     )
-    if options.json:
+    if options.html:
+        from interp_toolkit.views import explanations_report
+
+        print(f"written to {explanations_report(found).save(options.html)}")
+    elif options.json:
         # to_json writes null where a number is missing; json.dumps would write NaN, which is no JSON.
         print(found.to_df().to_json(orient="records", indent=2, force_ascii=False))
     elif options.csv:
@@ -180,6 +195,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     for name, rows in told["tables"].items():
         print(f"{name}\n{frame_text(pd.DataFrame(rows), width)}\n")
     print(f"written to {output}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from interp_toolkit.views import results_report
+
+    print(f"written to {results_report(options.results).save(options.html)}")
 
 
 def _info(options: argparse.Namespace) -> None:

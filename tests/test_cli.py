@@ -38,6 +38,22 @@ def test_explain_prints_a_table_json_or_csv(capsys):
     assert list(table["sample"]) == [0, 1, 0, 1]
 
 
+def test_explain_and_report_write_one_page(capsys, tmp_path):
+    page = tmp_path / "page.html"
+    code, out, err = _run(capsys, "explain", "Tell me about baseball.", "--html", str(page))
+    assert (code, out, err) == (0, f"written to {page}\n", "")
+    assert "Tell me about baseball." in page.read_text()
+    result = dict(settings=dict(n=3, seed=0), tables=dict(readings=[dict(condition="shuffled", value=0.04, n=3)]))
+    (tmp_path / "some.json").write_text(json.dumps(result))
+    both = tmp_path / "both.html"
+    code, out, err = _run(capsys, "report", str(tmp_path), "--html", str(both))
+    assert (code, out, err) == (0, f"written to {both}\n", "")
+    assert "shuffled" in both.read_text()
+    code, _, err = _run(capsys, "report", str(tmp_path / "none.json"), "--html", str(both))
+    assert code == 2
+    assert "cannot read results at" in err
+
+
 def test_info_shows_contract_and_run(capsys):
     code, out, _ = _run(capsys, "info", "smollm2_scalar_affine")
     assert code == 0

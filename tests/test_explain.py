@@ -1,6 +1,7 @@
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from interp_toolkit import (
     load_model,
     read_activations,
     self_explain,
+    shipped,
 )
 from interp_toolkit.contract import Contract
 from interp_toolkit.explanations import COLUMNS, Explanation, Explanations
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.shipped import NAMES, default_adapter, find_adapter
+from interp_toolkit.sites import parse_place
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland."]
 
@@ -222,10 +225,15 @@ def test_a_shipped_adapter_is_whole_small_and_for_the_embedded_model(smollm, nam
     adapter = find_adapter(name)
     contract = adapter.contract
     contract.check_model(model_facts(smollm))
-    assert contract.site == Site.parse("blocks.23.hook_resid_post")
-    assert contract.mean.shape == (576,)
-    assert contract.soft_prompt == SoftPrompt.for_chat(smollm.tokenizer)
-    assert adapter.parameter_count == {"smollm2_rank64": 2 * 576 * 64 + 577, "smollm2_scalar_affine": 577}[name]
+    layers = [4, 10, 16, 23] if name == "smollm2_four_layers" else [23]
+    assert contract.site == parse_place(layers)
+    assert contract.mean.shape == (576 * len(layers),)
+    asked = () if name == "smollm2_rank64" else ('Repeat this: "{slot}"', '"')
+    assert contract.soft_prompt == SoftPrompt.for_chat(smollm.tokenizer, *asked, tokens=adapter.config.tokens)
+    assert contract.threshold is not None
+    sizes = dict(smollm2_four_layers=4 * 576 * 401, smollm2_rank64=2 * 576 * 64 + 577, smollm2_scalar_affine=577)
+    assert adapter.parameter_count == sizes[name]
+    assert sum(path.stat().st_size for path in (Path(shipped.__file__).parent / name).iterdir()) < 1_000_000
     json.dumps(contract.to_dict())
 
 
@@ -244,7 +252,7 @@ def test_the_default_adapter_reads_topics_and_tells_them_from_nothing(smollm):
         nothing = score(run, adapter.null()[None], targets, [0] * len(targets)).mean()
     assert (own > shuffled).sum() >= 7
     assert (own > nothing).all()
-    noise = torch.randn(8, 576, generator=torch.Generator().manual_seed(0)) * vectors.norm(dim=1).mean() / 24
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
     read = self_explain(vectors, model=smollm, null=True, max_new_tokens=8).to_df()
     random = self_explain(noise, model=smollm, max_new_tokens=8).to_df()
     assert read.evidence.iloc[:8].median() > random.evidence.median()

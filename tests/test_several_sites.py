@@ -201,6 +201,7 @@ def test_an_adapter_of_several_sites_explains_prompts_and_vectors(tiny, trained,
     assert {row.site for row in found} == {str(STACK), ""}
     last = [row for row in found if row.source == "rivers"][-1]
     vector = torch.cat([read_activations(tiny(), "rivers", site).vectors for site in (0, 2)], 1)
+    assert torch.equal(read_activations(tiny(), "rivers", STACK).vectors, vector)
     (again,) = self_explain(vector, model=tiny(), adapter=adapter, raw=True)
     assert again.description == last.description
     assert again.evidence == pytest.approx(last.evidence, abs=1e-4)

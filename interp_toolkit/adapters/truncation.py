@@ -14,7 +14,7 @@ from interp_toolkit.errors import InterpToolkitError
 
 
 @torch.no_grad()
-def truncated(adapter: Adapter, rank: int, blocks: Iterable[Float[Tensor, "rows width"]]) -> Adapter:
+def truncated(adapter: Adapter, rank: int, blocks: Iterable[Float[Tensor, "_ width"]]) -> Adapter:
     """The low-rank adapter whose soft tokens lie nearest to a full-rank one's.
 
     Nearest in squared distance over the vectors given, which is another thing than the largest singular values of the

@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.activations import read_activations, stack_sites
+from interp_toolkit.activations import read_activations
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.evaluation.statistics import mean_interval
 from interp_toolkit.explain import self_explain
-from interp_toolkit.sites import SiteStack
 from interp_toolkit.vectors import topic_vectors
 
 # An empty description says nothing; it goes back as this, since the topic prompt needs some text.
@@ -138,8 +137,7 @@ def _means(
     out = torch.full((len(descriptions), contract.d_model * len(place.sites)), torch.nan)
     if not listed:
         return out
-    read = read_activations(model, list(listed), place.sites, progress=progress)
-    values = contract.centre((stack_sites(read, place) if isinstance(place, SiteStack) else read).vectors)
+    values = contract.centre(read_activations(model, list(listed), place, progress=progress).vectors)
     for i, one in enumerate(descriptions):
         if texts.get(one):
             out[i] = values[[listed[text] for text in texts[one]]].mean(0)

@@ -1,0 +1,74 @@
+"""Activations of several features on texts, drawn by circuitsvis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.markup import escaped, visible
+from interp_toolkit.views.frames import need, numbers
+from interp_toolkit.views.libraries import CIRCUITSVIS, require_circuitsvis
+from interp_toolkit.views.page import View, widget
+
+_COLUMNS = ("text", "position", "token", "feature", "activation")
+
+
+def activation_view(frame: pd.DataFrame, title: str = "Activations of features") -> View:
+    """Texts coloured by the activation of one of several features, to be chosen.
+
+    It is drawn by circuitsvis: one text as its ``ColoredTokensMulti``, where each feature can be pointed at by name;
+    several as its ``TextNeuronActivations``.
+
+    Args:
+        frame: one row a token and feature, of every token and feature. Required: ``text`` (which one), ``position``,
+            ``token``, ``feature`` (a number or a name) and ``activation``.
+        title: its caption.
+
+    Raises:
+        InterpToolkitError: circuitsvis is not installed, a column is missing, or a token lacks a feature.
+    """
+    require_circuitsvis()
+    need(frame, _COLUMNS, "activation_view")
+    if frame.empty:
+        raise InterpToolkitError("activation_view takes a data frame with at least one row, got an empty one")
+    features = list(dict.fromkeys(frame["feature"].tolist()))
+    tokens, values = [], []
+    for _, rows in frame.groupby("text", sort=False):
+        own, told = _text(rows, features)
+        tokens.append(own)
+        values.append(told)
+    labels = [visible(str(name))[:60] for name in features]
+    if len(tokens) == 1:
+        props: dict[str, Any] = dict(tokens=tokens[0], values=values[0], labels=labels)
+        data = dict(component="ColoredTokensMulti", props=props)
+    else:
+        props = dict(
+            tokens=tokens,
+            activations=[[[row] for row in text] for text in values],
+            firstDimensionName="Source",
+            secondDimensionName="Feature",
+            firstDimensionLabels=["all"],
+            secondDimensionLabels=labels,
+        )
+        data = dict(component="TextNeuronActivations", props=props)
+    return View(title, widget("circuits", data, title), frozenset((CIRCUITSVIS,)))
+
+
+def _text(rows: pd.DataFrame, features: list[Any]) -> tuple[list[str], list[list[float]]]:
+    """The tokens of a text, and their activations [tokens][features]."""
+    named = dict(zip(rows["position"].tolist(), rows["token"].tolist()))
+    values = numbers(rows["activation"].tolist(), "'activation' of activation_view")
+    found = dict(zip(zip(rows["position"].tolist(), rows["feature"].tolist()), values))
+    positions = sorted(named)
+    for position in positions:
+        for feature in features:
+            if found.get((position, feature)) is None:
+                raise InterpToolkitError(
+                    f"activation_view takes the activation of every feature on every token; position {position} lacks "
+                    f"that of feature {feature!r}; write 0 where it is not active"
+                )
+    # circuitsvis takes tokens for HTML.
+    tokens = [escaped(str(named[position]), 60) for position in positions]
+    return tokens, [[found[position, feature] or 0.0 for feature in features] for position in positions]

@@ -1,0 +1,67 @@
+"""Tables of any length, to filter and sort."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from interp_toolkit.views.frames import plain
+from interp_toolkit.views.page import View, widget
+
+# Columns whose cells are drawn with a bar, to compare them at a glance.
+_BARS = frozenset(("evidence",))
+_TWO_DIGITS = frozenset(("evidence", "log_prob"))
+
+
+def table_view(frame: pd.DataFrame, title: str = "Table") -> View:
+    """A data frame as a table in pages of 50 rows, to filter by text and sort by any column.
+
+    ``low`` and ``high`` become one interval. Columns that are the same in every row are told once, below; empty ones
+    are left out.
+
+    Args:
+        frame: any columns; texts, numbers, truths, lists.
+        title: its caption.
+
+    Example:
+        >>> table_view(explanations.to_df(), "What the model says")
+    """
+    return View(title, table_body(frame, title))
+
+
+def table_body(frame: pd.DataFrame, title: str, caption: bool = True) -> str:
+    """The HTML of `table_view`."""
+    cells: dict[str, list[Any]] = {
+        name: [plain(value) for value in frame.iloc[:, i].tolist()] for i, name in enumerate(map(str, frame.columns))
+    }
+    if {"low", "high"} <= set(cells):
+        cells["interval"] = [_interval(low, high) for low, high in zip(cells.pop("low"), cells.pop("high"))]
+    cells = {name: column for name, column in cells.items() if not frame.size or any(x is not None for x in column)}
+    same = {name: column[0] for name, column in cells.items() if len(column) > 1 and len(set(column)) == 1}
+    if len(same) == len(cells):
+        same = {}
+    shown = {name: column for name, column in cells.items() if name not in same}
+    data = dict(
+        columns=[dict(name=name, kind=_kind(name, column), digits=_digits(name)) for name, column in shown.items()],
+        rows=list(zip(*shown.values())),
+        same=[[name, value] for name, value in same.items()],
+    )
+    return widget("table", data, title, caption)
+
+
+def _interval(low: Any, high: Any) -> str | None:
+    return None if low is None or high is None else f"{_short(low)} to {_short(high)}"
+
+
+def _short(value: Any) -> str:
+    return f"{round(value, 3) + 0.0:g}" if isinstance(value, float) else str(value)
+
+
+def _kind(name: str, column: list[Any]) -> str:
+    number = any(x is not None for x in column) and all(x is None or isinstance(x, (int, float)) for x in column)
+    return "bar" if number and name in _BARS else "number" if number else "text"
+
+
+def _digits(name: str) -> int | None:
+    return 2 if name in _TWO_DIGITS else None
