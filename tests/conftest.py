@@ -134,6 +134,34 @@ def _hugging_face(folder):
     return model.eval().requires_grad_(False)
 
 
+def make_sae(architecture="topk", width=32, features=48, training=False, seed=0, **metadata):
+    """A random SAE whose rows have lengths other than one, and biases other than zero."""
+    pytest.importorskip("sae_lens")
+    from sae_lens.registry import get_sae_class, get_sae_training_class
+    from sae_lens.saes.sae import SAEMetadata
+
+    kind, config = (get_sae_training_class if training else get_sae_class)(architecture)
+    told = dict(hook_name="blocks.2.hook_resid_post", model_name="llama") | metadata
+    settings = dict(d_in=width, d_sae=features, metadata=SAEMetadata(**told))
+    if "topk" in architecture:
+        settings["k"] = 6
+    if architecture == "matryoshka_batchtopk":
+        settings["matryoshka_widths"] = [12, features]
+    if architecture == "matching_pursuit" and training:
+        settings["decoder_init_norm"] = 1.0
+    if architecture == "temporal":
+        settings |= dict(n_heads=2, n_attn_layers=1, bottleneck_factor=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sae = kind(config(**settings))
+        with torch.no_grad():
+            for name, value in sae.named_parameters():
+                value.copy_(torch.randn_like(value) * (0.3 if value.ndim > 1 else 0.1))
+                if name == "threshold":
+                    value.abs_()
+    return sae
+
+
 @pytest.fixture(scope="session")
 def tiny_prompt(tiny_tokenizer):
     return SoftPrompt.for_chat(tiny_tokenizer)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_sae_vectors import make_sae
+from conftest import make_sae
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.chat import prompt_ids

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from conftest import make_sae
 from safetensors.torch import load_file
-from test_sae_vectors import make_sae
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.models import model_facts

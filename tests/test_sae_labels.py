@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from test_sae_vectors import make_sae
+from conftest import make_sae
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.vectors import SAELabels, read_labels, sae_pairs, sae_vectors

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from test_sae_vectors import make_sae
+from conftest import make_sae
 
 from interp_toolkit import read_activations
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
@@ -25,6 +25,8 @@ from interp_toolkit.sae import (
 )
 from interp_toolkit.sites import Site
 from interp_toolkit.vectors import check_sae, sae_digest, sae_vectors
+
+pytest.importorskip("sae_lens")
 
 SITE = Site.after(2)
 TEXTS = [f"Tell me about {a} and the history of {b}." for a in ("rivers", "cats", "a fox") for b in "abcdefgh"]

@@ -13,7 +13,7 @@ from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.mixtures import SAMPLES, SHARES, mix, mixture_table, named_within
 
 # Pairs: five vectors each are described, by one greedy text and by six samples. Whole shards of vectors.
-_MOST = 1024
+_MOST = 512
 # A title is named if a description finds it among so many.
 _WITHIN = (1, 10)
 _EXAMPLES = 12

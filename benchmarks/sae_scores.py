@@ -1,0 +1,104 @@
+"""Labels of held-out features from every source, scored by texts written for them and by the contexts they tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sae_adapters import CELLS, EXPRESSIVE, SIMPLE, UNTRAINED, trained
+from sae_ground import Ground
+
+from interp_toolkit.evaluation import (
+    Writing,
+    agreement_summary,
+    agreement_table,
+    best_labels,
+    detection_scores,
+    embedding_judge,
+    generation_scores,
+    read_examples,
+    score_table,
+)
+from interp_toolkit.evaluation.bench import SEED, kept_result, write_result
+from interp_toolkit.evaluation.feature_labels import REWORDED, compared_rows, describe_features
+from interp_toolkit.evaluation.runs.losses import records
+from interp_toolkit.files import cache_folder, whole_file
+
+# Longest text, in tokens: short texts are what a small model writes well.
+_LENGTH = 40
+_SIMPLE, _EXPRESSIVE = f"trained, {SIMPLE}", f"trained, {EXPRESSIVE}"
+
+
+def run_scores(ground: Ground, scale: float, results: Path, runs: Path) -> None:
+    """Score labels, or go on with it; a result with the same settings is left as it is.
+
+    Args:
+        ground: what it stands on.
+        scale: length of the untrained direction.
+        results: folder of results.
+        runs: folder of the adapters; gets ``labels.csv``, with every label's score.
+    """
+    features = ground.features["held"][: ground.sizes.scored]
+    adapters = {
+        name: trained(CELLS[f"{kind}-sae"], ground, runs)
+        for name, kind in ((_SIMPLE, SIMPLE), (_EXPRESSIVE, EXPRESSIVE))
+    }
+    adapters[UNTRAINED] = ground.untrained(scale)
+    writing = Writing(texts=ground.sizes.texts, max_new_tokens=_LENGTH, seed=SEED)
+    settings = ground.facts | dict(
+        task="scores",
+        n=len(features),
+        adapters={name: adapter.digest for name, adapter in adapters.items()},
+        untrained_scale=scale,
+        writing=vars(writing),
+    )
+    path = results / "scores.json"
+    if kept_result(path, settings):
+        print(f"scores: done before, see {path}")
+        return
+    labels = {feature: ground.originals[feature] for feature in features}
+    described = {
+        name: describe_features(
+            ground.model, adapter, ground.sae, features, seed=SEED, folder=cache_folder(), progress=True
+        )
+        for name, adapter in adapters.items()
+    }
+    # Chance takes the labels that the adapters were trained on.
+    pool = [ground.originals[feature] for feature in ground.features["train"]]
+    rows = compared_rows(described, labels, pool, seed=SEED)
+    scores = generation_scores(
+        ground.model,
+        ground.sae,
+        rows,
+        ground.thresholds(features),
+        writing=writing,
+        folder=cache_folder() / "generation",
+        progress=True,
+    )
+    contexts = ground.result.contexts
+    # The contexts that the labels were not made of.
+    examples = read_examples(
+        features, lambda f: contexts.of(f).iloc[1::2], lambda f: contexts.silent(f, max(1, len(contexts.of(f)) // 2))
+    )
+    detected = detection_scores(rows, examples, embedding_judge(ground.bench.embed))
+    with whole_file(runs / "labels.csv") as draft:
+        scores.assign(auroc=detected["auroc"]).to_csv(draft, index=False)
+    agreement = agreement_table(
+        labels, described[_SIMPLE], ground.bench.embed, scores=scores, original=REWORDED, adapter=_SIMPLE
+    )
+    tables: dict[str, Any] = dict(
+        generation=pd.concat([_means(scores, name) for name in ("strict_rate", "rate")]),
+        detection=_means(detected, "auroc"),
+        agreement=agreement_summary(agreement, SEED),
+        features=agreement,
+        best=best_labels(scores, "strict_rate"),
+        sae=ground.result.quality,
+    )
+    failed = ground.labelled[1]["reason"].value_counts()
+    told = dict(settings=settings, versions=ground.bench.versions, failed={str(k): int(n) for k, n in failed.items()})
+    write_result(path, told | dict(tables={name: records(table) for name, table in tables.items()}))
+
+
+def _means(scores: pd.DataFrame, score: str) -> pd.DataFrame:
+    return score_table(scores, score, against=REWORDED, seed=SEED)

@@ -1,0 +1,68 @@
+"""The commands: thin faces of the library's functions."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from interp_toolkit.cli import evaluate, explain, info, report, sae, train
+from interp_toolkit.cli.evaluate import RUNS as _RUNS
+
+__all__ = ["_RUNS", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when done, 2 for a user's mistake, 130 when interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    # Loading shows bars and notes of other libraries, which belong to no table.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from interp_toolkit.errors import InterpToolkitError
+
+    _quiet_libraries()
+    try:
+        options.run(options)
+    except InterpToolkitError as error:
+        print(f"interp-toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        told = str(stop) or "interrupted; the same command goes on from what is done"
+        print(f"interp-toolkit: {told}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away; nothing more can be said on it, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="interp-toolkit", description="Let a language model say in words what its own hidden states mean."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (explain, train, evaluate, sae, report, info):
+        command.add(commands)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"interp-toolkit {version('interp-toolkit')}"
+    except PackageNotFoundError:
+        return f"interp-toolkit (not installed, {Path(__file__).parent.parent})"
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformer_lens").setLevel(logging.ERROR)

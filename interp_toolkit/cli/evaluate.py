@@ -1,0 +1,49 @@
+"""The command that measures how far an adapter can be trusted."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from interp_toolkit.cli.command import add_command
+
+_EXAMPLES = """examples:
+  interp-toolkit evaluate abstention --data ~/data --limit 50
+  interp-toolkit evaluate controls --adapter ./my-adapter --data ~/data
+What is done is kept: a run that was stopped goes on by the same command. See docs/evaluation.md for the data."""
+RUNS = ("abstention", "bias", "bridges", "controls", "knowledge", "mixtures", "round_trip")
+
+
+def add(commands: Any) -> None:
+    """Add the command to others."""
+    parser = add_command(commands, "evaluate", "measure how far an adapter can be trusted", _EXAMPLES, _run)
+    parser.add_argument("name", metavar="NAME", choices=RUNS, help=", ".join(RUNS))
+    parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help="holds topics/topics.jsonl.gz")
+    parser.add_argument("--limit", type=int, metavar="N", help="a trial on the first N titles or prompts")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="by default evaluations/NAME-ADAPTER.json")
+
+
+def _run(options: argparse.Namespace) -> None:
+    import importlib
+
+    import pandas as pd
+
+    from interp_toolkit.evaluation.bench import Bench
+    from interp_toolkit.models import model_facts
+    from interp_toolkit.shipped import default_adapter, find_adapter
+    from interp_toolkit.tables import frame_text
+
+    bench = Bench(options.data / "topics" / "topics.jsonl.gz", options.limit, options.model)
+    adapter = find_adapter(options.adapter) if options.adapter else default_adapter(model_facts(bench.model))
+    trial = f"-limit-{options.limit}" if options.limit else ""
+    named = Path(options.adapter or "default").name
+    output = options.output or Path("evaluations") / f"{options.name}-{named}{trial}.json"
+    told = importlib.import_module(f"interp_toolkit.evaluation.runs.{options.name}").run(bench, adapter, output)
+    width = shutil.get_terminal_size().columns
+    for name, rows in told["tables"].items():
+        print(f"{name}\n{frame_text(pd.DataFrame(rows), width)}\n")
+    print(f"written to {output}")

@@ -1,0 +1,60 @@
+"""The command that describes the hidden states of prompts."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from interp_toolkit.cli.command import add_command
+
+_EXAMPLES = """examples:
+  interp-toolkit explain "How do I get a sourdough loaf to rise?"
+  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json
+  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --html mona-lisa.html"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to others."""
+    parser = add_command(commands, "explain", "describe the hidden states of prompts", _EXAMPLES, _run)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="what a user says to the model")
+    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    parser.add_argument("--layer", type=int, metavar="N", help="read after block N; by default the adapter's own site")
+    parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
+    parser.add_argument("--position", type=int, default=-1, metavar="P", help="token to read; by default -1, the last")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="descriptions of each (default 1, greedy)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+    parser.add_argument("--null", action="store_true", help="also show what the adapter says about nothing")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON, one object a description")
+    shape.add_argument("--csv", action="store_true", help="print CSV")
+    shape.add_argument("--html", type=Path, metavar="FILE.html", help="write one page that needs no network")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.explain import self_explain
+
+    found = self_explain(
+        options.texts,
+        model=options.model,
+        adapter=options.adapter,
+        sites=options.layer,
+        positions=[options.position],
+        samples=options.samples,
+        seed=options.seed,
+        null=options.null,
+        any_site=options.any_layer,
+    )
+    if options.html:
+        from interp_toolkit.views import explanations_report
+
+        print(f"written to {explanations_report(found).save(options.html)}")
+    elif options.json:
+        # to_json writes null where a number is missing; json.dumps would write NaN, which is no JSON.
+        print(found.to_df().to_json(orient="records", indent=2, force_ascii=False))
+    elif options.csv:
+        print(found.to_df().to_csv(index=False), end="")
+    else:
+        print(found.to_text(shutil.get_terminal_size().columns))

@@ -1,0 +1,51 @@
+"""The command that shows what an adapter is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from interp_toolkit.cli.command import add_command
+
+_EXAMPLES = """examples:
+  interp-toolkit info smollm2_rank64
+  interp-toolkit info ./my-adapter --json"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to others."""
+    parser = add_command(commands, "info", "show what an adapter is and what it was trained with", _EXAMPLES, _run)
+    parser.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.shipped import find_adapter
+
+    adapter = find_adapter(options.adapter)
+    contract = adapter.contract
+    told: dict[str, Any] = {
+        "kind": adapter.config.kind,
+        "parameters": adapter.parameter_count,
+        **{key: value for key, value in adapter.config.to_dict().items() if key != "kind" and value is not None},
+        "digest": adapter.digest,
+        "contract": contract.to_dict() if contract else None,
+        "metadata": adapter.metadata,
+    }
+    if options.json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for key, value in _flat(told):
+        print(f"{key:<28} {value}")
+
+
+def _flat(told: dict[str, Any], under: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in told.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{under}{key}.")
+        else:
+            # A prompt holds line breaks, and a row is a line.
+            rows.append((under + key, repr(value) if isinstance(value, str) and "\n" in value else value))
+    return rows

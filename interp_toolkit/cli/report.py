@@ -1,0 +1,28 @@
+"""The command that shows results on one page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from interp_toolkit.cli.command import add_command
+
+_EXAMPLES = """examples:
+  interp-toolkit report evaluations/abstention-default.json --html abstention.html
+  interp-toolkit report runs/first evaluations --html all.html"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to others."""
+    parser = add_command(commands, "report", "show results on one page that needs no network", _EXAMPLES, _run)
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="results (.json), training logs (log.jsonl), or folders of them"
+    )
+    parser.add_argument("--html", type=Path, required=True, metavar="FILE.html", help="where to write it")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.views import results_report
+
+    print(f"written to {results_report(options.results).save(options.html)}")

@@ -1,0 +1,83 @@
+"""The commands for SAEs: train one, label its features, score the labels, compare them with an adapter's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from interp_toolkit.cli import sae_steps
+from interp_toolkit.cli.command import add_command
+
+_GROUP = """examples:
+  interp-toolkit sae train sae.yaml --data ~/data
+  interp-toolkit sae label runs/my-sae/sae --passages passages.jsonl.gz --output labels.json
+  interp-toolkit sae score runs/my-sae/sae labels.json --passages passages.jsonl.gz --adapter ./my-adapter
+  interp-toolkit sae compare runs/my-sae/sae labels.json --adapter ./my-adapter --scores sae-scores.json
+What is done is kept: a command that was stopped goes on when it is given again. See docs/sae.md."""
+_TRAIN = """example:
+  interp-toolkit sae train sae.yaml --data ~/data"""
+_LABEL = """examples:
+  interp-toolkit sae label runs/my-sae/sae --passages passages.jsonl.gz --output labels.json
+  interp-toolkit sae label my-sae --passages passages.jsonl.gz --server http://localhost:8000/v1 --ask qwen
+The key of a server is read from the environment variable OPENAI_API_KEY."""
+_SCORE = """examples:
+  interp-toolkit sae score my-sae labels.json --passages passages.jsonl.gz --limit 20
+  interp-toolkit sae score my-sae labels.json --passages passages.jsonl.gz --adapter ./my-adapter"""
+_COMPARE = """examples:
+  interp-toolkit sae compare my-sae labels.json --adapter ./my-adapter
+  interp-toolkit sae compare my-sae labels.json --adapter ./my-adapter --scores sae-scores.json"""
+
+
+def add(commands: Any) -> None:
+    """Add the command, with its own commands, to others."""
+    group = add_command(commands, "sae", "train an SAE; label its features, score and compare labels", _GROUP)
+    steps = group.add_subparsers(required=True, metavar="STEP")
+
+    train = add_command(steps, "train", "train an SAE as a YAML file says", _TRAIN, sae_steps.train)
+    train.add_argument("config", metavar="CONFIG.yaml")
+    train.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help="holds the file of passages")
+
+    label = add_command(steps, "label", "label features by the texts they are active in", _LABEL, sae_steps.label)
+    _add_sae(label)
+    _add_passages(label)
+    label.add_argument("--contexts", type=Path, metavar="FILE", help="of `sae train`; by default they are looked for")
+    label.add_argument("--server", metavar="URL", help="ask a server that speaks OpenAI's protocol")
+    label.add_argument("--ask", metavar="MODEL", help="model of the server; without a server a hub id or folder")
+    label.add_argument("--output", type=Path, default=Path("labels.json"), metavar="FILE.json")
+
+    score = add_command(steps, "score", "score labels by texts that are written for them", _SCORE, sae_steps.score)
+    _add_sae(score)
+    score.add_argument("labels", metavar="LABELS", help="file or folder, see docs/sae.md; the original ones")
+    _add_passages(score)
+    score.add_argument("--adapter", help="path, hub id or shipped name, to score its descriptions too")
+    score.add_argument("--any-site", action="store_true", help="allow an adapter of another site than the SAE's")
+    score.add_argument("--texts", type=int, default=5, metavar="N", help="written for each label (default 5)")
+    score.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
+    score.add_argument("--output", type=Path, default=Path("sae-scores.json"), metavar="FILE.json")
+
+    compare = add_command(
+        steps, "compare", "lay an adapter's descriptions beside the labels", _COMPARE, sae_steps.compare
+    )
+    _add_sae(compare)
+    compare.add_argument("labels", metavar="LABELS", help="file or folder, see docs/sae.md; the original ones")
+    compare.add_argument("--adapter", required=True, help="path, hub id or shipped name")
+    compare.add_argument("--any-site", action="store_true", help="allow an adapter of another site than the SAE's")
+    compare.add_argument("--scores", type=Path, metavar="FILE.json", help="of `sae score` with this adapter")
+    compare.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
+    compare.add_argument("--output", type=Path, default=Path("sae-comparison.json"), metavar="FILE.json")
+
+
+def _add_sae(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sae", metavar="SAE", help="folder with cfg.json and sae_weights.safetensors, or a release")
+    parser.add_argument("--id", metavar="ID", help="which SAE of a release")
+    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--any-model", action="store_true", help="allow an SAE of a model of another name")
+    parser.add_argument("--features", type=int, nargs="+", metavar="N", help="numbers; by default all")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N of these features")
+
+
+def _add_passages(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--passages", type=Path, required=True, metavar="FILE", help="JSON Lines with a text each")
+    parser.add_argument("--split", metavar="NAME", help="take passages of this split alone, such as eval")
+    parser.add_argument("--take", type=int, metavar="N", help="at most N passages, from the beginning")
