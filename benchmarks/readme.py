@@ -1,4 +1,4 @@
-"""Write the README's outputs and tables, and the shipped adapters' cards, from benchmarks/results.
+"""Write the outputs and tables of the README and of docs/, and the shipped adapters' cards, from benchmarks/results.
 
 A test fails where they are stale.
 
@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+from trust_table import trust_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,23 +94,37 @@ def speed() -> str:
     return "\n".join(lines)
 
 
+def trust() -> str:
+    rows = trust_table(RESULTS / "trust").to_dict("records")
+    lines = ["| NAME | what | value | 95% interval | n |", "|---|---|---|---|---|"]
+    for row in rows:
+        span = f"{row['low']:.3f} to {row['high']:.3f}"
+        lines.append(f"| `{row['measurement']}` | {row['what']} | {row['value']:.3f} | {span} | {row['n']:,} |")
+    return "\n".join(lines)
+
+
 def _percent(told: list[float]) -> str:
     value, low, high = (100 * x for x in told)
     return f"{value:.1f}% ({low:.1f} to {high:.1f})"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed}
+# file: name of a block in it, and what makes it
+BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
+    "docs/evaluation.md": {"trust": trust},
+}
 
 
-def filled(readme: str) -> str:
-    """The README with every block made anew."""
-    for name, make in BLOCKS.items():
+def filled(file: str) -> str:
+    """A file of `BLOCKS` with every block made anew."""
+    text = (ROOT / file).read_text()
+    for name, make in BLOCKS[file].items():
         begin, end = f"<!-- begin {name}: made by benchmarks/readme.py -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), flags=re.S)
-        text = f"{begin}\n{make()}\n{end}"
-        readme, count = pattern.subn(lambda _, text=text: text, readme)
-        assert count == 1, f"the README has {count} blocks named {name}"
-    return readme
+        block = f"{begin}\n{make()}\n{end}"
+        text, count = pattern.subn(lambda _, block=block: block, text)
+        assert count == 1, f"{file} has {count} blocks named {name}"
+    return text
 
 
 def card(name: str) -> str:
@@ -162,7 +178,8 @@ _SETTINGS = ("batch_size", "lr", "scale_lr", "matrix_lr", "weight_decay", "clip"
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text()))
+    for file in BLOCKS:
+        whole = filled(file)
+        (ROOT / file).write_text(whole)
     for folder in sorted(SHIPPED.glob("smollm2_*")):
         (folder / "README.md").write_text(card(folder.name))

@@ -142,9 +142,9 @@ def _write(
     adapter: str | None,
     **more: Any,
 ) -> None:
-    table = pd.concat(parts, ignore_index=True).assign(**of)
+    table: Any = pd.concat(parts, ignore_index=True).assign(**of)
     table = table[[*of, *(name for name in table if name not in of)]]
     told = dict(settings=settings, versions=ground.bench.versions, digest=adapter, **more)
     write_result(path, told | dict(tables=dict(transfer=records(table))))
-    loss = table.query("measure == 'loss' and rows == 'held'")
-    print(f"{path.stem}: " + ", ".join(f"{row.measured_on} {row.value:.3f}" for row in loss.itertuples()))
+    loss = table.query("measure == 'loss' and rows == 'held'").to_dict("records")
+    print(f"{path.stem}: " + ", ".join(f"{row['measured_on']} {row['value']:.3f}" for row in loss))

@@ -187,7 +187,7 @@ class Ground:
                 for split, name in (("train", "train"), ("val", "dev"))
                 for feature in self.features[name]
             }
-            table = self.labelled[0].table.drop_duplicates("feature")
+            table: Any = self.labelled[0].table.drop_duplicates("feature")
             table = table[table["feature"].isin(list(side))]
             labels = SAELabels(table.assign(split=table["feature"].map(side)), self.labelled[0].origin)
             return sae_pairs(self.sae, labels)
@@ -225,7 +225,7 @@ class Ground:
     def facts(self) -> dict[str, Any]:
         """What all results are of, and are compared by."""
         labels = self.labelled[0]
-        told = labels.table[["feature", "label"]].to_dict("list")
+        told = {name: labels.table[name].tolist() for name in ("feature", "label")}
         return self.bench.facts | dict(
             site=str(self.site),
             sae=sae_digest(self.sae),

@@ -98,7 +98,7 @@ def score(options: argparse.Namespace) -> None:
     settings = _settings(options, model, sae, adapter, labels) | dict(n=len(features), texts=options.texts)
     told = dict(table=records(pd.concat(tables)), labels=records(scores))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
-    shown = tables[1].query("what == 'mean'")[["source", "protocol", "value", "low", "high", "n", "seed"]]
+    shown: Any = tables[1].query("what == 'mean'")[["source", "protocol", "value", "low", "high", "n", "seed"]]
     print(f"strict_rate: the feature is active on the text's own tokens\n{frame_text(shown, _width())}")
     print(f"written to {options.output}")
 
@@ -131,7 +131,7 @@ def compare(options: argparse.Namespace) -> None:
     summary = agreement_summary(table, options.seed)
     told = dict(summary=records(summary), features=records(table))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
-    shown = table[["feature", "label", "description", "evidence", "similarity"]].head(_SHOWN)
+    shown: Any = table[["feature", "label", "description", "evidence", "similarity"]].head(_SHOWN)
     print(f"{frame_text(summary, _width())}\n\nfarthest apart\n{frame_text(shown, _width())}")
     print(f"written to {options.output}")
 
