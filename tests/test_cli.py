@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from interp_toolkit.cli import _RUNS, main
+from interp_toolkit.cli import main
+from interp_toolkit.cli.evaluate import RUNS
 
 
 def _run(capsys, *arguments):
@@ -131,10 +132,10 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     command = [sys.executable, "-m", "interp_toolkit.cli"]
     told = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=120)
     assert told.returncode == 0
-    assert all(name in told.stdout for name in ("explain", "train", "info"))
+    assert all(name in told.stdout for name in ("explain", "train", "info", "exit codes", "--print-completion"))
     # Without a network, whatever the environment says of one: a connection would end the process with code 7.
     closed = "import os, socket, sys; socket.socket.connect = lambda *a: os._exit(7); "
-    closed += "from interp_toolkit.cli import _RUNS, main; sys.exit(main())"
+    closed += "from interp_toolkit.cli import main; sys.exit(main())"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         environment.pop(name, None)
     told = subprocess.run(
@@ -146,13 +147,16 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     )
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,reading,scale\n")
+    told = subprocess.run([*command, "--print-completion", "bash"], capture_output=True, text=True, env=environment)
+    assert told.returncode == 0
+    assert all(option in told.stdout for option in ("evaluate", "--any-layer", "compare"))
     told = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
     assert told.returncode == 2
 
 
 def test_every_evaluation_has_a_run_and_a_row_in_the_docs():
     docs = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
-    for name in _RUNS:
+    for name in RUNS:
         assert callable(importlib.import_module(f"interp_toolkit.evaluation.runs.{name}").run)
         assert f"\n| `{name}` | " in docs
 
@@ -174,6 +178,18 @@ def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatc
     told = json.loads((tmp_path / "evaluations" / "abstention-smollm2_scalar_affine-limit-20.json").read_text())
     assert told["settings"]["n"] == told["threshold"]["n"] == 20
     assert _run(capsys, *command)[1] == out
+    code, printed, _ = _run(capsys, *command, "--json")
+    rows = json.loads(printed)
+    assert (code, list(rows), list(map(len, rows.values()))) == (
+        0,
+        list(told["tables"]),
+        list(map(len, told["tables"].values())),
+    )
+    assert rows["readings"][0] == pytest.approx(told["tables"]["readings"][0])
+    code, printed, _ = _run(capsys, *command, "--csv")
+    table = pd.read_csv(io.StringIO(printed))
+    assert (code, table.columns[0], set(table["table"])) == (0, "table", set(told["tables"]))
+    assert len(table) == sum(map(len, told["tables"].values()))
     code, _, err = _run(capsys, *command, "--data", "/nowhere")
     assert (code, err.count("\n")) == (2, 1)
     assert "expected a file of topic titles at /nowhere/topics/topics.jsonl.gz, and there is none" in err

@@ -115,9 +115,13 @@ def test_the_outputs_and_tables_of_the_documents_are_those_of_the_results(monkey
 
 
 def test_the_results_are_of_the_adapters_that_ship():
+    from interp_toolkit.cli.evaluate import RUNS
     from interp_toolkit.shipped import NAMES, find_adapter
 
     told = json.loads((ROOT / "benchmarks" / "results" / "shipped_adapters.json").read_text())
     assert {name: row["digest"] for name, row in told["adapters"].items()} == {
         name: find_adapter(name).digest for name in NAMES
     }
+    for path in (ROOT / "benchmarks" / "results" / "trust").glob("*.json"):
+        assert path.stem in RUNS
+        assert json.loads(path.read_text())["settings"]["adapter"] == find_adapter(NAMES[0]).digest, path

@@ -9,23 +9,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from interp_toolkit.cli import evaluate, explain, info, report, sae, train
-from interp_toolkit.cli.evaluate import RUNS as _RUNS
+import shtab
 
-__all__ = ["_RUNS", "main"]
+from interp_toolkit.cli import evaluate, explain, info, report, sae, train
+
+__all__ = ["main"]
+
+_MANNERS = """exit codes: 0 done; 2 a mistake in what was given, which one line says; 130 interrupted.
+Tables go to standard output, bars and errors to standard error.
+Completion, here for bash: eval "$(interp-toolkit --print-completion bash)"
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 for a user's mistake, 130 when interrupted."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
     # Loading shows bars and notes of other libraries, which belong to no table.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from interp_toolkit.errors import InterpToolkitError
 
-    _quiet_libraries()
     try:
+        options = _parser().parse_args(arguments)
+        _quiet_libraries()
         options.run(options)
     except InterpToolkitError as error:
         print(f"interp-toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -42,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="interp-toolkit", description="Let a language model say in words what its own hidden states mean."
+        prog="interp-toolkit",
+        description="Let a language model say in words what its own hidden states mean.",
+        epilog=_MANNERS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    shtab.add_argument_to(parser, help="print a shell's completion script, and do nothing else")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (explain, train, evaluate, sae, report, info):

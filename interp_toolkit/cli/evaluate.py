@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
 from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.printing import add_shape, print_tables
 
 _EXAMPLES = """examples:
   interp-toolkit evaluate abstention --data ~/data --limit 50
@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help="holds topics/topics.jsonl.gz")
     parser.add_argument("--limit", type=int, metavar="N", help="a trial on the first N titles or prompts")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="by default evaluations/NAME-ADAPTER.json")
+    add_shape(parser, "a list of rows for each table")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -35,7 +36,6 @@ def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.evaluation.bench import Bench
     from interp_toolkit.models import model_facts
     from interp_toolkit.shipped import default_adapter, find_adapter
-    from interp_toolkit.tables import frame_text
 
     bench = Bench(options.data / "topics" / "topics.jsonl.gz", options.limit, options.model)
     adapter = find_adapter(options.adapter) if options.adapter else default_adapter(model_facts(bench.model))
@@ -43,7 +43,5 @@ def _run(options: argparse.Namespace) -> None:
     named = Path(options.adapter or "default").name
     output = options.output or Path("evaluations") / f"{options.name}-{named}{trial}.json"
     told = importlib.import_module(f"interp_toolkit.evaluation.runs.{options.name}").run(bench, adapter, output)
-    width = shutil.get_terminal_size().columns
-    for name, rows in told["tables"].items():
-        print(f"{name}\n{frame_text(pd.DataFrame(rows), width)}\n")
-    print(f"written to {output}")
+    tables = {name: pd.DataFrame(rows) for name, rows in told["tables"].items()}
+    print_tables(options, tables, f"written to {output}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.printing import add_shape
 
 _EXAMPLES = """examples:
   interp-toolkit explain "How do I get a sourdough loaf to rise?"
@@ -27,9 +28,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="descriptions of each (default 1, greedy)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
     parser.add_argument("--null", action="store_true", help="also show what the adapter says about nothing")
-    shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print JSON, one object a description")
-    shape.add_argument("--csv", action="store_true", help="print CSV")
+    shape = add_shape(parser, "one object a description")
     shape.add_argument("--html", type=Path, metavar="FILE.html", help="write one page that needs no network")
 
 

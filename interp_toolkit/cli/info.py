@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.printing import add_shape
 
 _EXAMPLES = """examples:
   interp-toolkit info smollm2_rank64
@@ -17,7 +18,7 @@ def add(commands: Any) -> None:
     """Add the command to others."""
     parser = add_command(commands, "info", "show what an adapter is and what it was trained with", _EXAMPLES, _run)
     parser.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_shape(parser, "one object")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -35,6 +36,11 @@ def _run(options: argparse.Namespace) -> None:
     }
     if options.json:
         print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    if options.csv:
+        import pandas as pd
+
+        print(pd.DataFrame(_flat(told), columns=["name", "value"]).to_csv(index=False), end="")
         return
     for key, value in _flat(told):
         print(f"{key:<28} {value}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from interp_toolkit.cli import sae_steps
 from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.printing import add_shape
 
 _GROUP = """examples:
   interp-toolkit sae train sae.yaml --data ~/data
@@ -28,6 +29,8 @@ _COMPARE = """examples:
   interp-toolkit sae compare my-sae labels.json --adapter ./my-adapter
   interp-toolkit sae compare my-sae labels.json --adapter ./my-adapter --scores sae-scores.json"""
 
+_ROWS = "a list of rows for each table"
+
 
 def add(commands: Any) -> None:
     """Add the command, with its own commands, to others."""
@@ -37,6 +40,7 @@ def add(commands: Any) -> None:
     train = add_command(steps, "train", "train an SAE as a YAML file says", _TRAIN, sae_steps.train)
     train.add_argument("config", metavar="CONFIG.yaml")
     train.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help="holds the file of passages")
+    add_shape(train, _ROWS)
 
     label = add_command(steps, "label", "label features by the texts they are active in", _LABEL, sae_steps.label)
     _add_sae(label)
@@ -55,6 +59,7 @@ def add(commands: Any) -> None:
     score.add_argument("--texts", type=int, default=5, metavar="N", help="written for each label (default 5)")
     score.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     score.add_argument("--output", type=Path, default=Path("sae-scores.json"), metavar="FILE.json")
+    add_shape(score, _ROWS)
 
     compare = add_command(
         steps, "compare", "lay an adapter's descriptions beside the labels", _COMPARE, sae_steps.compare
@@ -66,6 +71,7 @@ def add(commands: Any) -> None:
     compare.add_argument("--scores", type=Path, metavar="FILE.json", help="of `sae score` with this adapter")
     compare.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     compare.add_argument("--output", type=Path, default=Path("sae-comparison.json"), metavar="FILE.json")
+    add_shape(compare, _ROWS)
 
 
 def _add_sae(parser: argparse.ArgumentParser) -> None:

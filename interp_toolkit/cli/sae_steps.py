@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from interp_toolkit.cli.printing import print_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,12 +27,10 @@ _SHOWN = 10
 def train(options: argparse.Namespace) -> None:
     """``sae train``."""
     from interp_toolkit.sae import SAERecipe
-    from interp_toolkit.tables import frame_text
 
     recipe = SAERecipe.read(options.config)
     result = recipe.run(options.data, progress=_bars())
-    print(frame_text(result.quality, _width()))
-    print(f"written to {recipe.output}")
+    print_tables(options, {"quality": result.quality}, f"written to {recipe.output}")
 
 
 def label(options: argparse.Namespace) -> None:
@@ -66,7 +65,6 @@ def score(options: argparse.Namespace) -> None:
     from interp_toolkit.evaluation.runs.losses import records
     from interp_toolkit.files import cache_folder
     from interp_toolkit.sae import feature_quantiles
-    from interp_toolkit.tables import frame_text
 
     model, sae = _load(options)
     labels = _labels(options, sae)
@@ -99,8 +97,8 @@ def score(options: argparse.Namespace) -> None:
     told = dict(table=records(pd.concat(tables)), labels=records(scores))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
     shown: Any = tables[1].query("what == 'mean'")[["source", "protocol", "value", "low", "high", "n", "seed"]]
-    print(f"strict_rate: the feature is active on the text's own tokens\n{frame_text(shown, _width())}")
-    print(f"written to {options.output}")
+    note = f"strict_rate: the feature is active on the text's own tokens\nwritten to {options.output}"
+    print_tables(options, {"strict_rate": shown}, note)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -111,7 +109,6 @@ def compare(options: argparse.Namespace) -> None:
     from interp_toolkit.evaluation.embedding import Embedder
     from interp_toolkit.evaluation.feature_labels import REWORDED
     from interp_toolkit.evaluation.runs.losses import records
-    from interp_toolkit.tables import frame_text
 
     model, sae = _load(options)
     labels = _labels(options, sae)
@@ -132,8 +129,7 @@ def compare(options: argparse.Namespace) -> None:
     told = dict(summary=records(summary), features=records(table))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
     shown: Any = table[["feature", "label", "description", "evidence", "similarity"]].head(_SHOWN)
-    print(f"{frame_text(summary, _width())}\n\nfarthest apart\n{frame_text(shown, _width())}")
-    print(f"written to {options.output}")
+    print_tables(options, {"summary": summary, "farthest apart": shown}, f"written to {options.output}")
 
 
 def _load(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -279,7 +275,3 @@ def _scores(path: Path, settings: dict[str, Any]) -> pd.DataFrame:
 
 def _bars() -> bool:
     return sys.stderr.isatty()
-
-
-def _width() -> int:
-    return shutil.get_terminal_size().columns

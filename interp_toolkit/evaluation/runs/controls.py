@@ -15,7 +15,7 @@ from interp_toolkit.evaluation.retrieval import recall_table
 from interp_toolkit.evaluation.runs.bias import bias_training, train_bias
 from interp_toolkit.evaluation.runs.losses import describe, measure, ranks, records
 
-_MEASURED = 1000
+_MEASURED = 500
 # A description names its title if it finds it among so many.
 _WITHIN = 10
 _EXAMPLES = 12
@@ -24,7 +24,7 @@ _EXAMPLES = 12
 def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
     """Score and describe held-out titles under every control.
 
-    Three quarters of an hour on two cores, less for adapters of several sites; a fourth of it is the training of a
+    Half an hour on two cores, less for adapters of several sites; half of it is the training of a
     bias alone, which the run of the bias shares.
 
     Args:

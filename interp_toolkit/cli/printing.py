@@ -1,0 +1,51 @@
+"""How commands print tables: for people, or as JSON or CSV for programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def add_shape(parser: argparse.ArgumentParser, rows: str) -> Any:
+    """Options ``--json`` and ``--csv``, of which one may be given; returns their group."""
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help=f"print JSON, {rows}")
+    shape.add_argument("--csv", action="store_true", help="print CSV")
+    return shape
+
+
+def print_tables(options: argparse.Namespace, tables: Mapping[str, pd.DataFrame], note: str = "") -> None:
+    """Tables by title, as `add_shape`'s options say.
+
+    JSON is one object with a list of rows a title, null where a number is missing. CSV is one table, with the titles in
+    a column ``table`` where there are several. The note is for people, and is left out of both.
+    """
+    import pandas as pd
+
+    from interp_toolkit.tables import frame_text
+
+    if options.json:
+        # to_json writes null where a number is missing; json.dumps would write NaN, which is no JSON.
+        rows = {
+            title: json.loads(table.to_json(orient="records", double_precision=15) or "[]")
+            for title, table in tables.items()
+        }
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif options.csv:
+        several = [table.assign(table=title) for title, table in tables.items()] if len(tables) > 1 else tables.values()
+        table = pd.concat(several, ignore_index=True)
+        if "table" in table and len(tables) > 1:
+            table.insert(0, "table", table.pop("table"))
+        print(table.to_csv(index=False), end="")
+    else:
+        width = shutil.get_terminal_size().columns
+        for title, table in tables.items():
+            print(f"{title}\n{frame_text(table, width)}\n")
+        if note:
+            print(note)
