@@ -4,7 +4,7 @@
     python benchmarks/trust.py table
 
 Names are those of `interp-toolkit evaluate`, by default all; docs/evaluation.md says what each asks. On one of two
-cores while the other is busy: abstention 17 minutes, bias 46, bridges 33, controls 45, knowledge 28, mixtures 25,
+cores while the other is busy: abstention 17 minutes, bias 46, bridges 33, controls 27, knowledge 28, mixtures 40,
 round_trip 16.
 
 It can be interrupted at any time, and the same command goes on: each measurement is one file in
