@@ -189,3 +189,12 @@ def backend(request):
 @pytest.fixture(params=ARCHITECTURES)
 def architecture(request):
     return request.param
+
+
+class Letters:
+    """Stands in for the embedder, which tests do not have: counts of letters."""
+
+    def __call__(self, texts):
+        return torch.tensor([[text.count(chr(i)) for i in range(32, 128)] for text in texts]).float()
+
+    kept = __call__

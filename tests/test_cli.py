@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 import yaml
+from conftest import Letters
 
 from interp_toolkit.cli import main
 from interp_toolkit.cli.evaluate import RUNS
@@ -193,12 +193,3 @@ def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatc
     code, _, err = _run(capsys, *command, "--data", "/nowhere")
     assert (code, err.count("\n")) == (2, 1)
     assert "expected a file of topic titles at /nowhere/topics/topics.jsonl.gz, and there is none" in err
-
-
-class Letters:
-    """Stands in for the embedder, which tests do not have: counts of letters."""
-
-    def __call__(self, texts):
-        return torch.tensor([[text.count(chr(i)) for i in range(32, 128)] for text in texts]).float()
-
-    kept = __call__

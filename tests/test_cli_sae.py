@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import make_sae
+from conftest import Letters, make_sae
 
 from interp_toolkit import Adapter, self_explain
 from interp_toolkit.cli import main
@@ -26,15 +26,6 @@ pytest.importorskip("sae_lens")
 
 NEVER = 5  # the feature that never fires
 WORDS = [a + b for a in "bcdfghklmnprstvw" for b in ("ear", "ine", "oat", "ump")]
-
-
-class Letters:
-    """Stands in for the embedder, which tests do not have: counts of letters."""
-
-    def __call__(self, texts):
-        return torch.tensor([[text.count(chr(i)) for i in range(32, 128)] for text in texts]).float()
-
-    kept = __call__
 
 
 @pytest.fixture(autouse=True)

@@ -38,11 +38,9 @@ def print_tables(options: argparse.Namespace, tables: Mapping[str, pd.DataFrame]
         }
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif options.csv:
-        several = [table.assign(table=title) for title, table in tables.items()] if len(tables) > 1 else tables.values()
-        table = pd.concat(several, ignore_index=True)
-        if "table" in table and len(tables) > 1:
-            table.insert(0, "table", table.pop("table"))
-        print(table.to_csv(index=False), end="")
+        whole = pd.concat(dict(tables), names=["table"]).reset_index(level="table")
+        shown = whole if len(tables) > 1 else whole.drop(columns="table")
+        print(shown.to_csv(index=False), end="")
     else:
         width = shutil.get_terminal_size().columns
         for title, table in tables.items():

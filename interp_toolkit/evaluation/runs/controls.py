@@ -24,8 +24,8 @@ _EXAMPLES = 12
 def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
     """Score and describe held-out titles under every control.
 
-    Half an hour on two cores, less for adapters of several sites; half of it is the training of a
-    bias alone, which the run of the bias shares.
+    Half an hour on two cores, less for adapters of several sites; half of it is the training of a bias alone, which the
+    run of the bias shares.
 
     Args:
         bench: of topics.
