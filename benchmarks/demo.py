@@ -1,11 +1,14 @@
 """What `make demo` runs: eight questions, and what the model says its own state means at the end of each.
 
 None of them is worded like the prompts that the adapter was trained on ("Tell me about {title}.").
+The same table is written as a page.
 """
 
-import sys
+import shutil
+from pathlib import Path
 
-from interp_toolkit.cli import main
+from interp_toolkit import self_explain
+from interp_toolkit.views import explanations_report
 
 PROMPTS = [
     "How do glaciers carve valleys?",
@@ -17,7 +20,11 @@ PROMPTS = [
     "How do I get a sourdough loaf to rise?",
     "What did Einstein discover?",
 ]
+PAGE = Path("runs") / "demo.html"
 
 if __name__ == "__main__":
     print("The residual stream at the end of eight questions, and what the model says it means:\n", flush=True)
-    sys.exit(main(["explain", *PROMPTS, "--null"]))
+    found = self_explain(PROMPTS, null=True)
+    print(found.to_text(shutil.get_terminal_size().columns))
+    page = explanations_report(found).save(PAGE)
+    print(f"\nThe same as a page for the browser: {page.resolve().as_uri()}")

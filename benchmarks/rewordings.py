@@ -14,6 +14,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from scripts import need
+
 from interp_toolkit import read_activations
 from interp_toolkit.evaluation import description_ranks, recall_table
 from interp_toolkit.evaluation.bench import Bench, plain, write_result
@@ -51,6 +53,5 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--limit", type=int, default=200, help="titles (default 200)")
     options = parser.parse_args()
-    if not (options.data / "topics" / "topics.jsonl.gz").exists():
-        parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
+    need(parser, options.data, "topics/topics.jsonl.gz")
     measure(Bench(options.data / "topics" / "topics.jsonl.gz", None), options.limit)

@@ -32,13 +32,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 from sae_adapters import CELLS, run_cell, run_untrained, transfer_table
 from sae_ground import Ground
 from sae_scores import run_scores
+from scripts import ended, need
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sae import SAERecipe
@@ -67,9 +67,7 @@ def main() -> None:
         print(tables(results))
         return
     recipe = SAERecipe.read(names[0] if names else CONFIG)
-    for name in (recipe.passages, "topics/topics.jsonl.gz"):
-        if not (options.data / name).exists():
-            parser.error(f"no {name} in {options.data}; name its folder with --data (see --help)")
+    need(parser, options.data, recipe.passages, "topics/topics.jsonl.gz")
     ground = Ground(recipe, options.data, options.limit)
     scales = run_untrained(ground, results)
     for cell in CELLS.values():
@@ -98,10 +96,4 @@ def tables(results: Path) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InterpToolkitError as error:
-        sys.exit(f"sae_labels.py: {error}")
-    except KeyboardInterrupt as interrupted:
-        print(interrupted.args[0] if interrupted.args else "interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    ended(main)

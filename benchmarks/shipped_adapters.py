@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scripts import need
 
 from interp_toolkit import Adapter, load_model
 from interp_toolkit.evaluation import (
@@ -132,8 +133,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--adapters", nargs="+", metavar="NAME", choices=NAMES, default=list(NAMES), help="to make")
     options = parser.parse_args()
-    if not (options.data / "topics" / "topics.jsonl.gz").exists():
-        parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
+    need(parser, options.data, "topics/topics.jsonl.gz")
     if options.what == "measure":
         measure(Bench(options.data / "topics" / "topics.jsonl.gz", None))
     else:

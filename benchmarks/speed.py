@@ -1,13 +1,15 @@
 """Speed against straightforward code on the embedded model; prints JSON.
 
 Each comparison alternates the two sides and gives the median of the ratios, with their lowest and highest. Describing
-is measured against Hugging Face's `generate`, training against a plain loop (see generation_speed.py and
-training_speed.py beside this file). Quiet the machine first: the figures are worth what the machine was doing.
+is measured against Hugging Face's `generate`, training against a plain loop, storing activations for an SAE against
+its hidden states (see generation_speed.py, training_speed.py and sae_speed.py beside this file). Quiet the machine
+first: the figures are worth what the machine was doing.
 
     python benchmarks/speed.py [--data FOLDER] [--repeats 5] [--only training]
         [--output benchmarks/results/speed.json]
 
-Training needs topics, `topics/topics.jsonl.gz` in the data folder (see shipped_adapters.py), and is left out without.
+Training needs topics, `topics/topics.jsonl.gz` in the data folder (see shipped_adapters.py), storing needs passages,
+`corpus/passages.jsonl.gz` (see train_sae.py); each is left out without.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import generation_speed
+import sae_speed
 import torch
 import training_speed
 from timing import matrix_peak, processor
@@ -27,12 +30,15 @@ from training_memory import step_bytes
 from interp_toolkit.contract import library_versions
 from interp_toolkit.models.dtype import fast_bfloat16
 
+_PARTS: tuple[str, ...] = ("training", "storing", "describing")
+_NEEDED: dict[str, str] = dict(training="topics/topics.jsonl.gz", storing="corpus/passages.jsonl.gz")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--only", choices=["training", "describing"], help="keep what --output holds of the other")
+    parser.add_argument("--only", choices=_PARTS, help="keep what --output holds of the others")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -52,19 +58,24 @@ def main() -> None:
         comparisons={},
     )
     if options.only and options.output and options.output.exists():
-        told = json.loads(options.output.read_text()) | {key: x for key, x in told.items() if key != "comparisons"}
-    if options.only != "describing":
-        if (options.data / "topics" / "topics.jsonl.gz").exists():
-            told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
-            told["training_growth"] = training_speed.growth(options.data)
-            told["training_step_bytes"] = {
-                "plain": step_bytes("plain", options.data),
-                "ours": step_bytes("ours", options.data),
-                "ours, gradient checkpointing": step_bytes("ours", options.data, checkpointing=True),
-            }
-        else:
-            print(f"no topics/topics.jsonl.gz in {options.data}: training is not measured", file=sys.stderr)
-    if options.only != "training":
+        kept = json.loads(options.output.read_text())
+        told = kept | {key: x for key, x in told.items() if key != "comparisons"}
+    parts = [options.only] if options.only else list(_PARTS)
+    for part, file in _NEEDED.items():
+        if part in parts and not (options.data / file).exists():
+            print(f"no {file} in {options.data}: {part} is not measured", file=sys.stderr)
+            parts.remove(part)
+    if "training" in parts:
+        told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
+        told["training_growth"] = training_speed.growth(options.data)
+        told["training_step_bytes"] = {
+            "plain": step_bytes("plain", options.data),
+            "ours": step_bytes("ours", options.data),
+            "ours, gradient checkpointing": step_bytes("ours", options.data, checkpointing=True),
+        }
+    if "storing" in parts:
+        told["comparisons"] |= sae_speed.measure(options.data, options.repeats)
+    if "describing" in parts:
         told["comparisons"] |= generation_speed.measure(options.repeats, peak)
     text = json.dumps(told, indent=2)
     print(text)

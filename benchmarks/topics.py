@@ -23,9 +23,9 @@ runs/topics/limit-N, apart from those of the whole.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from scripts import ended, need
 from topics_cells import CELLS, run_cell
 from topics_evaluate import evaluate
 from topics_tables import tables
@@ -35,6 +35,7 @@ from interp_toolkit.shipped import NAMES
 
 RESULTS = Path(__file__).parent / "results" / "topics"
 RUNS = Path("runs") / "topics"
+TITLES = "topics/topics.jsonl.gz"
 
 
 def main() -> None:
@@ -58,10 +59,8 @@ def main() -> None:
     if options.what == "table":
         print(tables(results))
         return
-    path = options.data / "topics" / "topics.jsonl.gz"
-    if not path.exists():
-        parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
-    bench = Bench(path, options.limit)
+    need(parser, options.data, TITLES)
+    bench = Bench(options.data / TITLES, options.limit)
     if options.list:
         for name in options.cells:
             done = (results / f"{name}.json").exists()
@@ -75,8 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt as interrupted:
-        print(interrupted.args[0] if interrupted.args else "interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    ended(main)

@@ -16,14 +16,13 @@ given, one JSON object a line with `text` and `split` (`train` or `eval`).
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from scripts import ended, need
 
 from interp_toolkit import load_model
-from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import model_facts
 from interp_toolkit.sae import Contexts, SAERecipe, sae_quality, store_activations, train_sae, write_contexts
@@ -47,8 +46,7 @@ def main() -> None:
     if len(names) > 1:
         parser.error(f"expected one config, got {', '.join(names)}")
     recipe = SAERecipe.read(names[0] if names else CONFIG)
-    if not (options.data / recipe.passages).exists():
-        parser.error(f"no {recipe.passages} in {options.data}; name its folder with --data (see --help)")
+    need(parser, options.data, recipe.passages)
     if "layers" in options.what:
         print(compare_layers(recipe, options.data, options.sites, options.passages).to_string(index=False))
         return
@@ -96,10 +94,4 @@ def _variety(contexts: Contexts, seed: int, features: int = 300) -> pd.DataFrame
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InterpToolkitError as error:
-        sys.exit(f"train_sae.py: {error}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    ended(main)

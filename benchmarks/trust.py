@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from pathlib import Path
 
+from scripts import ended, need
 from trust_table import trust_table
 
 from interp_toolkit.cli.evaluate import RUNS
@@ -31,6 +31,7 @@ from interp_toolkit.shipped import default_adapter
 from interp_toolkit.tables import frame_text
 
 RESULTS = Path(__file__).parent / "results" / "trust"
+TITLES = "topics/topics.jsonl.gz"
 _WIDTH = 120
 
 
@@ -44,10 +45,8 @@ def main() -> None:
         parser.error(f"unknown measurements {', '.join(unknown)}; expected table, or some of {', '.join(RUNS)}")
     results = RESULTS if options.limit is None else Path("runs") / "trust" / f"limit-{options.limit}"
     if "table" not in options.names:
-        path = options.data / "topics" / "topics.jsonl.gz"
-        if not path.exists():
-            parser.error(f"no topics/topics.jsonl.gz in {options.data}; name its folder with --data (see --help)")
-        bench = Bench(path, options.limit)
+        need(parser, options.data, TITLES)
+        bench = Bench(options.data / TITLES, options.limit)
         adapter = default_adapter(model_facts(bench.model))
         for name in options.names or RUNS:
             task = importlib.import_module(f"interp_toolkit.evaluation.runs.{name}")
@@ -56,8 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt as interrupted:
-        print(interrupted.args[0] if interrupted.args else "interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    ended(main)

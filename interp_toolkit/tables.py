@@ -28,7 +28,8 @@ def text_table(
     for row in rows:
         table.add_row(*map(Text, row))
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None).print(table)
+    # In a notebook rich would show the table besides, whoever asked for its text.
+    Console(file=stream, width=width, color_system=None, force_jupyter=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 

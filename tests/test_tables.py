@@ -25,3 +25,11 @@ def test_a_frame_shows_intervals_and_says_once_what_is_always_the_same():
     assert lines[2].split() == ["recall@10", "9"]
     assert lines[3] == "(seed 0)"
     assert frame_text(frame.head(1)).splitlines()[0].split() == ["measure", "value", "n", "seed", "interval"]
+
+
+def test_in_a_notebook_a_table_is_text_and_nothing_is_shown_besides(monkeypatch):
+    shown = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *parts: shown.append(parts))
+    assert text_table(["a"], [["b"]]).split() == ["a", "b"]
+    assert not shown

@@ -1,0 +1,96 @@
+"""The verdicts on the paper's claims follow their rule, and the notebooks show the results that are committed."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+NOTEBOOKS = sorted(path.stem for path in BENCHMARKS.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def told():
+    return runpy.run_path(str(BENCHMARKS / "claims.py"))
+
+
+def _claim(told, *held):
+    row = dict(value=0.5, low=0.4, high=0.6, n=10)
+    checks = tuple(told["above"]("it", row, 0.3 if holds else 0.45) for holds in held)
+    return told["Claim"]("says", "paper", "differs", (("benchmarks/one.py", "x"), ("benchmarks/two.py",)), checks)
+
+
+@pytest.mark.parametrize(
+    ("held", "verdict"),
+    [
+        ((True, True), "holds"),
+        ((True, False), "holds in part"),
+        ((False, False), "does not hold at this size"),
+        ((), "not measured"),
+    ],
+)
+def test_a_verdict_counts_the_checks_that_hold(told, held, verdict):
+    claim = _claim(told, *held)
+    assert claim.verdict == verdict
+    assert f"**Verdict: {verdict}.**" in claim._repr_markdown_()
+    assert claim.table["holds"].tolist() == list(held) if held else claim.table.empty
+
+
+def test_a_check_holds_where_the_whole_interval_lies_above():
+    above = runpy.run_path(str(BENCHMARKS / "claims.py"))["above"]
+    row = dict(value=0.5, low=0.4, high=0.6, n=10)
+    assert above("it", row, 0.39).holds
+    assert not above("it", row, 0.4).holds
+    assert above("it", row, 0.1, "chance").needs == "above chance"
+
+
+def test_measuring_anew_runs_every_command_from_the_root_of_the_project(told, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: ran.append((command, how)))
+    _claim(told).measure(str(tmp_path))
+    data = ["--data", str(tmp_path)]
+    assert [command for command, _ in ran] == [
+        [sys.executable, "benchmarks/one.py", "x", *data],
+        [sys.executable, "benchmarks/two.py", *data],
+    ]
+    assert all(how == dict(cwd=BENCHMARKS.parent, check=True) for _, how in ran)
+
+
+def test_every_command_of_a_claim_is_there(told):
+    for make in told["CLAIMS"].values():
+        for command in make().commands:
+            assert command[0] == "-m" or (BENCHMARKS.parent / command[0]).exists()
+            assert all((BENCHMARKS.parent / part).exists() for part in command if part.endswith(".yaml"))
+
+
+def test_every_claim_has_its_notebook(told):
+    assert sorted(told["CLAIMS"]) == NOTEBOOKS
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_shows_the_verdict_of_the_committed_results(told, name):
+    claim = told["CLAIMS"][name]()
+    if claim.verdict == "not measured":
+        pytest.skip("its results are not there yet")
+    notebook = nbformat.read(BENCHMARKS / f"{name}.ipynb", as_version=4)
+    (shown,) = [
+        out for cell in notebook.cells for out in cell.get("outputs", []) if "text/markdown" in out.get("data", {})
+    ]
+    assert shown.data["text/markdown"] == claim._repr_markdown_(), "stale: make claims"
+    assert (BENCHMARKS / f"{name}.ipynb").stat().st_size < 1_500_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_of_a_claim_runs_to_its_kept_outputs(told, name):
+    if told["CLAIMS"][name]().verdict == "not measured":
+        pytest.skip("its results are not there yet")
+    path = BENCHMARKS / f"{name}.ipynb"
+    made = runpy.run_path(str(BENCHMARKS.parent / "docs" / "notebooks.py"))["executed"](path)
+    kept = nbformat.read(path, as_version=4)
+    assert [cell.get("outputs") for cell in made.cells] == [cell.get("outputs") for cell in kept.cells], (
+        "stale: make claims"
+    )

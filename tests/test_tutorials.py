@@ -1,0 +1,124 @@
+"""The tutorials run from their first cell to their last, within the minutes that they state."""
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from interp_toolkit import Adapter, Site
+from interp_toolkit.adapters import write_mean_vectors
+from interp_toolkit.contract import Contract
+from interp_toolkit.models import model_facts
+
+FOLDER = Path(__file__).parent.parent / "tutorials"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SAE = FOLDER.parent / "runs" / "smollm2_sae"
+_MINUTES = {"two": 2, "five": 5, "eight": 8, "ten": 10}
+
+# The kernel's own warnings are not the package's.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def _read(name):
+    (path,) = FOLDER.glob(f"{name}_*.ipynb")
+    return nbformat.read(path, as_version=4)
+
+
+def _minutes(notebook):
+    """What the first cell says that it takes."""
+    said = re.search(r"\*\*What it takes\.\*\* (\w+) minutes", notebook.cells[0].source)
+    return _MINUTES[said[1].lower()]
+
+
+def _substitute(notebook, changes):
+    """Puts other text for text that must be there, once, in a code cell."""
+    for old, new in changes.items():
+        found = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
+        assert len(found) == 1, f"expected {old!r} in one cell, found it in {len(found)}"
+        assert found[0].source.count(old) == 1, old
+        found[0].source = found[0].source.replace(old, new)
+    return notebook
+
+
+def _execute(notebook, tmp_path, minutes):
+    """Runs a notebook beside a copy of its data; what it writes stays under tmp_path."""
+    beside = tmp_path / "tutorials"
+    beside.mkdir()
+    shutil.copy(FOLDER / "titles.jsonl", beside)
+    (tmp_path / "runs").mkdir()
+    if SAE.exists():
+        (tmp_path / "runs" / SAE.name).symlink_to(SAE)
+    client = NotebookClient(notebook, timeout=60 * minutes, kernel_name="python3")
+    client.resources = {"metadata": {"path": str(beside)}}
+    start = time.monotonic()
+    client.execute()
+    assert time.monotonic() - start < 60 * minutes, f"took more than the {minutes} minutes that it states"
+    return tmp_path / "runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["1", "2", "4", "5"])
+def test_a_tutorial_runs_within_its_minutes(name, tmp_path):
+    notebook = _read(name)
+    runs = _execute(notebook, tmp_path, _minutes(notebook))
+    assert [cell for cell in notebook.cells if cell.get("outputs")]
+    report = runs / f"tutorial_{name}.html"
+    assert name == "2" or "<html" in report.read_text(encoding="utf-8")
+    assert name != "2" or Adapter.load(runs / "tutorial_2" / "my-adapter").contract.site == Site.after(23)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SAE.exists(), reason="no SAE: python benchmarks/train_sae.py --data FOLDER makes it")
+def test_the_tutorial_of_features_runs_within_its_minutes(tmp_path):
+    notebook = _read("3")
+    runs = _execute(notebook, tmp_path, _minutes(notebook))
+    assert (runs / "tutorial_3.html").exists()
+
+
+def test_the_tutorial_of_a_larger_model_runs_on_a_stand_in(tiny, tiny_prompt, tmp_path):
+    model = tiny("llama")
+    adapter = Adapter.create("scalar_affine", d_model=32)
+    facts = model_facts(model)
+    adapter.contract = Contract.of(facts, None, tiny_prompt, None, True)
+    published, means = tmp_path / "published.safetensors", tmp_path / "means.safetensors"
+    adapter.save(published)
+    write_mean_vectors(means, {2: torch.ones(32)}, facts.model_id)
+    changes = {
+        'hf_hub_download(PUBLISHED, "wikipedia-scalar-affine.safetensors")': repr(str(published)),
+        'hf_hub_download(PUBLISHED, "mean-vectors.safetensors")': repr(str(means)),
+        "LAYER = 19": "LAYER = 2",
+        'DTYPE = "bfloat16"': 'DTYPE = "float32"',
+    }
+    runs = _execute(_substitute(_read("6"), changes), tmp_path, 5)
+    kept = Adapter.load(runs / "tutorial_6" / "llama-wikipedia").contract
+    assert kept.site == Site.after(2)
+    assert torch.equal(kept.mean, torch.ones(32))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_tutorial_says_what_it_takes_and_what_comes_next(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    first, last = notebook.cells[0].source, notebook.cells[-1].source
+    for part in ("**What you will see.**", "**What it takes.**", "**What you need to know.**"):
+        assert part in first
+    assert last.startswith("## What to try next")
+    assert path.stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_tutorial_is_kept_without_errors_and_places_of_a_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert '"output_type": "error"' not in text
+    assert not re.search(r"/(?:home|root|work|Users|tmp)/", text)
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.name[0] not in "36"], ids=lambda path: path.name)
+def test_a_tutorial_is_kept_with_its_outputs(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells), "not executed: make tutorials"
