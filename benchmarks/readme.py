@@ -11,12 +11,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from claims import CLAIMS
+import pandas as pd
+from claims import CLAIMS, transfer_frame
 from trust_table import trust_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_MEASURED = dict(sae="features", topics="titles")
 SHIPPED = ROOT / "interp_toolkit" / "shipped"
 
 
@@ -26,10 +29,7 @@ def demo() -> str:
 
 def shipped() -> str:
     told = json.loads((RESULTS / "shipped_adapters.json").read_text())
-    lines = [
-        "| adapter | parameters | loss | other vectors | no vector | recall@1 | recall@10 | recall@100 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = _head("adapter", "parameters", "loss", "other vectors", "no vector", "recall@1", "recall@10", "recall@100")
     for name, row in told["adapters"].items():
         recalls = [_percent(row["retrieval"][f"recall@{k}"]) for k in (1, 10, 100)]
         losses = [f"{row[key]:.2f}" for key in ("loss", "shuffled_loss", "null_loss")]
@@ -52,10 +52,7 @@ def rewordings() -> str:
     told = json.loads((RESULTS / "rewordings.json").read_text())
     rows, settings = told["tables"]["rewordings"], told["settings"]
     wordings = list(dict.fromkeys(row["wording"] for row in rows))
-    lines = [
-        "| adapter | mean | " + " | ".join(f"*{wording.replace('{title}', '…')}*" for wording in wordings) + " |",
-        "|---|---|" + "---|" * len(wordings),
-    ]
+    lines = _head("adapter", "mean", *(f"*{wording.replace('{title}', '…')}*" for wording in wordings))
     for name in dict.fromkeys(row["adapter"] for row in rows):
         for mean in ("contract", "own"):
             cells = [row["recall@1"] for row in rows if (row["adapter"], row["mean"]) == (name, mean)]
@@ -71,10 +68,7 @@ def rewordings() -> str:
 
 def speed() -> str:
     told = json.loads((RESULTS / "speed.json").read_text())
-    lines = [
-        "| what | times as fast | range | target | a second | share of peak |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = _head("what", "times as fast", "range", "target", "a second", "share of peak")
     for name, row in told["comparisons"].items():
         if row["ratio"] is None:
             lines.append(f"| {name} | not measured: {row['note']} | | {row['target']} | | |")
@@ -101,15 +95,71 @@ def speed() -> str:
 
 def trust() -> str:
     rows = trust_table(RESULTS / "trust").to_dict("records")
-    lines = ["| NAME | what | value | 95% interval | n |", "|---|---|---|---|---|"]
+    lines = _head("NAME", "what", "value", "95% interval", "n")
     for row in rows:
         span = f"{row['low']:.3f} to {row['high']:.3f}"
         lines.append(f"| `{row['measurement']}` | {row['what']} | {row['value']:.3f} | {span} | {row['n']:,} |")
     return "\n".join(lines)
 
 
+def sae_layers() -> str:
+    told = pd.read_csv(RESULTS / "sae_layers.csv")
+    names = ("explained_variance", "loss_clean", "loss_spliced", "loss_recovered", "dead_share", "peak_tokens")
+    lines = _head("site", *names)
+    for site, rows in told.groupby("site", sort=False):
+        by_name = {row["metric"]: row for row in rows.to_dict("records")}
+        lines.append(f"| `{site}` | " + " | ".join(_interval(by_name[name]) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def sae_quality() -> str:
+    rows = pd.read_csv(ROOT / "tutorials" / "sae" / "quality.csv").to_dict("records")
+    lines = _head("", "value (95% interval)", "n")
+    lines += [f"| {row['metric']} | {_interval(row)} | {row['n']:,} |" for row in rows]
+    return "\n".join(lines)
+
+
+def sae_scores() -> str:
+    path = RESULTS / "sae_labels" / "scores.json"
+    if not path.exists():
+        return "Not measured yet."
+    told = json.loads(path.read_text())["tables"]
+    rows = [row for name in ("generation", "detection") for row in told[name]]
+    lines = _head("labels", "score", "of a feature's labels", "", "value (95% interval)", "n", "tries")
+    for row in rows:
+        lines.append(
+            f"| {row['source']} | {row['score']} | {row['protocol']} | {row['what']} | {_interval(row)} | {row['n']} | "
+            f"{row['tries']} |"
+        )
+    return "\n".join(lines)
+
+
+def sae_transfer() -> str:
+    told = transfer_frame().set_index(["kind", "trained_on", "measured_on", "rows", "measure"])
+    asked = [(of, rows) for of in ("sae", "topics") for rows in ("held", "train")]
+    lines = _head(
+        "adapter", "trained on", *(f"{_MEASURED[of]}, {'held out' if rows == 'held' else 'seen'}" for of, rows in asked)
+    )
+    for kind, source in dict.fromkeys((kind, source) for kind, source, *_ in told.index):
+        cells = []
+        for key in ((kind, source, of, rows) for of, rows in asked):
+            if (*key, "loss") not in told.index:
+                cells.append("")
+                continue
+            loss, other = (told.loc[(*key, measure)].to_dict() for measure in ("loss", "more with another's vector"))
+            cells.append(f"{_interval(loss)}; {other['value']:+.2f}")
+        lines.append(f"| {kind} | {_MEASURED.get(source, source)} | {' | '.join(cells)} |")
+    n = sorted(set(told["n"]))
+    lines.append("")
+    lines.append(
+        f"Nats a token that a label costs given its own vector, with its 95% interval, and how much more it costs "
+        f"given another's; n = {' or '.join(map(str, n))} for each figure."
+    )
+    return "\n".join(lines)
+
+
 def verdicts() -> str:
-    lines = ["| claim | the paper's figure | measured here | verdict |", "|---|---|---|---|"]
+    lines = _head("claim", "the paper's figure", "measured here", "verdict")
     for notebook, make in CLAIMS.items():
         claim = make()
         found = "; ".join(
@@ -122,6 +172,15 @@ def verdicts() -> str:
     return "\n".join(lines)
 
 
+def _head(*names: str) -> list[str]:
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+
+
+def _interval(row: dict[str, Any]) -> str:
+    value, low, high = (row[key] for key in ("value", "low", "high"))
+    return f"{value:.3g}" if low is None or low != low else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
 def _percent(told: list[float]) -> str:
     value, low, high = (100 * x for x in told)
     return f"{value:.1f}% ({low:.1f} to {high:.1f})"
@@ -132,6 +191,12 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
     "docs/evaluation.md": {"trust": trust},
     "docs/claims.md": {"verdicts": verdicts},
+    "docs/sae.md": {
+        "sae layers": sae_layers,
+        "sae quality": sae_quality,
+        "sae scores": sae_scores,
+        "sae transfer": sae_transfer,
+    },
 }
 
 

@@ -19,7 +19,7 @@ from interp_toolkit import load_model
 from interp_toolkit.sae import TokenRows, read_passages, store_activations, token_rows
 from interp_toolkit.sites import Site
 
-LAYER, PASSAGES, BATCH = 15, 64, 8
+LAYER, PASSAGES, BATCH = 23, 64, 8
 
 
 def measure(data: Path, repeats: int) -> dict[str, Any]:

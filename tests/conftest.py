@@ -23,6 +23,9 @@ try:  # TransformerLens 4 has the bridge only.
 except ImportError:
     BACKENDS = ("bridge",)
 
+# `make test-fast` leaves out the real model, the browser, architectures beside these, and what is marked slow.
+_SLOW_FIXTURES, _FAST_ARCHITECTURES = {"smollm", "smollm_hf", "browser"}, {"llama", "gemma2"}
+
 _TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -33,6 +36,13 @@ _TEXT = [
     "Tell me about baseball. Tell me about the history of Poland, and about rivers.",
     "user assistant system\n a quick brown fox jumps over the lazy dog",
 ]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        architecture = getattr(item, "callspec", None) and item.callspec.params.get("architecture")
+        if _SLOW_FIXTURES & set(item.fixturenames) or architecture not in {None, *_FAST_ARCHITECTURES}:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

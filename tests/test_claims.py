@@ -1,5 +1,6 @@
 """The verdicts on the paper's claims follow their rule, and the notebooks show the results that are committed."""
 
+import dataclasses
 import runpy
 import subprocess
 import sys
@@ -37,6 +38,11 @@ def test_a_verdict_counts_the_checks_that_hold(told, held, verdict):
     assert claim.verdict == verdict
     assert f"**Verdict: {verdict}.**" in claim._repr_markdown_()
     assert claim.table["holds"].tolist() == list(held) if held else claim.table.empty
+
+
+def test_a_verdict_on_part_of_the_checks_says_so(told):
+    claim = dataclasses.replace(_claim(told, True, False), pending=3)
+    assert claim.verdict == "holds in part so far; 3 of 5 checks are not measured yet"
 
 
 def test_a_check_holds_where_the_whole_interval_lies_above():

@@ -157,6 +157,7 @@ def test_every_room_stands_in_the_reference():
             assert f"::: interp_toolkit.{folder.name}\n" in TEXTS[DOCS / "api" / f"{folder.name}.md"]
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
