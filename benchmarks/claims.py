@@ -51,7 +51,7 @@ class Check:
     holds: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Claim:
     """A claim of the paper.
 
@@ -86,6 +86,9 @@ class Claim:
     def table(self) -> pd.DataFrame:
         """One row a check."""
         return pd.DataFrame([vars(check) for check in self.checks])
+
+    def __repr__(self) -> str:
+        return f"{self.says} {self.verdict.capitalize()}."
 
     def _repr_markdown_(self) -> str:
         lines = [f"**Claim.** {self.says}", f"**In the paper.** {self.paper}", f"**Different here.** {self.differs}"]

@@ -23,8 +23,8 @@ try:  # TransformerLens 4 has the bridge only.
 except ImportError:
     BACKENDS = ("bridge",)
 
-# `make test-fast` leaves out the real model, the browser, architectures beside these, and what is marked slow.
-_SLOW_FIXTURES, _FAST_ARCHITECTURES = {"smollm", "smollm_hf", "browser"}, {"llama", "gemma2"}
+# `make test-fast` leaves out the real model, the browser, all classes and architectures but these, and what is marked.
+_SLOW_FIXTURES, _FAST_PARAMETERS = {"smollm", "smollm_hf", "browser"}, {"bridge", "llama", "gemma2"}
 
 _TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -40,8 +40,9 @@ _TEXT = [
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        architecture = getattr(item, "callspec", None) and item.callspec.params.get("architecture")
-        if _SLOW_FIXTURES & set(item.fixturenames) or architecture not in {None, *_FAST_ARCHITECTURES}:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        asked = {parameters[name] for name in ("backend", "architecture") if name in parameters}
+        if _SLOW_FIXTURES & set(item.fixturenames) or asked - _FAST_PARAMETERS:
             item.add_marker("slow")
 
 

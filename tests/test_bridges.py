@@ -355,6 +355,7 @@ def test_questions_with_hidden_bridges_come_first(bench):
     assert kept.answers == ("that",) * 4 + ("Polish, as it is",)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(bench, adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(questions, "_FILTERED", 2)
     made, filtered = [], []
@@ -421,6 +422,7 @@ def test_prompts_that_could_not_be_read_are_told_with_their_adapter():
     assert told == [dict(data="mquake", step="untrained", text="a b", reason="too short")]
 
 
+@pytest.mark.slow
 def test_an_adapter_of_several_sites_has_one_site_and_as_many_descriptions(
     bench, tiny, tiny_prompt, tmp_path, monkeypatch
 ):

@@ -22,6 +22,7 @@ def _run(capsys, *arguments):
     return code, out, err
 
 
+@pytest.mark.slow
 def test_explain_prints_a_table_json_or_csv(capsys):
     command = ["explain", "Tell me about baseball.", "Tell me about Poland."]
     code, out, err = _run(capsys, *command)
@@ -161,6 +162,7 @@ def test_every_evaluation_has_a_run_and_a_row_in_the_docs():
         assert f"\n| `{name}` | " in docs
 
 
+@pytest.mark.slow
 def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("interp_toolkit.evaluation.bench.Embedder", Letters)

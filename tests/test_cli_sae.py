@@ -252,6 +252,7 @@ def test_every_source_has_as_many_tries_and_chance_has_other_labels():
         compared_rows({"own": pd.DataFrame(said[:8])}, labels, list("abcdef"), tries=4)
 
 
+@pytest.mark.slow
 def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     benchmark, scores = importlib.import_module("sae_labels"), importlib.import_module("sae_scores")

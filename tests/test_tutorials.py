@@ -70,6 +70,7 @@ def test_a_tutorial_runs_within_its_minutes(name, tmp_path):
     assert name != "2" or Adapter.load(runs / "tutorial_2" / "my-adapter").contract.site == Site.after(23)
 
 
+@pytest.mark.slow
 def test_the_tutorial_of_a_larger_model_runs_on_a_stand_in(tiny, tiny_prompt, tmp_path):
     model = tiny("llama")
     adapter = Adapter.create("scalar_affine", d_model=32)
