@@ -20,6 +20,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+speed: $(READY)
+	$(BIN)/python benchmarks/speed.py
+
 # The site, in build/site. The picture of the architecture comes first: a stale one fails a test.
 docs: $(READY)
 	$(BIN)/python docs/architecture.py
