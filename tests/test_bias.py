@@ -72,6 +72,7 @@ def test_the_ends_of_the_share():
     assert in_vain.high.tolist() == [np.inf] * 2
 
 
+@pytest.mark.slow
 def test_shares_are_those_of_the_table_of_controls(tiny, make_adapter, random_vectors):
     model, vectors = tiny(), random_vectors(6)
     adapter, bias_only = make_adapter(), make_adapter("bias_only", seed=2)
@@ -103,6 +104,7 @@ def test_all_that_a_bias_gains_is_the_bias(tiny, make_adapter, random_vectors):
     assert table.share.tolist() == pytest.approx([1, 1], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_best_scale_by_loss_and_by_what_is_named(tiny, make_adapter, random_vectors):
     model, vectors, adapter = tiny(), random_vectors(6), make_adapter()
     scales = (0.5, 4.0, 20.0)
@@ -135,6 +137,7 @@ class _Letters:
     kept = __call__
 
 
+@pytest.mark.slow
 def test_a_run_trains_the_bias_chooses_on_training_titles_and_is_not_repeated(
     tiny, make_adapter, tmp_path, monkeypatch
 ):

@@ -309,6 +309,7 @@ def _verdicts(bench, rows):
     return pd.DataFrame(of | told | dict(verdict=verdict))
 
 
+@pytest.mark.slow
 def test_a_run_measures_every_group_and_is_not_repeated(bench, adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "filter_questions", _verdicts)
     told = runs.run(bench, adapter, tmp_path / "out.json")

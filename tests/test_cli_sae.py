@@ -88,6 +88,7 @@ def run(capsys, checkpoints):
     return run
 
 
+@pytest.mark.slow
 def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatch):
     recipe = dict(
         output="made",

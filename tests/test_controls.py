@@ -156,6 +156,7 @@ def test_random_directions_have_the_norm_of_each_site_and_nothing_else(random_ve
     assert (random_directions(torch.zeros(2, 8)) == 0).all()
 
 
+@pytest.mark.slow
 def test_descriptions_are_made_once_and_judged_against_the_rows_they_face(
     tiny, tiny_prompt, make_adapter, random_vectors
 ):
@@ -279,6 +280,7 @@ def bench(tiny, tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_run_is_the_table_and_is_not_repeated(bench, make_adapter, tmp_path, monkeypatch):
     adapter, path = make_adapter(), tmp_path / "out.json"
     monkeypatch.setattr(run_of_controls, "controls", partial(controls, scales=(2.0,)))

@@ -117,6 +117,7 @@ class _Letters:
     kept = __call__
 
 
+@pytest.mark.slow
 def test_a_run_tells_all_cells_and_is_not_repeated(tiny, tiny_prompt, tmp_path, monkeypatch):
     rows = [dict(title=f"topic {i}", split="train" if i < 502 else "val") for i in range(508)]
     path = tmp_path / "data" / "topics" / "topics.jsonl"

@@ -129,6 +129,7 @@ def test_what_cannot_be_brought_back(tiny, tiny_prompt, random_vectors):
         round_trip(tiny("qwen2"), adapter, random_vectors(2), ["a", "b"])
 
 
+@pytest.mark.slow
 def test_what_a_score_tells_is_the_share_of_pairs_in_the_right_order():
     draw = np.random.default_rng(1)
     scores, right = draw.normal(size=60).round(1), draw.random(60) < 0.3

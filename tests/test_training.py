@@ -173,6 +173,7 @@ def test_best_and_last_are_both_kept_with_their_losses(tiny, random_vectors, tmp
     assert result.best_val_loss < result.last_val_loss
 
 
+@pytest.mark.slow
 def test_eight_parts_of_a_batch_are_one_batch(tiny, random_vectors, backend):
     model, pairs = tiny("qwen2", backend), _pairs(random_vectors, weights=[1.0, 0.5, 2.0, 1.0] * 12)
     whole, parts = (

@@ -54,7 +54,7 @@ def _interrupted(monkeypatch, at):
     monkeypatch.setattr(loop, "losses", pressing)
 
 
-@pytest.mark.parametrize("at", [1, 6, 8, 14])
+@pytest.mark.parametrize("at", [6, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 8, 14))])
 def test_going_on_after_ctrl_c_equals_not_having_stopped(tiny, pairs, tmp_path, monkeypatch, at):
     model, handler = tiny("qwen2"), signal.getsignal(signal.SIGINT)
     whole = train_adapter(model, pairs, _adapter(), FAST, folder=tmp_path / "whole", progress=False)
@@ -99,6 +99,7 @@ def test_the_bar_ends_at_its_total(tiny, pairs, monkeypatch, max_steps):
     assert bars
 
 
+@pytest.mark.slow
 def test_a_crash_goes_on_from_the_last_validation(tiny, pairs, tmp_path, monkeypatch):
     model = tiny("qwen2")
     whole = train_adapter(model, pairs, _adapter(), FAST, progress=False)
