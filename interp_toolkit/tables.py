@@ -41,7 +41,8 @@ def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
     told = pd.DataFrame({name: frame[name].map(_cell) for name in frame})
     numbers = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
     if {"low", "high"} <= set(told):
-        told["interval"] = [f"{low} to {high}" if low else "" for low, high in zip(told.pop("low"), told.pop("high"))]
+        told["interval"] = [interval_text(low, high) for low, high in zip(frame["low"], frame["high"])]
+        told = told.drop(columns=["low", "high"])
     names = list(told.columns)
     same = [name for name in names if len(told) > 1 and name != "interval" and len(set(told[name])) == 1]
     shown = [name for name in names if name not in same]
@@ -50,6 +51,14 @@ def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
     once = {name: str(told[name].iloc[0]) for name in same}
     note = ", ".join(f"{name} {value}" for name, value in once.items() if value)
     return f"{text}\n({note})" if note else text
+
+
+def interval_text(low: object, high: object) -> str:
+    """The ends of an interval, to three digits: nothing where one is missing, ``unbounded`` where nothing is left out."""
+    ends = [_cell(low), _cell(high)]
+    if "" in ends:
+        return ""
+    return "unbounded" if ends == ["-inf", "inf"] else " to ".join(ends)
 
 
 def _cell(value: object) -> str:

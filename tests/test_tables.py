@@ -17,13 +17,15 @@ def test_a_frame_shows_intervals_and_says_once_what_is_always_the_same():
         [
             dict(measure="recall@1", value=0.12345, low=0.1, high=0.2, n=10, seed=0),
             dict(measure="recall@10", value=math.nan, low=math.nan, high=math.nan, n=9, seed=0),
+            dict(measure="of nothing", value=5.0, low=-math.inf, high=math.inf, n=9, seed=0),
         ]
     )
     lines = frame_text(frame).splitlines()
     assert lines[0].split() == ["measure", "value", "n", "interval"]
     assert lines[1].split() == ["recall@1", "0.123", "10", "0.1", "to", "0.2"]
     assert lines[2].split() == ["recall@10", "9"]
-    assert lines[3] == "(seed 0)"
+    assert lines[3].split() == ["of", "nothing", "5", "9", "unbounded"]
+    assert lines[4] == "(seed 0)"
     assert frame_text(frame.head(1)).splitlines()[0].split() == ["measure", "value", "n", "seed", "interval"]
 
 

@@ -221,19 +221,23 @@ def test_the_report_of_explanations_says_what_evidence_is():
 def test_tables_tell_once_what_is_always_the_same():
     frame = pd.DataFrame(
         dict(
-            measure=["recall@1", "recall@10"],
-            value=[0.1, math.nan],
-            low=[0.05, math.nan],
-            high=[0.2, math.nan],
-            seed=[0, 0],
-            nothing=[None, None],
-            right=[True, False],
+            measure=["recall@1", "recall@10", "of nothing"],
+            value=[0.1, math.nan, 5.0],
+            low=[0.05, math.nan, -math.inf],
+            high=[0.2, math.nan, math.inf],
+            seed=[0, 0, 0],
+            nothing=[None, None, None],
+            right=[True, False, False],
         )
     )
     data = _data(table_view(frame, "Recall"))
     assert [column["name"] for column in data["columns"]] == ["measure", "value", "right", "interval"]
     assert [column["kind"] for column in data["columns"]] == ["text", "number", "text", "text"]
-    assert data["rows"] == [["recall@1", 0.1, "yes", "0.05 to 0.2"], ["recall@10", None, "no", None]]
+    assert data["rows"] == [
+        ["recall@1", 0.1, "yes", "0.05 to 0.2"],
+        ["recall@10", None, "no", None],
+        ["of nothing", 5.0, "no", "unbounded"],
+    ]
     assert data["same"] == [["seed", 0]]
     alike = _data(table_view(pd.DataFrame(dict(a=[1, 1], b=["x", "x"]))))
     assert (alike["rows"], alike["same"]) == ([[1, "x"], [1, "x"]], [])
@@ -476,6 +480,14 @@ def test_a_table_of_agreement_is_enough_for_features():
     assert cards[0]["descriptions"] == [dict(text="kittens", evidence=2.0, scores=[])]
     assert cards[0]["scores"] == [["winner", "label"], ["disagreement", 0.2]]
     assert cards[1]["descriptions"] == []
+
+
+def test_what_a_feature_card_shows_once_or_not_at_all():
+    table = pd.DataFrame(dict(feature=[4], label=["type"], others=["kind | sort"], winner=[""], overlap=[0.0]))
+    said = pd.DataFrame(dict(feature=[4] * 3, description=["disparity", "kind", "sort"]))
+    (card,) = _data(feature_view(table, said))["features"]
+    assert card["scores"] == [["overlap", 0.0]]
+    assert ["others", "kind | sort"] in _data(feature_view(table))["features"][0]["scores"]
 
 
 def test_features_that_cannot_be_shown_are_refused():

@@ -35,8 +35,8 @@ def feature_view(
         features: one row a feature. Required: ``feature`` (its number, each once) and ``label`` (a text, several, or
             missing). Optional: ``disagreement`` (the higher, the less label and descriptions agree) or else
             ``agreement`` (the other way round), by which they are sorted; other columns are shown as scores and facts.
-            `agreement_table` is such a frame; its ``description`` and ``evidence`` are shown unless there are
-            ``descriptions``.
+            `agreement_table` is such a frame; its ``description``, ``evidence`` and ``others`` are shown unless there
+            are ``descriptions``.
         descriptions: one row a description. Required: ``feature``, ``description``. Optional: ``evidence``; other
             columns of numbers are shown as scores.
         contexts: one row a context, in the order they are to be shown, such as `Contexts.of` gives. Required:
@@ -67,7 +67,8 @@ def feature_view(
     else:
         said = _descriptions(descriptions)
     where = _contexts(contexts)
-    scores = [name for name in features if name not in _KNOWN]
+    known = _KNOWN if descriptions is None else _KNOWN | {"others"}
+    scores = [name for name in features if name not in known]
     cards = []
     for row in features.to_dict("records"):
         told = [[str(name), plain(row[name])] for name in scores]
@@ -75,7 +76,7 @@ def feature_view(
             dict(
                 feature=plain(row["feature"]),
                 label=plain(row["label"]),
-                scores=[pair for pair in told if pair[1] is not None],
+                scores=[pair for pair in told if pair[1] not in (None, "")],
                 descriptions=said.get(row["feature"], []),
                 contexts=where.get(row["feature"], []),
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp_toolkit.tables import interval_text
 from interp_toolkit.views.frames import plain
 from interp_toolkit.views.page import View, widget
 
@@ -36,7 +37,9 @@ def table_body(frame: pd.DataFrame, title: str, caption: bool = True) -> str:
         name: [plain(value) for value in frame.iloc[:, i].tolist()] for i, name in enumerate(map(str, frame.columns))
     }
     if {"low", "high"} <= set(cells):
-        cells["interval"] = [_interval(low, high) for low, high in zip(cells.pop("low"), cells.pop("high"))]
+        del cells["low"], cells["high"]
+        ends = zip(frame["low"].tolist(), frame["high"].tolist())
+        cells["interval"] = [interval_text(low, high) or None for low, high in ends]
     cells = {name: column for name, column in cells.items() if not frame.size or any(x is not None for x in column)}
     same = {name: column[0] for name, column in cells.items() if len(column) > 1 and len(set(column)) == 1}
     if len(same) == len(cells):
@@ -48,14 +51,6 @@ def table_body(frame: pd.DataFrame, title: str, caption: bool = True) -> str:
         same=[[name, value] for name, value in same.items()],
     )
     return widget("table", data, title, caption)
-
-
-def _interval(low: Any, high: Any) -> str | None:
-    return None if low is None or high is None else f"{_short(low)} to {_short(high)}"
-
-
-def _short(value: Any) -> str:
-    return f"{round(value, 3) + 0.0:g}" if isinstance(value, float) else str(value)
 
 
 def _kind(name: str, column: list[Any]) -> str:
