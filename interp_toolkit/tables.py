@@ -54,7 +54,7 @@ def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
 
 
 def interval_text(low: object, high: object) -> str:
-    """The ends of an interval, to three digits: nothing where one is missing, ``unbounded`` where nothing is left out."""
+    """The ends of an interval, to three digits; nothing where one is missing, ``unbounded`` where neither is finite."""
     ends = [_cell(low), _cell(high)]
     if "" in ends:
         return ""
