@@ -17,9 +17,12 @@
   const many = (count) => count.toLocaleString("en");
 
   function prose(text) {
-    const span = make("span", {className: "text", dir: "auto", textContent: text});
+    const span = make("span", {className: "text", dir: "auto"});
+    // A name such as blocks.23.hook_resid_post breaks between its parts.
+    const parts = start(text, LONG).split(/(?<=\w[._\/](?=\w))/);
+    span.append(...parts.flatMap((part, i) => i ? [make("wbr"), part] : [part]));
     if (text.length <= LONG) return span;
-    span.textContent = start(text, LONG) + "…";
+    span.append("…");
     const more = make("button", {type: "button", className: "more", textContent: `show all ${many(text.length)} characters`});
     more.onclick = () => { span.textContent = text; more.remove(); };
     return make("span", {}, span, more);
