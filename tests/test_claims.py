@@ -15,7 +15,9 @@ NOTEBOOKS = sorted(path.stem for path in BENCHMARKS.glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def told():
-    return runpy.run_path(str(BENCHMARKS / "claims.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        return runpy.run_path(str(BENCHMARKS / "claims.py"))
 
 
 def _claim(told, *held):
@@ -45,8 +47,8 @@ def test_a_verdict_on_part_of_the_checks_says_so(told):
     assert claim.verdict == "holds in part so far; 3 of 5 checks are not measured yet"
 
 
-def test_a_check_holds_where_the_whole_interval_lies_above():
-    above = runpy.run_path(str(BENCHMARKS / "claims.py"))["above"]
+def test_a_check_holds_where_the_whole_interval_lies_above(told):
+    above = told["above"]
     row = dict(value=0.5, low=0.4, high=0.6, n=10)
     assert above("it", row, 0.39).holds
     assert not above("it", row, 0.4).holds
