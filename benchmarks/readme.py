@@ -19,6 +19,7 @@ from trust_table import trust_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_SCORED = ("generation", "detection")
 _MEASURED = dict(sae="features", topics="titles")
 SHIPPED = ROOT / "interp_toolkit" / "shipped"
 
@@ -124,13 +125,26 @@ def sae_scores() -> str:
     if not path.exists():
         return "Not measured yet."
     told = json.loads(path.read_text())["tables"]
-    rows = [row for name in ("generation", "detection") for row in told[name]]
-    lines = _head("labels", "score", "of a feature's labels", "", "value (95% interval)", "n", "tries")
-    for row in rows:
-        lines.append(
-            f"| {row['source']} | {row['score']} | {row['protocol']} | {row['what']} | {_interval(row)} | {row['n']} | "
-            f"{row['tries']} |"
-        )
+    found = {(row["source"], row["score"], row["protocol"], row["what"]): row for x in _SCORED for row in told[x]}
+    best = "best label"
+    asked = [
+        ("any token, best label", "rate", best),
+        ("strict, best label", "strict_rate", best),
+        ("strict, best label chosen by other texts", "strict_rate", f"{best}, chosen by other texts"),
+        ("detection, best label", "auroc", best),
+        ("detection, mean of labels", "auroc", "mean of labels"),
+    ]
+    lines = _head("labels", *(name for name, *_ in asked))
+    for source in dict.fromkeys(source for source, *_ in found):
+        cells = [_interval(found[source, *how, "mean"]) if (source, *how, "mean") in found else "" for _, *how in asked]
+        lines.append(f"| {source} | {' | '.join(cells)} |")
+    row = found["original label, reworded", "rate", best, "mean"]
+    lines.append("")
+    lines.append(
+        f"Share of texts on which the feature is active, and area under the curve of detection (chance 0.5 for one "
+        f"label, more for the best of six); n = {row['n']} features, {row['tries']} labels a feature, "
+        f"seed {row['seed']}."
+    )
     return "\n".join(lines)
 
 
