@@ -136,7 +136,8 @@ def sae_scores() -> str:
     ]
     lines = _head("labels", *(name for name, *_ in asked))
     for source in dict.fromkeys(source for source, *_ in found):
-        cells = [_interval(found[source, *how, "mean"]) if (source, *how, "mean") in found else "" for _, *how in asked]
+        keys = [(source, score, protocol, "mean") for _, score, protocol in asked]
+        cells = [_interval(found[key]) if key in found else "" for key in keys]
         lines.append(f"| {source} | {' | '.join(cells)} |")
     row = found["original label, reworded", "rate", best, "mean"]
     lines.append("")
