@@ -177,7 +177,7 @@ def verdicts() -> str:
     lines = _head("claim", "the paper's figure", "measured here", "verdict")
     for notebook, make in CLAIMS.items():
         claim = make()
-        found = "; ".join(
+        found = "<br>".join(
             f"{check.what}: {check.value:.3g} ({check.low:.3g} to {check.high:.3g}, n {check.n:,}), "
             f"{'' if check.holds else 'not '}{check.needs}"
             for check in claim.checks

@@ -51,6 +51,7 @@ def _chart(name, figure):
     about = (layout.pop("meta", None) or {}).get("about", "Chart")
     told = json.dumps([figure["data"], layout, dict(responsive=True, displaylogo=False)]).replace("<", "\\u003c")
     return (
-        f'<div id="{name}" role="img" aria-label="{html.escape(about)}"></div>'
+        # It stands beside another in a row that does not wrap, and would be as wide as the row, and cut off.
+        f'<div id="{name}" role="img" aria-label="{html.escape(about)}" style="flex: 1 1 0; min-width: 0"></div>'
         f'<script>Plotly.newPlot("{name}", ...{told})</script>'
     )
