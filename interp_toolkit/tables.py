@@ -41,8 +41,7 @@ def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
     told = pd.DataFrame({name: frame[name].map(_cell) for name in frame})
     numbers = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
     if {"low", "high"} <= set(told):
-        told["interval"] = [interval_text(low, high) for low, high in zip(frame["low"], frame["high"])]
-        told = told.drop(columns=["low", "high"])
+        told["interval"] = [interval_text(low, high) for low, high in zip(told.pop("low"), told.pop("high"))]
     names = list(told.columns)
     same = [name for name in names if len(told) > 1 and name != "interval" and len(set(told[name])) == 1]
     shown = [name for name in names if name not in same]
