@@ -339,3 +339,21 @@ def test_a_view_is_drawn_in_the_frame_of_a_notebook(opened):
     assert frame.locator("tbody").first.locator("tr").count() == 50
     frame.locator(".chart").scroll_into_view_if_needed()
     frame.locator(".chart .xtick").first.wait_for(state="attached")
+
+
+def test_a_chart_of_a_notebook_has_its_legend_below_its_title(opened):
+    series = ["train", "held out", "held out, another's vector", "full rank from a ridge fit", "random labels, drawn"]
+    frame = pd.DataFrame([dict(coverage=x / 10, accuracy=x / 10, right=name) for name in series for x in range(1, 4)])
+
+    class Output:
+        """A figure in an output cell of a narrow notebook."""
+
+        def save(self, path):
+            coverage_curve(frame.assign(low=0.0, high=0.5)).write_html(path, include_plotlyjs=True)
+            return path
+
+    page = opened(Output(), viewport=dict(width=650, height=460))
+    page.locator(".legend .traces").nth(len(series) - 1).wait_for()
+    title, legend = (page.locator(name).bounding_box() for name in (".gtitle", ".legend"))
+    assert title["y"] + title["height"] <= legend["y"]
+    assert legend["y"] + legend["height"] <= page.locator(".xgrid").first.bounding_box()["y"] + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from interp_toolkit.views.table import table_body
 COLOURS = ("#3f83c9", "#dd7f2a", "#27997a", "#b55fa5", "#8b8f96", "#b59a1d")
 _ABOUT, _NUMBERS = "about", "numbers"
 _LINES, _LINE = 6, 60
+# Pixels of a title, which a page writes itself, and of each row of a legend: two entries in a narrow notebook.
+_TITLE, _ROW = 40, 20
 
 
 def chart_view(figure: Any) -> View:
@@ -39,6 +42,8 @@ def chart_view(figure: Any) -> View:
     layout = told["layout"]
     for name in ("meta", "title"):
         layout.pop(name, None)
+    if _ABOUT in meta:
+        layout["margin"]["t"] -= _TITLE
     table = pd.DataFrame(**meta[_NUMBERS]) if _NUMBERS in meta else _trace_numbers(figure)
     about = meta.get(_ABOUT) or f"{title}. Series: {', '.join(_names(figure))}."
     chart = widget("chart", dict(data=told["data"], layout=layout, about=visible(about)), title)
@@ -53,13 +58,14 @@ def styled(figure: Any, title: str, about: str, numbers: pd.DataFrame, x_title: 
     listed = dict(
         columns=list(numbers.columns), data=numbers.astype(object).where(numbers.notna(), None).values.tolist()
     )
+    entries = sum(trace.showlegend is not False for trace in figure.data)
     figure.update_layout(
-        title_text=escaped(title),
+        title=dict(text=escaped(title), yref="container", y=0.98, yanchor="top", font_size=15),
         meta={_ABOUT: about, _NUMBERS: listed},
         template="none",
         colorway=COLOURS,
         height=420,
-        margin=dict(l=60, r=20, t=50, b=60),
+        margin=dict(l=60, r=20, t=_TITLE + _ROW * math.ceil(entries / 2), b=60),
         legend=dict(orientation="h", y=1.02, yanchor="bottom", x=0),
         hoverlabel=dict(align="left"),
         xaxis=dict(title_text=escaped(x_title), automargin=True),
