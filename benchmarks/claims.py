@@ -139,7 +139,7 @@ def topics() -> Claim:
 def family() -> Claim:
     """A scale and a bias suffice, and simpler adapters generalise better."""
     simple, full, smallest = (_cell(x) for x in ("scalar_affine-3200", "full_rank-3200", "scale-3200"))
-    held, seen = (_feature_loss("full_rank_ridge_start", rows) for rows in ("held", "train"))
+    held, seen = (_feature_loss("full_rank", rows) for rows in ("held", "train"))
     recall, ridge = "recall@10, scalar affine", "full rank from a ridge fit"
     curves = [(_cell(f"scalar_affine-{size}"), _cell(f"full_rank_ridge_start-{size}")) for size in SIZES]
     wanted = [

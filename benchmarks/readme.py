@@ -105,7 +105,7 @@ def trust() -> str:
 
 def sae_layers() -> str:
     told = pd.read_csv(RESULTS / "sae_layers.csv")
-    names = ("explained_variance", "loss_clean", "loss_spliced", "loss_recovered", "dead_share", "peak_tokens")
+    names = ("vector_gain", "best_length", "peak_tokens", "explained_variance", "loss_spliced", "loss_recovered")
     lines = _head("site", *names)
     for site, rows in told.groupby("site", sort=False):
         by_name = {row["metric"]: row for row in rows.to_dict("records")}

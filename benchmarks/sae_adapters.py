@@ -1,31 +1,35 @@
 """Adapters trained on SAE features, on topics, and on both, and what labels of features and of topics cost with each.
 
 All have as many steps. Those on one source pass twice over its rows, those on both once over the rows of both, half of
-them features. The simple kind has a scale and a bias, the expressive one a whole matrix from a start in closed form.
+them features. Both kinds start from the length at which the untrained direction is read best, features at many times
+that of topics, and what is trained beside it takes steps in proportion. The simple kind has a scale and a bias, the
+expressive one a whole matrix, which starts as the direction itself too.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from sae_ground import Ground, Rows
+from sae_ground import SOURCES, Ground
+from sae_losses import label_losses
 from topics_cells import KINDS
 
 from interp_toolkit import Adapter, TrainConfig, train_adapter
-from interp_toolkit.evaluation import best_scale, mean_interval, paired_difference
 from interp_toolkit.evaluation.bench import SEED, digest, kept_result, write_result
-from interp_toolkit.evaluation.conditions import null_vector, own_vectors
 from interp_toolkit.evaluation.runs.losses import records
 from interp_toolkit.models import model_facts
 
-SIMPLE, EXPRESSIVE = "scalar_affine", "full_rank_ridge_start"
-MEASURED = ("sae", "topics")
+SIMPLE, EXPRESSIVE = "scalar_affine", "full_rank"
+# Learning rates: of the logarithm of the scale, and for each unit of the soft token's length.
+_SCALE, _BIAS, _MATRIX = 0.02, 0.0025, 0.0006
+# Length at which the paper's runs start. Vectors that cannot be read cost least the shorter they are, and no adapter
+# would come back from there.
+_LEAST = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,11 @@ class Cell:
     def name(self) -> str:
         return f"{self.kind}-{self.source}"
 
-    def config(self, ground: Ground) -> TrainConfig:
+    def made(self, length: float) -> dict[str, Any]:
+        """The adapter's settings; its soft tokens start with this length."""
+        return dict(**KINDS[self.kind][0], init_scale=_start(length))
+
+    def config(self, ground: Ground, length: float) -> TrainConfig:
         sizes = ground.sizes
         settings: dict[str, Any] = dict(
             epochs=1 if self.source == "both" else 2,
@@ -55,54 +63,59 @@ class Cell:
             show=0,
             seed=SEED,
         )
-        return TrainConfig(**settings | KINDS[self.kind][1])
+        return TrainConfig(**settings, lr=_BIAS * _start(length), scale_lr=_SCALE, matrix_lr=_MATRIX * _start(length))
 
-    def settings(self, ground: Ground) -> dict[str, Any]:
-        told = dict(cell=self.name, adapter=KINDS[self.kind][0], training=self.config(ground).to_dict())
+    def settings(self, ground: Ground, length: float) -> dict[str, Any]:
+        told = dict(cell=self.name, adapter=self.made(length), training=self.config(ground, length).to_dict())
         return ground.facts | told
 
 
-CELLS = {cell.name: cell for kind in (SIMPLE, EXPRESSIVE) for cell in [Cell(kind, x) for x in (*MEASURED, "both")]}
+CELLS = {cell.name: cell for kind in (SIMPLE, EXPRESSIVE) for cell in [Cell(kind, x) for x in (*SOURCES, "both")]}
 UNTRAINED = "untrained"
 
 
-def trained(cell: Cell, ground: Ground, runs: Path) -> Adapter:
+def _start(length: float) -> float:
+    return max(length, _LEAST)
+
+
+def trained(cell: Cell, ground: Ground, length: float, runs: Path) -> Adapter:
     """The cell's adapter, trained or found."""
     # Settings in the folder's name: a run with others must not go on from this one's checkpoint.
-    folder = runs / f"{cell.name}-{digest(cell.settings(ground))}"
+    folder = runs / f"{cell.name}-{digest(cell.settings(ground, length))}"
     if (folder / "best").exists():
         return Adapter.load(folder / "best")
-    made = Adapter.create(**KINDS[cell.kind][0], d_model=model_facts(ground.model).d_model, seed=SEED)
-    pairs, config = ground.pairs(cell.source), cell.config(ground)
+    made = Adapter.create(**cell.made(length), d_model=model_facts(ground.model).d_model, seed=SEED)
+    pairs, config = ground.pairs(cell.source), cell.config(ground, length)
     return train_adapter(ground.model, pairs, made, config, soft_prompt=ground.soft_prompt, folder=folder).adapter
 
 
-def run_cell(cell: Cell, ground: Ground, results: Path, runs: Path) -> None:
+def run_cell(cell: Cell, ground: Ground, length: float, results: Path, runs: Path) -> None:
     """Train and measure a cell, or go on with it; a result with the same settings is left as it is."""
-    settings, path = cell.settings(ground), results / f"{cell.name}.json"
+    settings, path = cell.settings(ground, length), results / f"{cell.name}.json"
     if kept_result(path, settings):
         print(f"{cell.name}: done before, see {path}")
         return
-    adapter = trained(cell, ground, runs)
-    parts = [_losses(ground, lambda _: adapter, measured, "held") for measured in MEASURED]
-    seen = MEASURED if cell.source == "both" else (cell.source,)
+    adapter = trained(cell, ground, length, runs)
+    parts = [_losses(ground, lambda _: adapter, measured, "held") for measured in SOURCES]
+    seen = SOURCES if cell.source == "both" else (cell.source,)
     parts += [_losses(ground, lambda _: adapter, measured, "train") for measured in seen]
     _write(path, ground, settings, dict(trained_on=cell.source, kind=cell.kind), parts, adapter.digest)
 
 
 def run_untrained(ground: Ground, results: Path) -> dict[str, float]:
-    """The untrained direction at its best length, by source, which dev rows choose; measured like a cell."""
+    """The untrained direction at its best length, which dev rows choose; measured like a cell.
+
+    Returns:
+        the best length by source, ``both`` included.
+    """
     settings, path = ground.facts | dict(cell=UNTRAINED), results / f"{UNTRAINED}.json"
     if kept := kept_result(path, settings):
         print(f"{UNTRAINED}: done before, see {path}")
-        return kept["scales"]
-    scales = {}
-    for source in MEASURED:
-        dev = ground.rows(source, "dev")
-        scales[source] = best_scale(ground.model, ground.untrained(1.0), dev.vectors, dev.labels)
-    parts = [_losses(ground, lambda of: ground.untrained(scales[of]), measured, "held") for measured in MEASURED]
-    _write(path, ground, settings, dict(trained_on="nothing", kind=UNTRAINED), parts, None, scales=scales)
-    return scales
+        return kept["lengths"]
+    lengths = {source: ground.best_length(source) for source in (*SOURCES, "both")}
+    parts = [_losses(ground, lambda of: ground.untrained(lengths[of]), measured, "held") for measured in SOURCES]
+    _write(path, ground, settings, dict(trained_on="nothing", kind=UNTRAINED), parts, None, lengths=lengths)
+    return lengths
 
 
 def transfer_table(results: Path) -> pd.DataFrame:
@@ -113,20 +126,9 @@ def transfer_table(results: Path) -> pd.DataFrame:
 
 
 def _losses(ground: Ground, adapter: Callable[[str], Adapter], measured: str, side: str) -> pd.DataFrame:
-    """What labels cost given their own vectors, and how much more without them; in nats a token."""
-    rows = ground.rows(measured, side)
-    few = ground.sizes.held
-    rows = Rows(rows.vectors[:few], rows.labels[:few])
-    own = own_vectors(adapter(measured), rows.vectors, rows.labels)
-    n = len(rows.labels)
-    shuffled = replace(own, given=tuple((i - n // 2) % n for i in range(n)))
-    asked = (own, null_vector(own.adapter, n), shuffled)
-    loss, null, other = (np.asarray(x.losses(ground.model, rows.labels)) for x in asked)
-    found = {
-        "loss": mean_interval(loss, seed=SEED),
-        "more with the null vector": paired_difference(null, loss, seed=SEED),
-        "more with another's vector": paired_difference(other, loss, seed=SEED),
-    }
+    """`label_losses` on the rows of a side, as many as are held out."""
+    rows, few = ground.rows(measured, side), ground.sizes.held
+    found = label_losses(ground.model, adapter(measured), rows.vectors[:few], rows.labels[:few])
     of = dict(measured_on=measured, rows=side)
     return pd.DataFrame(
         [of | dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=SEED) for name, x in found.items()]

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from sae_losses import BACKGROUND, best_length, untrained
 from topics_cells import ANSWER, QUESTION
 from torch import Tensor
 
 from interp_toolkit import Adapter, SoftPrompt, VectorLabelPairs
-from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import SEED, Bench
 from interp_toolkit.files import cache_folder
@@ -35,8 +35,9 @@ from interp_toolkit.sites import Site
 from interp_toolkit.vectors import SAELabels, sae_digest, sae_pairs, sae_vectors, topic_vectors
 from interp_toolkit.vectors.topics import PROMPT
 
-# Passages whose words are text at large for the labeller, and tokens on which a feature's 99th percentile is taken.
-_BACKGROUND, _NEUTRAL = 1000, 100_000
+# Tokens on which a feature's 99th percentile is taken.
+_NEUTRAL = 100_000
+SOURCES = ("sae", "topics")
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Sizes:
         batch: examples a step.
     """
 
-    train: int = 768
+    train: int = 1536
     dev: int = 96
     held: int = 150
     scored: int = 60
     texts: int = 4
     fires: int = 50
-    steps: int = 48
+    steps: int = 96
     batch: int = 32
 
     @classmethod
@@ -125,7 +126,7 @@ class Ground:
     @cached_property
     def labelled(self) -> tuple[SAELabels, pd.DataFrame]:
         """Original labels, made of every other one of a feature's best contexts, and the features without any."""
-        background = Background.of(read_passages(self.data / self.recipe.passages, "train", _BACKGROUND)["text"])
+        background = Background.of(read_passages(self.data / self.recipe.passages, "train", BACKGROUND)["text"])
         found = label_features(
             word_labeller(background),
             lambda feature: self.result.contexts.of(feature).iloc[::2],
@@ -208,12 +209,15 @@ class Ground:
     def soft_prompt(self) -> SoftPrompt:
         return SoftPrompt.for_chat(self.model.tokenizer, QUESTION, ANSWER)
 
-    def untrained(self, scale: float) -> Adapter:
+    def untrained(self, length: float) -> Adapter:
         """The direction itself, of this length."""
-        facts = model_facts(self.model)
-        made = Adapter.create("scale", facts.d_model, init_scale=scale).requires_grad_(False).eval()
-        made.contract = Contract.of(facts, None, self.soft_prompt, None, True)
-        return made
+        return untrained(self.model, self.soft_prompt, length)
+
+    def best_length(self, source: str) -> float:
+        """The length of the untrained direction at which labels of dev rows cost least."""
+        told = [self.rows(one, "dev") for one in (SOURCES if source == "both" else (source,))]
+        vectors, labels = torch.cat([rows.vectors for rows in told]), [label for rows in told for label in rows.labels]
+        return best_length(self.model, self.soft_prompt, vectors, labels)
 
     def thresholds(self, features: list[int]) -> dict[int, float]:
         """Each feature's own 99th percentile on passages that the SAE was not trained on."""

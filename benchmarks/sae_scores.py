@@ -30,27 +30,27 @@ _LENGTH = 40
 _SIMPLE, _EXPRESSIVE = f"trained, {SIMPLE}", f"trained, {EXPRESSIVE}"
 
 
-def run_scores(ground: Ground, scale: float, results: Path, runs: Path) -> None:
+def run_scores(ground: Ground, length: float, results: Path, runs: Path) -> None:
     """Score labels, or go on with it; a result with the same settings is left as it is.
 
     Args:
         ground: what it stands on.
-        scale: length of the untrained direction.
+        length: of the untrained direction, and where a trained scale starts.
         results: folder of results.
         runs: folder of the adapters; gets ``labels.csv``, with every label's score.
     """
     features = ground.features["held"][: ground.sizes.scored]
     adapters = {
-        name: trained(CELLS[f"{kind}-sae"], ground, runs)
+        name: trained(CELLS[f"{kind}-sae"], ground, length, runs)
         for name, kind in ((_SIMPLE, SIMPLE), (_EXPRESSIVE, EXPRESSIVE))
     }
-    adapters[UNTRAINED] = ground.untrained(scale)
+    adapters[UNTRAINED] = ground.untrained(length)
     writing = Writing(texts=ground.sizes.texts, max_new_tokens=_LENGTH, seed=SEED)
     settings = ground.facts | dict(
         task="scores",
         n=len(features),
         adapters={name: adapter.digest for name, adapter in adapters.items()},
-        untrained_scale=scale,
+        untrained_length=length,
         writing=vars(writing),
     )
     path = results / "scores.json"

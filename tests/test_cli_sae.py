@@ -279,7 +279,7 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
     results = place / "runs" / "sae_labels" / "limit-3" / "results"
     told = json.loads((results / "scores.json").read_text())
     table = pd.DataFrame(told["tables"]["generation"])
-    trained = ("trained, scalar_affine", "trained, full_rank_ridge_start")
+    trained = ("trained, scalar_affine", "trained, full_rank")
     expected = {*trained, "untrained", ORIGINAL, REWORDED, "random labels"}
     expected |= {f"shuffled {name}" for name in (*trained, "untrained", REWORDED)}
     assert set(table["source"]) == expected
@@ -293,7 +293,7 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
         [("untrained", "nothing", x) for x in ("sae", "topics")]
         + [
             (k, s, x)
-            for k in ("scalar_affine", "full_rank_ridge_start")
+            for k in ("scalar_affine", "full_rank")
             for s in ("sae", "topics", "both")
             for x in ("sae", "topics")
         ]

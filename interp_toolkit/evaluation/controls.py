@@ -38,8 +38,8 @@ from interp_toolkit.evaluation.statistics import (
 from interp_toolkit.models import model_facts
 
 SHUFFLED, RANDOM, LABELS = "shuffled vectors", "random directions", "random labels"
-# Lengths of the untrained direction that are tried.
-SCALES = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
+# Lengths of the untrained direction that are tried: topics are read best at 4, features of early layers at 80.
+SCALES = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 40.0, 80.0, 160.0)
 
 Named = Callable[[Sequence[str], Sequence[int]], Values]
 """From descriptions, and for each the row whose label it should name, to whether (or how well) it does."""

@@ -1,0 +1,103 @@
+"""A short SAE at each of several layers, and how well the model can be told to read its features."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sae_losses import BACKGROUND, LOSS, OTHER, best_length, label_losses, untrained
+from topics_cells import ANSWER, QUESTION
+
+from interp_toolkit import SoftPrompt, load_model
+from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.models import model_facts
+from interp_toolkit.sae import (
+    Background,
+    Contexts,
+    SAERecipe,
+    label_features,
+    read_passages,
+    sae_quality,
+    store_activations,
+    train_sae,
+    word_labeller,
+    write_contexts,
+)
+from interp_toolkit.sites import Site
+from interp_toolkit.vectors import sae_vectors
+
+# Of a feature's best contexts, how many are looked at for what they peak on, and of how many features.
+_BEST, _PEAKING = 10, 300
+# A feature that is active on fewer tokens is not labelled. Features that choose a length, and those measured.
+_FIRES, _DEV, _HELD = 50, 64, 100
+
+
+def compare_layers(recipe: SAERecipe, data: Path, layers: list[int], passages: int, output: Path) -> pd.DataFrame:
+    """A short SAE at each layer, on the same passages, one row a layer and metric; written to ``output`` as CSV."""
+    model = load_model(recipe.model, dtype=recipe.dtype)
+    short = replace(recipe, train=passages, eval=min(40, passages))
+    rows, held = (short.rows(model.tokenizer, data, split) for split in ("train", "eval"))
+    stores = store_activations(model, rows, [Site.after(layer) for layer in layers], progress=True)
+    # Twice over the tokens: short of a full training, and the same for all.
+    config = replace(recipe.sae, tokens=max(recipe.sae.batch_size, 2 * rows.tokens))
+    background = Background.of(read_passages(data / recipe.passages, "train", BACKGROUND)["text"])
+    tables = []
+    for site, store in stores.items():
+        folder = Path(f"{recipe.output}-layers") / str(site)
+        sae = train_sae(store, config, folder, facts=model_facts(model), progress=True)
+        contexts = write_contexts(sae, store, folder / "contexts.safetensors", model.tokenizer, progress=True)
+        told = [
+            sae_quality(model, sae, held, seed=config.seed, progress=True),
+            _variety(contexts, config.seed),
+            _read(model, sae, contexts, background, config.seed),
+        ]
+        tables.append(pd.concat(told, ignore_index=True).assign(site=str(site)))
+    table = pd.concat(tables, ignore_index=True).assign(train_tokens=rows.tokens, passages=passages)
+    with whole_file(output) as draft:
+        table.to_csv(draft, index=False)
+    return table
+
+
+def _variety(contexts: Contexts, seed: int) -> pd.DataFrame:
+    """How many different tokens a feature peaks on in its ten best contexts: one for a feature of a single token."""
+    alive = contexts.features.query(f"fires >= {_FIRES}")["feature"]
+    counts = []
+    for feature in alive.sample(min(_PEAKING, len(alive)), random_state=seed):
+        found = contexts.of(int(feature), _BEST)
+        counts.append(len({tokens[peak].strip().lower() for tokens, peak in zip(found["tokens"], found["peak"])}))
+    told = pd.Series(counts, dtype=float)
+    half = 1.96 * told.sem()
+    row = dict(metric="peak_tokens", value=told.mean(), low=told.mean() - half, high=told.mean() + half)
+    return pd.DataFrame([dict(**row, n=len(told), seed=seed)])
+
+
+def _read(model: Any, sae: Any, contexts: Contexts, background: Background, seed: int) -> pd.DataFrame:
+    """What labels of features cost given their directions, untrained, and how much more given another feature's.
+
+    Of a length that other features choose: an adapter needs a direction that can be read to begin with.
+    """
+    alive = contexts.features.query(f"fires >= {_FIRES}")["feature"].tolist()
+    random.Random(seed).shuffle(alive)
+    labelled = label_features(
+        word_labeller(background),
+        lambda feature: contexts.of(feature).iloc[::2],
+        sorted(alive[: 2 * (_DEV + _HELD)]),
+        cache_folder() / "labels",
+        progress=True,
+    )
+    labels = {feature: own[0] for feature, own in labelled.labels.by_feature().items()}
+    chosen = [feature for feature in alive if feature in labels]
+    question = SoftPrompt.for_chat(model.tokenizer, QUESTION, ANSWER)
+    sides = {}
+    for name, features in (("held", chosen[:_HELD]), ("dev", chosen[_HELD : _HELD + _DEV])):
+        sides[name] = sae_vectors(sae, features).vectors, [labels[feature] for feature in features]
+    length = best_length(model, question, *sides["dev"])
+    found = label_losses(model, untrained(model, question, length), *sides["held"])
+    rows: list[dict[str, Any]] = [dict(metric="best_length", value=length, n=_DEV)]
+    for measure, metric in ((LOSS, "label_loss"), (OTHER, "vector_gain")):
+        told = found[measure]
+        rows.append(dict(metric=metric, value=told.value, low=told.low, high=told.high, n=told.n))
+    return pd.DataFrame(rows).assign(seed=seed)

@@ -1,0 +1,48 @@
+"""What labels cost given their own vectors, and how long a direction is to be for the model to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from interp_toolkit import Adapter, SoftPrompt
+from interp_toolkit.contract import Contract
+from interp_toolkit.evaluation import best_scale, mean_interval, paired_difference
+from interp_toolkit.evaluation.bench import SEED
+from interp_toolkit.evaluation.conditions import null_vector, own_vectors
+from interp_toolkit.evaluation.statistics import Interval
+from interp_toolkit.models import model_facts
+
+# Passages whose words are text at large for the labeller.
+BACKGROUND = 1000
+LOSS, NULL, OTHER = "loss", "more with the null vector", "more with another's vector"
+
+
+def untrained(model: Any, soft_prompt: SoftPrompt, length: float) -> Adapter:
+    """The direction itself, of this length."""
+    facts = model_facts(model)
+    made = Adapter.create("scale", facts.d_model, init_scale=length).requires_grad_(False).eval()
+    made.contract = Contract.of(facts, None, soft_prompt, None, True)
+    return made
+
+
+def best_length(model: Any, soft_prompt: SoftPrompt, vectors: Tensor, labels: Sequence[str]) -> float:
+    """The length of the untrained direction at which these labels cost least."""
+    return best_scale(model, untrained(model, soft_prompt, 1.0), vectors, labels)
+
+
+def label_losses(model: Any, adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> dict[str, Interval]:
+    """What labels cost given their own vectors, and how much more without them; in nats a token."""
+    own, n = own_vectors(adapter, vectors, labels), len(labels)
+    shuffled = replace(own, given=tuple((i - n // 2) % n for i in range(n)))
+    asked = (own, null_vector(adapter, n), shuffled)
+    loss, null, other = (np.asarray(x.losses(model, labels)) for x in asked)
+    return {
+        LOSS: mean_interval(loss, seed=SEED),
+        NULL: paired_difference(null, loss, seed=SEED),
+        OTHER: paired_difference(other, loss, seed=SEED),
+    }
