@@ -63,7 +63,8 @@ class Cell:
             show=0,
             seed=SEED,
         )
-        return TrainConfig(**settings, lr=_BIAS * _start(length), scale_lr=_SCALE, matrix_lr=_MATRIX * _start(length))
+        start = _start(length)
+        return TrainConfig(**settings, lr=_BIAS * start, scale_lr=_SCALE, matrix_lr=_MATRIX * start)
 
     def settings(self, ground: Ground, length: float) -> dict[str, Any]:
         told = dict(cell=self.name, adapter=self.made(length), training=self.config(ground, length).to_dict())

@@ -12,24 +12,20 @@ from typing import Any
 
 import pandas as pd
 import torch
-from sae_losses import BACKGROUND, best_length, untrained
+from sae_losses import best_length, untrained
+from sae_words import first_labels, text_at_large, word_labels
 from topics_cells import ANSWER, QUESTION
 from torch import Tensor
 
 from interp_toolkit import Adapter, SoftPrompt, VectorLabelPairs
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import SEED, Bench
-from interp_toolkit.files import cache_folder
 from interp_toolkit.models import model_facts
 from interp_toolkit.sae import (
-    Background,
     SAERecipe,
     SAEResult,
     feature_quantiles,
-    label_features,
-    read_passages,
     store_activations,
-    word_labeller,
 )
 from interp_toolkit.sites import Site
 from interp_toolkit.vectors import SAELabels, sae_digest, sae_pairs, sae_vectors, topic_vectors
@@ -126,20 +122,14 @@ class Ground:
     @cached_property
     def labelled(self) -> tuple[SAELabels, pd.DataFrame]:
         """Original labels, made of every other one of a feature's best contexts, and the features without any."""
-        background = Background.of(read_passages(self.data / self.recipe.passages, "train", BACKGROUND)["text"])
-        found = label_features(
-            word_labeller(background),
-            lambda feature: self.result.contexts.of(feature).iloc[::2],
-            range(len(self.sae.W_dec)),
-            cache_folder() / "labels",
-            progress=True,
-        )
+        background = text_at_large(self.recipe, self.data)
+        found = word_labels(background, self.result.contexts, range(len(self.sae.W_dec)))
         return found.labels, found.failed
 
     @cached_property
     def originals(self) -> dict[int, str]:
         """Each labelled feature's first label."""
-        return {feature: own[0] for feature, own in self.labelled[0].by_feature().items()}
+        return first_labels(self.labelled[0])
 
     @cached_property
     def features(self) -> dict[str, list[int]]:

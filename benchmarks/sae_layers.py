@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sae_losses import BACKGROUND, LOSS, OTHER, best_length, label_losses, untrained
+from sae_losses import LOSS, OTHER, best_length, label_losses, untrained
+from sae_words import first_labels, text_at_large, word_labels
 from topics_cells import ANSWER, QUESTION
 
 from interp_toolkit import SoftPrompt, load_model
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 from interp_toolkit.models import model_facts
 from interp_toolkit.sae import (
     Background,
     Contexts,
     SAERecipe,
-    label_features,
-    read_passages,
     sae_quality,
     store_activations,
     train_sae,
-    word_labeller,
     write_contexts,
 )
 from interp_toolkit.sites import Site
@@ -43,7 +41,7 @@ def compare_layers(recipe: SAERecipe, data: Path, layers: list[int], passages: i
     stores = store_activations(model, rows, [Site.after(layer) for layer in layers], progress=True)
     # Twice over the tokens: short of a full training, and the same for all.
     config = replace(recipe.sae, tokens=max(recipe.sae.batch_size, 2 * rows.tokens))
-    background = Background.of(read_passages(data / recipe.passages, "train", BACKGROUND)["text"])
+    background = text_at_large(recipe, data)
     tables = []
     for site, store in stores.items():
         folder = Path(f"{recipe.output}-layers") / str(site)
@@ -81,14 +79,7 @@ def _read(model: Any, sae: Any, contexts: Contexts, background: Background, seed
     """
     alive = contexts.features.query(f"fires >= {_FIRES}")["feature"].tolist()
     random.Random(seed).shuffle(alive)
-    labelled = label_features(
-        word_labeller(background),
-        lambda feature: contexts.of(feature).iloc[::2],
-        sorted(alive[: 2 * (_DEV + _HELD)]),
-        cache_folder() / "labels",
-        progress=True,
-    )
-    labels = {feature: own[0] for feature, own in labelled.labels.by_feature().items()}
+    labels = first_labels(word_labels(background, contexts, sorted(alive[: 2 * (_DEV + _HELD)])).labels)
     chosen = [feature for feature in alive if feature in labels]
     question = SoftPrompt.for_chat(model.tokenizer, QUESTION, ANSWER)
     sides = {}

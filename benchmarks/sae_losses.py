@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,10 @@ from interp_toolkit import Adapter, SoftPrompt
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import best_scale, mean_interval, paired_difference
 from interp_toolkit.evaluation.bench import SEED
-from interp_toolkit.evaluation.conditions import null_vector, own_vectors
+from interp_toolkit.evaluation.conditions import half_round, null_vector, own_vectors
 from interp_toolkit.evaluation.statistics import Interval
 from interp_toolkit.models import model_facts
 
-# Passages whose words are text at large for the labeller.
-BACKGROUND = 1000
 LOSS, NULL, OTHER = "loss", "more with the null vector", "more with another's vector"
 
 
@@ -38,8 +35,7 @@ def best_length(model: Any, soft_prompt: SoftPrompt, vectors: Tensor, labels: Se
 def label_losses(model: Any, adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> dict[str, Interval]:
     """What labels cost given their own vectors, and how much more without them; in nats a token."""
     own, n = own_vectors(adapter, vectors, labels), len(labels)
-    shuffled = replace(own, given=tuple((i - n // 2) % n for i in range(n)))
-    asked = (own, null_vector(adapter, n), shuffled)
+    asked = (own, null_vector(adapter, n), half_round(own))
     loss, null, other = (np.asarray(x.losses(model, labels)) for x in asked)
     return {
         LOSS: mean_interval(loss, seed=SEED),

@@ -70,6 +70,12 @@ def own_vectors(adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> Con
     return Condition(OWN, adapter, vectors, rows, rows)
 
 
+def half_round(own: Condition) -> Condition:
+    """Each row given the vector of the one half-way round the list."""
+    n = len(own.faced)
+    return replace(own, given=tuple((i - n // 2) % n for i in range(n)))
+
+
 def null_vector(adapter: Adapter, n: int) -> Condition:
     """Each of n rows given the null vector, so that only the adapter's bias speaks."""
     return Condition(NULL, adapter, torch.zeros(1, adapter.config.width), (0,) * n, tuple(range(n)))

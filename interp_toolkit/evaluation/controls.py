@@ -22,6 +22,7 @@ from interp_toolkit.evaluation.conditions import (
     contract_of,
     describe_each,
     greedy,
+    half_round,
     null_vector,
     own_vectors,
     random_directions,
@@ -81,9 +82,7 @@ def control_losses(
         >>> control_losses(model, adapter, adapter.contract.centre(raw), titles).own
     """
     own = own_vectors(adapter, vectors, labels)
-    n = len(labels)
-    shuffled = replace(own, given=tuple((i - n // 2) % n for i in range(n)))
-    asked = (own, shuffled, null_vector(adapter, n))
+    asked = (own, half_round(own), null_vector(adapter, len(labels)))
     return ControlLosses(*(control.losses(model, labels).mean().item() for control in asked))
 
 

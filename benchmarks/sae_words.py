@@ -1,0 +1,35 @@
+"""Original labels: distinctive words of every other one of a feature's best contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from interp_toolkit.files import cache_folder
+from interp_toolkit.sae import Background, Contexts, SAERecipe, label_features, read_passages, word_labeller
+from interp_toolkit.sae.labellers import LabelledFeatures
+from interp_toolkit.vectors import SAELabels
+
+# Passages whose words are text at large for the labeller.
+_PASSAGES = 1000
+
+
+def text_at_large(recipe: SAERecipe, data: Path) -> Background:
+    """What words are distinctive against."""
+    return Background.of(read_passages(data / recipe.passages, "train", _PASSAGES)["text"])
+
+
+def word_labels(background: Background, contexts: Contexts, features: Sequence[int]) -> LabelledFeatures:
+    """Labels of these features, kept in the cache folder; the contexts between are left for detection."""
+    return label_features(
+        word_labeller(background),
+        lambda feature: contexts.of(feature).iloc[::2],
+        features,
+        cache_folder() / "labels",
+        progress=True,
+    )
+
+
+def first_labels(labels: SAELabels) -> dict[int, str]:
+    """Each labelled feature's first label."""
+    return {feature: own[0] for feature, own in labels.by_feature().items()}
