@@ -85,9 +85,15 @@ def speed() -> str:
         f"whole prompt for each example, logits at every position. Storing activations (tokens a second) against its "
         f"hidden states of every layer. Describing (descriptions a second, {told['vectors']} vectors, "
         f"{told['new_tokens']} new tokens) against its `generate`. Median ratio of alternating runs in one process, on "
-        f"{machine['processor']} with {machine['threads']} threads, at equal dtype; `python benchmarks/speed.py` "
-        f"measures it anew."
+        f"{machine['processor']} with {machine['threads']} threads, at equal dtype, but where a "
+        f"row names the default dtype: there the other side is in float32. `python benchmarks/speed.py` measures it "
+        f"anew."
     )
+    for name, row in told["comparisons"].items():
+        for steps, after in row.get("validation_loss_after", {}).items():
+            lines.append(
+                f"Loss after {steps} steps, {name}: ours {after['ours']:.3f}, plain loop {after['plain']:.3f}."
+            )
     if all(memory.values()) and memory:
         said = ", ".join(f"{side} {taken / 1e9:.2f} GB" for side, taken in memory.items())
         lines.append(f"Memory of a training step beside the model, at its peak: {said}.")

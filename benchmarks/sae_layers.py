@@ -13,6 +13,7 @@ from sae_words import first_labels, text_at_large, word_labels
 from topics_cells import ANSWER, QUESTION
 
 from interp_toolkit import SoftPrompt, load_model
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import model_facts
 from interp_toolkit.sae import (
@@ -81,13 +82,18 @@ def _read(model: Any, sae: Any, contexts: Contexts, background: Background, seed
     random.Random(seed).shuffle(alive)
     labels = first_labels(word_labels(background, contexts, sorted(alive[: 2 * (_DEV + _HELD)])).labels)
     chosen = [feature for feature in alive if feature in labels]
+    if len(chosen) <= _HELD:
+        raise InterpToolkitError(
+            f"expected more than {_HELD} labelled features that are active on at least {_FIRES} tokens, and "
+            f"{sae.cfg.metadata.hook_name} has {len(chosen)}; train on more with --passages"
+        )
     question = SoftPrompt.for_chat(model.tokenizer, QUESTION, ANSWER)
     sides = {}
     for name, features in (("held", chosen[:_HELD]), ("dev", chosen[_HELD : _HELD + _DEV])):
         sides[name] = sae_vectors(sae, features).vectors, [labels[feature] for feature in features]
     length = best_length(model, question, *sides["dev"])
     found = label_losses(model, untrained(model, question, length), *sides["held"])
-    rows: list[dict[str, Any]] = [dict(metric="best_length", value=length, n=_DEV)]
+    rows: list[dict[str, Any]] = [dict(metric="best_length", value=length, n=len(sides["dev"][1]))]
     for measure, metric in ((LOSS, "label_loss"), (OTHER, "vector_gain")):
         told = found[measure]
         rows.append(dict(metric=metric, value=told.value, low=told.low, high=told.high, n=told.n))

@@ -28,7 +28,7 @@ from timing import matrix_peak, processor
 from training_memory import step_bytes
 
 from interp_toolkit.contract import library_versions
-from interp_toolkit.models.dtype import fast_bfloat16
+from interp_toolkit.models.dtype import choose_dtype, fast_bfloat16
 
 _PARTS: tuple[str, ...] = ("training", "storing", "describing")
 _NEEDED: dict[str, str] = dict(training="topics/topics.jsonl.gz", storing="corpus/passages.jsonl.gz")
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
-    peak = matrix_peak(torch.float32)
+    default = choose_dtype(None, torch.device("cpu"))
     told: dict[str, Any] = dict(
         machine=dict(
             processor=processor(),
@@ -54,7 +54,7 @@ def main() -> None:
         new_tokens=generation_speed.NEW_TOKENS,
         batch=training_speed.BATCH,
         seed=0,
-        peak_gflops_float32=peak / 1e9,
+        peak_gflops={str(dtype): matrix_peak(dtype) / 1e9 for dtype in dict.fromkeys((torch.float32, default))},
         comparisons={},
     )
     if options.only and options.output and options.output.exists():
@@ -66,7 +66,7 @@ def main() -> None:
             print(f"no {file} in {options.data}: {part} is not measured", file=sys.stderr)
             parts.remove(part)
     if "training" in parts:
-        told["comparisons"] |= training_speed.measure(options.data, options.repeats, peak)
+        told["comparisons"] |= training_speed.measure(options.data, options.repeats)
         told["training_growth"] = training_speed.growth(options.data)
         told["training_step_bytes"] = {
             "plain": step_bytes("plain", options.data),
@@ -76,7 +76,7 @@ def main() -> None:
     if "storing" in parts:
         told["comparisons"] |= sae_speed.measure(options.data, options.repeats)
     if "describing" in parts:
-        told["comparisons"] |= generation_speed.measure(options.repeats, peak)
+        told["comparisons"] |= generation_speed.measure(options.repeats)
     text = json.dumps(told, indent=2)
     print(text)
     if options.output:

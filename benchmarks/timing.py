@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def compare(slow: Callable[[], object], fast: Callable[[], object], repeats: int
     )
 
 
+@cache
 def matrix_peak(dtype: torch.dtype) -> float:
-    """The best of several shapes and repeats, in floating-point operations a second."""
+    """Of matrix products, the best of several shapes and repeats, in floating-point operations a second."""
     best = 0.0
     for m, k, n in ((2048, 2048, 2048), (1024, 576, 1536), (1024, 1536, 576)):
         a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)

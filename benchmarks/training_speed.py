@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import compare, linear_weights, seconds
+from timing import compare, linear_weights, matrix_peak, seconds
 from transformers import AutoModelForCausalLM
 
 from interp_toolkit import Adapter, SoftPrompt, TrainConfig, load_model, topic_pairs
@@ -33,7 +33,7 @@ TITLES = 1024
 HELD = 128
 CONFIG = TrainConfig(batch_size=BATCH, lr=0.01, scale_lr=0.02, matrix_lr=0.003)
 # Steps after which both loops are validated, and steps a timing.
-STEPS, TIMED = 10, 2
+STEPS, TIMED = 25, 2
 QUESTIONS = {1: "What is the meaning of this?", 2: 'What is the meaning of "{slot}"?'}
 QUESTIONS[4] = 'What is the meaning of "{slot} {slot} {slot}"?'
 
@@ -122,19 +122,20 @@ class Loops:
         return 4.0 * (blocks * tokens + head * predicted) / TIMED
 
 
-def measure(data: Path, repeats: int, peak: float) -> dict[str, Any]:
+def measure(data: Path, repeats: int) -> dict[str, Any]:
     """The comparisons, by name."""
     default = choose_dtype(None, torch.device("cpu"))
-    told = {"training, float32": dict(_compare(Loops(data, torch.float32), repeats, peak), target=2.5)}
+    name = str(default).removeprefix("torch.")
+    told = {"training, float32": dict(_compare(Loops(data, torch.float32), repeats), target=2.5)}
     if default == torch.float32:
         note = "float32 is the default here: this processor has no fast bfloat16"
         told["training, default dtype"] = dict(target=8.0, ratio=None, note=note)
     else:
-        told[f"training, default dtype ({default})"] = dict(_compare(Loops(data, default), repeats, peak), target=8.0)
+        told[f"training, default dtype ({name})"] = dict(_compare(Loops(data, default), repeats), target=8.0)
     return told
 
 
-def _compare(loops: Loops, repeats: int, peak: float) -> dict[str, Any]:
+def _compare(loops: Loops, repeats: int) -> dict[str, Any]:
     numbers = loops.batches[0]
     apart = (loops.losses("ours", loops.train, numbers) - loops.losses("plain", loops.train, numbers)).abs().max()
     for side in loops.adapters:
@@ -150,7 +151,7 @@ def _compare(loops: Loops, repeats: int, peak: float) -> dict[str, Any]:
     return dict(
         found,
         rate=TIMED * BATCH / took,
-        share_of_peak=loops.flops() * TIMED / took / peak,
+        share_of_peak=loops.flops() * TIMED / took / matrix_peak(loops.run.backend.dtype),
         batch=BATCH,
         largest_difference_of_a_loss=apart.item(),
         validation_loss_after={str(STEPS): after},

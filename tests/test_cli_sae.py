@@ -20,6 +20,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation import Writing
 from interp_toolkit.evaluation.feature_labels import ORIGINAL, REWORDED, compared_rows, describe_features
 from interp_toolkit.models import model_facts
+from interp_toolkit.sae import SAEConfig, SAERecipe
 from interp_toolkit.vectors import read_labels, sae_vectors
 
 pytest.importorskip("sae_lens")
@@ -314,3 +315,33 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
     with pytest.raises(SystemExit):
         benchmark.main()
     assert "no corpus/passages.jsonl.gz in /nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_layers_are_compared_by_what_can_be_read_there(place, checkpoints, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    layers = importlib.import_module("sae_layers")
+    _passages(place / "passages.jsonl.gz")
+    small = SAEConfig(features=64, k=8, batch_size=64)
+    recipe = SAERecipe(
+        output="runs/sae",
+        passages="passages.jsonl.gz",
+        site="blocks.0.hook_resid_post",
+        model=str(checkpoints["llama"]),
+        context=24,
+        sae=small,
+    )
+    with pytest.raises(InterpToolkitError, match="expected more than 100 labelled features.*--passages"):
+        layers.compare_layers(recipe, place, [0, 2], 21, place / "layers.csv")
+    assert not (place / "layers.csv").exists()
+    monkeypatch.setattr(layers, "_HELD", 8)
+    monkeypatch.setattr(layers, "_FIRES", 3)
+    table = layers.compare_layers(recipe, place, [0, 2], 21, place / "layers.csv")
+    assert set(table["site"]) == {"blocks.0.hook_resid_post", "blocks.2.hook_resid_post"}
+    wanted = {"vector_gain", "label_loss", "best_length", "peak_tokens", "explained_variance", "loss_spliced"}
+    for _, rows in table.groupby("site"):
+        told = rows.set_index("metric")
+        assert wanted <= set(told.index)
+        assert told.n["vector_gain"] == 8
+        assert 0 < told.n["best_length"] <= 56
+    assert pd.read_csv(place / "layers.csv").shape == table.shape

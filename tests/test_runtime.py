@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from interp_toolkit import InterpToolkitError, Site, SoftPrompt
+from interp_toolkit.models import backend_of
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.runtime.generate import closing_quote, described
+from interp_toolkit.runtime.log_probs import token_log_probs
 
 LABELS = ["rivers", "the history of Poland", "a", "a quick brown fox", "baseball, and so on"]
 
@@ -56,6 +58,27 @@ def test_scores_of_the_embedded_model(smollm, smollm_hf, random_vectors):
     got.mean().backward()
     truth.mean().backward()
     assert (ours.grad - theirs.grad).norm() / theirs.grad.norm() < 1e-4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_log_probs_of_many_tokens_are_those_of_their_logits(tiny, architecture, backend, smoothing):
+    own = backend_of(tiny(architecture, backend))
+    # Some so large that most probabilities are too small for float32; their logarithms are not.
+    states = (
+        torch.randn(40, own.d_model, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3000, 40)[:, None]
+    )
+    logits = own.logits(states)
+    assert (logits.softmax(-1) == 0).any() or own.soft_cap
+    tokens = torch.arange(40) % logits.shape[-1]
+    ours, theirs = states.clone().requires_grad_(), states.clone().requires_grad_()
+    got = token_log_probs(own, ours, tokens, smoothing)
+    truth = -torch.nn.functional.cross_entropy(own.logits(theirs), tokens, reduction="none", label_smoothing=smoothing)
+    assert torch.allclose(got, truth, rtol=1e-5, atol=1e-4)
+    assert torch.equal(token_log_probs(own, states, tokens, smoothing), got)
+    weights = torch.linspace(-1, 2, 40)
+    (got * weights).sum().backward()
+    (truth * weights).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * theirs.grad.abs().max().item())
 
 
 def test_targets_that_share_a_soft_token_score_the_same(

@@ -50,7 +50,8 @@ class Backend(ABC):
         cfg = model.cfg
         self.d_model: int = cfg.d_model
         self.n_layers: int = cfg.n_layers
-        self._soft_cap: float = float(getattr(cfg, "output_logits_soft_cap", 0) or 0)
+        # c of c tanh(logit / c), as Gemma 2 has it; 0 for none.
+        self.soft_cap: float = float(getattr(cfg, "output_logits_soft_cap", 0) or 0)
 
     @abstractmethod
     def _hook_point(self, name: str) -> HookPoint | None: ...
@@ -59,7 +60,8 @@ class Backend(ABC):
     def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]: ...
 
     @abstractmethod
-    def _unembed(self, hidden: Tensor) -> Tensor: ...
+    def unembedded(self, hidden: Tensor) -> Tensor:
+        """Final hidden states [n, d_model] times the unembedding: [n, vocabulary] in the model's dtype."""
 
     @property
     @abstractmethod
@@ -122,9 +124,9 @@ class Backend(ABC):
         """Float32 logits [..., vocabulary] of final hidden states [..., d_model]."""
         # Two axes, whatever came: on a CPU three of them, cut from a larger tensor, take a path four times slower.
         flat = hidden.reshape(-1, hidden.shape[-1])
-        logits = self._unembed(flat).float()
-        if self._soft_cap > 0:
-            logits = self._soft_cap * torch.tanh(logits / self._soft_cap)
+        logits = self.unembedded(flat).float()
+        if self.soft_cap > 0:
+            logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
         return logits.view(*hidden.shape[:-1], -1)
 
     def require(self, site: Site) -> HookPoint:
@@ -203,8 +205,8 @@ class BridgeBackend(Backend):
             with self._shared_attention.standing_in(past.behind()[0] if past else None):
                 yield
 
-    def _unembed(self, hidden: Tensor) -> Tensor:
-        return self.model.unembed(hidden[None])[0]
+    def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
+        return self.model.unembed(hidden[None]).squeeze(0)
 
     @property
     def embedding_weight(self) -> Tensor:  # noqa: D102
@@ -235,8 +237,8 @@ class HookedTransformerBackend(Backend):
         layers = tuple((entry.past_keys, entry.past_values) for entry in cache.entries) if cache and keep else ()
         return self.model.ln_final(hidden), KV(layers, start + length) if keep else None
 
-    def _unembed(self, hidden: Tensor) -> Tensor:
-        return self.model.unembed(hidden[None])[0]
+    def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
+        return self.model.unembed(hidden[None]).squeeze(0)
 
     @property
     def embedding_weight(self) -> Tensor:  # noqa: D102

@@ -10,10 +10,10 @@ _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 matrix products are faster than float32 ones by hardware: a GPU, or a CPU with AMX tiles."""
+    """Whether bfloat16 matrix products are faster than float32 ones: on a GPU, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cpu":
-        supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return bool(supported and supported())
+        asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+        return any(supported() for supported in asked if supported)
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 

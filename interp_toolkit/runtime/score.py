@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.runtime.log_probs import token_log_probs
 from interp_toolkit.runtime.prefix import PromptRun
 
 # Rows in one forward pass: enough to fill a processor; more only takes more memory for their logits.
@@ -122,6 +123,5 @@ def _log_probs(run: PromptRun, states: Tensor, targets: list[list[int]], smoothi
     """Log-probabilities of the targets; state j of a row is the one that predicts its token j."""
     where = [(row, j) for row, target in enumerate(targets) for j in range(len(target))]
     rows, columns = torch.tensor(where, device=states.device).T
-    logits = run.backend.logits(states[rows, columns])
-    wanted = torch.tensor([token for target in targets for token in target], device=logits.device)
-    return -torch.nn.functional.cross_entropy(logits, wanted, reduction="none", label_smoothing=smoothing)
+    wanted = torch.tensor([token for target in targets for token in target], device=states.device)
+    return token_log_probs(run.backend, states[rows, columns], wanted, smoothing)

@@ -1,0 +1,85 @@
+"""Log-probabilities of tokens given final hidden states, without float32 logits of all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from interp_toolkit.models.backend import Backend
+
+# Rows of logits worked on at once: few enough to stay in a processor's cache.
+_ROWS = 16
+
+
+def token_log_probs(backend: Backend, states: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The log-probability of each token given its state, in nats, float32 [tokens].
+
+    Args:
+        backend: of the model whose vocabulary it is.
+        states: final hidden states, [tokens, d_model]; gradients flow to them, once.
+        tokens: ids, [tokens].
+        smoothing: how much of each log-probability to replace by the mean over the vocabulary (label smoothing).
+    """
+    if torch.is_grad_enabled() and states.requires_grad:
+        told: Tensor = _TokenLogProbs.apply(states, backend, tokens, smoothing)
+        return told
+    return _read(backend, backend.unembedded(states), tokens, smoothing)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """The gradient is taken on the way forward, while the logits are there.
+
+    A token's log-probability depends on its own state alone. So the gradient of each is one row of d_model numbers,
+    which the loss only scales on the way back, and logits are not kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, backend: Backend, tokens: Tensor, smoothing: float) -> Tensor:
+        states = states.detach().requires_grad_()
+        with torch.enable_grad():
+            unembedded = backend.unembedded(states)
+        slopes = torch.empty_like(unembedded)
+        values = _read(backend, unembedded.detach(), tokens, smoothing, slopes)
+        ctx.save_for_backward(*torch.autograd.grad(unembedded, states, slopes))
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (grad[:, None] * slopes).to(slopes.dtype), None, None, None
+
+
+def _read(
+    backend: Backend, unembedded: Tensor, tokens: Tensor, smoothing: float, slopes: Tensor | None = None
+) -> Tensor:
+    """Log-probabilities of ``tokens``; ``slopes`` takes the gradient of each in its row of ``unembedded``.
+
+    All in one buffer: a new tensor of this size for each step costs more than what is computed in it.
+    """
+    vocabulary, cap = unembedded.shape[1], backend.soft_cap
+    buffer = torch.empty(min(_ROWS, len(tokens)), vocabulary, device=unembedded.device)
+    values = torch.empty(len(tokens), device=unembedded.device)
+    for start in range(0, len(tokens), _ROWS):
+        rows = slice(start, start + _ROWS)
+        wanted = tokens[rows, None]
+        x = buffer[: len(wanted)].copy_(unembedded[rows])
+        if cap > 0:
+            x.div_(cap).tanh_()
+            bend = 1 - x.square() if slopes is not None else None
+            x.mul_(cap)
+        else:
+            bend = None
+        of_token, of_all, highest = x.gather(1, wanted)[:, 0], x.mean(1), x.amax(1)
+        torch.softmax(x, 1, out=x)
+        # The highest probability is never too small for its logarithm, as the token's may be.
+        normaliser = highest - x.amax(1).log()
+        values[rows] = torch.lerp(of_token, of_all, smoothing) - normaliser
+        if slopes is not None:
+            x.neg_().add_(smoothing / vocabulary)
+            x.scatter_add_(1, wanted, x.new_full(wanted.shape, 1 - smoothing))
+            slopes[rows] = x if bend is None else x.mul_(bend)
+    return values
