@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_toolkit.errors import ContractError, FileFormatError
-from interp_toolkit.sites import Place, Site, parse_place
+from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
 
 
@@ -123,6 +123,26 @@ class Contract:
             )
         if self.site is not None:
             self.site.require_in(facts.n_layers)
+
+    def places(self, sites: PlaceLike | None) -> list[Place]:
+        """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
+
+        Args:
+            sites: one site or several; for an adapter of a stack, that stack.
+
+        Raises:
+            InterpToolkitError: none is asked for, and the adapter's file names none.
+            ContractError: another stack than the adapter's.
+        """
+        if sites is None:
+            if self.site is None:
+                raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
+            return [self.site]
+        if isinstance(sites, SiteStack) or isinstance(self.site, SiteStack):
+            self.check_site(stack := parse_place(sites))
+            return [stack]
+        each = [sites] if isinstance(sites, (Site, str, int)) else sites
+        return list(dict.fromkeys(Site.parse(site) for site in each))
 
     def check_site(self, site: Place) -> None:
         """Refuse vectors from a site that the adapter was not trained on.

@@ -19,7 +19,7 @@ from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import backend_of, load_model, model_facts
 from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.shipped import default_adapter, find_adapter
-from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place
+from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
 
 # Sampling temperature where several samples are asked for; the paper's (arXiv 2602.10352, section 4).
@@ -116,7 +116,7 @@ def self_explain(
     if isinstance(inputs, Tensor):
         found = _given(inputs, contract, adapter.config.width, raw)
     else:
-        chosen = _sites(sites, contract, any_site)
+        chosen = _places(sites, contract, any_site)
         found = _read(model, inputs, chosen, positions, contract, means or {}, progress)
     run = PromptRun(model, prompt)
     adapter = adapter.to(backend.device)
@@ -191,15 +191,8 @@ def _require_directions(values: Tensor) -> None:
         )
 
 
-def _sites(sites: PlaceLike | None, contract: Contract, any_site: bool) -> Sequence[Place]:
-    if sites is None:
-        if contract.site is None:
-            raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
-        return [contract.site]
-    if isinstance(sites, SiteStack) or isinstance(contract.site, SiteStack):
-        contract.check_site(stack := parse_place(sites))
-        return [stack]
-    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
+def _places(sites: PlaceLike | None, contract: Contract, any_site: bool) -> Sequence[Place]:
+    chosen = contract.places(sites)
     if len(chosen) == 1 and not any_site:
         contract.check_site(chosen[0])
     return chosen

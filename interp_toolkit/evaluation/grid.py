@@ -20,7 +20,7 @@ from interp_toolkit.evaluation.spans import Span, Where, find_spans
 from interp_toolkit.evaluation.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import model_facts
-from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_place
+from interp_toolkit.sites import Place, SiteLike, SiteStack
 
 _FAILED = ("prompt", "text", "reason")
 CELLS = (
@@ -124,7 +124,7 @@ def describe_grid(
     for name, given in (("means", each), ("responses", responses), ("subjects", subjects)):
         if given is not None and len(given) != len(prompts):
             raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(given)}")
-    places = _places(sites, contract)
+    places = contract.places(sites)
     own = [same] * len(prompts) if each is None else each
     taken = [{str(place): mean_at(place, contract, mean) for place in places} for mean in own]
     asked, failed = find_spans(model.tokenizer, prompts, positions, chat)
@@ -166,18 +166,6 @@ def describe_grid(
         pd.DataFrame(dict(prompt=[prompt.number for prompt in left], text=texts, response=going_on)),
         pd.DataFrame([(i, prompts[i], failed[i]) for i in sorted(failed)], columns=pd.Index(_FAILED)),
     )
-
-
-def _places(sites: Any, contract: Contract) -> list[Place]:
-    if sites is None:
-        if contract.site is None:
-            raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
-        return [contract.site]
-    if isinstance(sites, SiteStack) or isinstance(contract.site, SiteStack):
-        contract.check_site(stack := parse_place(sites))
-        return [stack]
-    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
-    return list(dict.fromkeys(chosen))
 
 
 def _read(
