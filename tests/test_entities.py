@@ -195,8 +195,10 @@ def test_grids_are_joined_and_kept(tiny, adapter):
         describe_grid(tiny(), PROMPTS[1:], adapter, samples=1, subjects=["", ""]),
     ]
     joined = Grid.join([Grid.from_dict(json.loads(json.dumps(part.to_dict()))) for part in parts])
+    # Evidence is a difference of float32 log-probabilities of about ln(vocabulary). Other batches round it otherwise,
+    # and where it is near nothing that is a large part of it, so the bound has an absolute part.
     for name in ("cells", "prompts", "failed"):
-        pd.testing.assert_frame_equal(getattr(joined, name), getattr(whole, name), check_dtype=False)
+        pd.testing.assert_frame_equal(getattr(joined, name), getattr(whole, name), check_dtype=False, atol=1e-5)
     assert joined.cells.dtypes.equals(whole.cells.dtypes)
 
 
