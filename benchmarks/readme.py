@@ -189,7 +189,7 @@ def verdicts() -> str:
             for check in claim.checks
         )
         verdict = f"[{claim.verdict}](benchmarks/{notebook}.ipynb)"
-        lines.append(f"| {claim.says} | {claim.paper} | {found or 'nothing yet'} | {verdict} |")
+        lines.append(f"| {claim.says} | {claim.paper} | {found or claim.differs} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -275,8 +275,8 @@ another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]
 **Limits.** It names topics, in the style of a title, and knows what a model of this size knows. It was trained
 on one place and one way of asking; at other layers, tokens and kinds of vectors it is a guess. Read the evidence:
 near zero, the description is what the bias says about nothing; from {threshold["value"]:.2f} nats a token on,
-`self_explain` calls it a reading, which {100 * threshold["false_positive_rate"]:.0f}% of texts about other vectors
-reach. It was trained on English titles alone.
+`self_explain` calls it a reading, which at most {100 * threshold["false_positive_rate"]:.0f}% of texts about other
+vectors reach, or about random ones. It was trained on English titles alone.
 """
 
 

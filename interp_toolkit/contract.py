@@ -155,7 +155,7 @@ class Contract:
             raise ContractError(
                 f"the adapter was trained on vectors from {self.site}, these are from {site}; read "
                 + (
-                    "that site, use an adapter for this one, or pass any_site=True to try it all the same"
+                    "that site, use an adapter for this one, or pass any_site=True (--any-layer) to try it all the same"
                     if one
                     else "the adapter's own sites together, or use an adapter for these"
                 )

@@ -91,6 +91,37 @@ def test_a_mistake_is_one_line_and_exit_2(capsys, arguments, message):
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND; see interp-toolkit --help"),
+        (["explian"], "invalid choice: 'explian'"),
+        (["explain"], "required: TEXT; see interp-toolkit explain --help"),
+        (["explain", "a", "--samples", "x"], "argument --samples: invalid int value: 'x'"),
+        (["sae", "score"], "see interp-toolkit sae score --help"),
+        (["explain", "a", "--html", "."], "expected a file to write, . is a folder"),
+    ],
+)
+def test_a_mistake_in_the_options_is_one_line_with_a_hint(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("interp-toolkit: error: ")
+    assert message in err
+
+
+def test_what_the_system_refuses_is_one_line_too(capsys, tmp_path):
+    (tmp_path / "a.json").write_text('{"recall": [0.5, 0.4, 0.6]}')
+    (tmp_path / "file").write_text("")
+    code, out, err = _run(capsys, "report", str(tmp_path / "a.json"), "--html", str(tmp_path / "file" / "b.html"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert str(tmp_path / "file") in err
+    code, _, err = _run(capsys, "explain", "caf\udce9")
+    assert code == 2
+    assert "expected texts in UTF-8, got 'caf\\udce9'" in err
+
+
 def test_a_damaged_adapter_and_a_wrong_key_are_one_line_too(capsys, tmp_path, checkpoints):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "adapter_config.json").write_text("{")

@@ -16,6 +16,7 @@ from interp_toolkit.views import (
     feature_view,
     grid_map,
     report,
+    table_view,
     token_view,
 )
 
@@ -322,6 +323,19 @@ def test_a_report_is_legible_on_a_phone_and_in_the_dark(opened):
     assert "said at 4" in page.locator(".detail").inner_text()
     page.get_by_role("link", name="Curve").press("Enter")
     assert page.evaluate("location.hash") == "#section-2"
+
+
+@pytest.mark.parametrize("width", [800, 1200])
+def test_a_wide_table_scrolls_by_itself(opened, width):
+    frame = pd.DataFrame([{f"a measure of a name {i}": 0.1 * i + k for i in range(15)} for k in range(3)])
+    page = opened(table_view(frame, "Wide"), viewport=dict(width=width, height=700))
+    page.locator("tbody tr").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = page.locator(".wide")
+    assert box.evaluate("(one) => one.scrollWidth > one.clientWidth")
+    # By keyboard too: its headers are buttons.
+    page.get_by_role("button", name="a measure of a name 14").focus()
+    page.wait_for_function("document.querySelector('.wide').scrollLeft > 0")
 
 
 def test_a_view_is_drawn_in_the_frame_of_a_notebook(opened):

@@ -12,6 +12,7 @@ from pathlib import Path
 import shtab
 
 from interp_toolkit.cli import evaluate, explain, info, report, sae, train
+from interp_toolkit.cli.command import CommandParser
 
 __all__ = ["main"]
 
@@ -42,11 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of a pipe went away; nothing more can be said on it, at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # A full disk, a folder that may not be written: what the system says is all there is to say.
+        print(f"interp-toolkit: error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+        return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="interp-toolkit",
         description="Let a language model say in words what its own hidden states mean.",
         epilog=_MANNERS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.models import model_facts
     from interp_toolkit.shipped import default_adapter, find_adapter
 
-    bench = Bench(options.data / "topics" / "topics.jsonl.gz", options.limit, options.model)
+    bench = Bench(
+        options.data / "topics" / "topics.jsonl.gz", options.limit, options.model, progress=sys.stderr.isatty()
+    )
     adapter = find_adapter(options.adapter) if options.adapter else default_adapter(model_facts(bench.model))
     trial = f"-limit-{options.limit}" if options.limit else ""
     named = Path(options.adapter or "default").name

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from pathlib import Path
+import sys
 from typing import Any
 
-from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.command import add_command, page_path
 from interp_toolkit.cli.printing import add_shape
 
 _EXAMPLES = """examples:
@@ -29,12 +29,17 @@ def add(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
     parser.add_argument("--null", action="store_true", help="also show what the adapter says about nothing")
     shape = add_shape(parser, "one object a description")
-    shape.add_argument("--html", type=Path, metavar="FILE.html", help="write one page that needs no network")
+    shape.add_argument("--html", type=page_path, metavar="FILE.html", help="write one page that needs no network")
 
 
 def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.errors import InterpToolkitError
     from interp_toolkit.explain import self_explain
 
+    for text in options.texts:
+        # Bytes that are no UTF-8 come from the system as lone surrogates, which no tokenizer takes.
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise InterpToolkitError(f"expected texts in UTF-8, got {text!a}; convert it first, as iconv does")
     found = self_explain(
         options.texts,
         model=options.model,
@@ -45,6 +50,7 @@ def _run(options: argparse.Namespace) -> None:
         seed=options.seed,
         null=options.null,
         any_site=options.any_layer,
+        progress=sys.stderr.isatty(),
     )
     if options.html:
         from interp_toolkit.views import explanations_report

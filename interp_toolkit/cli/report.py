@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.command import add_command, page_path
 
 _EXAMPLES = """examples:
   interp-toolkit report evaluations/abstention-default.json --html abstention.html
@@ -19,7 +18,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "results", nargs="+", metavar="RESULTS", help="results (.json), training logs (log.jsonl), or folders of them"
     )
-    parser.add_argument("--html", type=Path, required=True, metavar="FILE.html", help="where to write it")
+    parser.add_argument("--html", type=page_path, required=True, metavar="FILE.html", help="where to write it")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -104,13 +104,15 @@ class Bench:
         data: folder of the data, in which the titles are ``topics/topics.jsonl.gz``.
         titles: of the benchmark.
         limit: how many of each side, None for all.
+        progress: whether long work shows bars.
     """
 
-    def __init__(self, path: Path, limit: int | None, model: Any = "smollm2-135m") -> None:
+    def __init__(self, path: Path, limit: int | None, model: Any = "smollm2-135m", *, progress: bool = True) -> None:
         self.data = path.parent.parent
         self._model = model
         self.titles = Titles.read(path, limit)
         self.limit = limit
+        self.progress = progress
         self._embedded: dict[str, Tensor] = {}
         self._embedder = Embedder()
 
@@ -148,7 +150,9 @@ class Bench:
         """Descriptions of centred vectors, greedy where one is asked for; kept in the cache folder shard by shard."""
         parts = [
             self._shard(adapter, shard, samples, null=False)
-            for shard in tqdm(vectors.split(_SHARD), desc=f"describing x{samples}", unit="shard")
+            for shard in tqdm(
+                vectors.split(_SHARD), desc=f"describing x{samples}", unit="shard", disable=not self.progress
+            )
         ]
         texts = [row for part in parts for row in part.texts]
         return Told(texts, torch.cat([part.evidence for part in parts]), sum(part.seconds for part in parts))

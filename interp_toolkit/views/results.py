@@ -77,8 +77,9 @@ def _files(path: Path) -> list[Path]:
 def _parts(path: Path) -> list[Any]:
     if path.suffix == ".jsonl":
         return [loss_curves(read_log(path))]
+    text = _read(path)
     try:
-        told = json.loads(_read(path))
+        told = json.loads(text)
     except ValueError as error:
         raise FileFormatError(f"{path} is no JSON: {error}") from error
     if not isinstance(told, dict):

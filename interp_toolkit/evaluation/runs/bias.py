@@ -151,4 +151,4 @@ def _sweep(bench: Bench, adapter: Adapter) -> tuple[pd.DataFrame, list[dict[str,
 def _read(bench: Bench, adapter: Adapter, titles: list[str]) -> Tensor:
     contract = contract_of(adapter)
     assert contract.site is not None
-    return contract.centre(topic_vectors(bench.model, titles, contract.site, progress=True))
+    return contract.centre(topic_vectors(bench.model, titles, contract.site, progress=bench.progress))

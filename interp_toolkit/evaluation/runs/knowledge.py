@@ -117,7 +117,7 @@ def _prompted(bench: Bench, titles: list[str]) -> tuple[dict[str, PromptedDescri
     told: dict[str, PromptedDescription] = {}
     failed = []
     shards = [order[i : i + _SHARD] for i in range(0, len(order), _SHARD)]
-    for shard in tqdm(shards, desc="asking", unit="shard"):
+    for shard in tqdm(shards, desc="asking", unit="shard", disable=not bench.progress):
         path = _file(bench, shard)
         try:
             rows: list[dict[str, str]] = json.loads(path.read_text())

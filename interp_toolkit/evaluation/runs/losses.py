@@ -66,7 +66,7 @@ def measure(bench: Bench, titles: Sequence[str], vectors: Tensor, make: Make) ->
         conditions = make(vectors[kept], labels)
         losses: list[Tensor] = []
         reasons: dict[int, str] = {}
-        for condition in tqdm(conditions, desc="scoring", unit="condition"):
+        for condition in tqdm(conditions, desc="scoring", unit="condition", disable=not bench.progress):
             found, reasons = _losses(bench, condition, labels)
             if reasons:
                 break

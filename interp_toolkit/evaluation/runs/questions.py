@@ -94,7 +94,7 @@ def form_of(row: TwoHop, task: str) -> str:
 def filter_questions(bench: Bench, rows: Sequence[TwoHop]) -> pd.DataFrame:
     """What the model gets right, see `answers_hops`; kept shard by shard."""
     parts = []
-    for start in tqdm(range(0, len(rows), _FILTERED), desc="filtering", unit="shard"):
+    for start in tqdm(range(0, len(rows), _FILTERED), desc="filtering", unit="shard", disable=not bench.progress):
         shard = rows[start : start + _FILTERED]
         path = _file(bench, "hops", (names, twohop), [asdict(row) for row in shard])
         if (told := _kept(path)) is None:
@@ -177,7 +177,9 @@ class Grids:
 
     def describe(self, adapter: Adapter, group: Group, samples: int) -> Grid:
         """What an adapter says of a group, at each site; one of several sites reads its own together."""
-        starts = tqdm(range(0, len(group.rows), _DESCRIBED), desc=group.name, unit="shard")
+        starts = tqdm(
+            range(0, len(group.rows), _DESCRIBED), desc=group.name, unit="shard", disable=not self._bench.progress
+        )
         return Grid.join([self._shard(adapter, group, slice(i, i + _DESCRIBED), samples) for i in starts])
 
     def _shard(self, adapter: Adapter, group: Group, own: slice, samples: int) -> Grid:

@@ -46,7 +46,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
     held = Held.read(bench, adapter)
     told = bench.describe(adapter, held.vectors, 1)
     described = [text for (text,) in told.texts]
-    table = round_trip(bench.model, adapter, held.vectors, described, titles=held.titles, progress=True)
+    table = round_trip(bench.model, adapter, held.vectors, described, titles=held.titles, progress=bench.progress)
     ranks = description_ranks(told.texts, bench.embed, bench.index, bench.answers(held.titles))[:, 0].numpy()
     scores = dict(
         cosine=table["cosine"].to_numpy(),

@@ -141,7 +141,7 @@
         } else cell.textContent = text;
         return cell;
       }))));
-      if (!whole.isConnected) place.append(whole);
+      if (!whole.isConnected) place.append(make("div", {className: "wide"}, whole));
     }
     const list = paged(box, {name, unit: rows.length === 1 ? "row" : "rows", texts, size: PAGE, draw, controls: []});
     if (data.same.length) {
