@@ -156,9 +156,9 @@ def family() -> Claim:
         "A scale and a bias, d_model + 1 numbers, suffice; simpler adapters generalise better than expressive ones.",
         "On topics the full matrix is best (loss 1.16 against 1.37, model card), on SAE labels it overfits (README of "
         "the reference code).",
-        "SmolLM2-135M, topics, one label each, nested sets of titles; 100 steps up to 3,200 titles, beyond one pass over "
-        "them, so that there more titles are more steps too; the full matrix also from a start in closed form, which "
-        "the paper does not have.",
+        "SmolLM2-135M, topics, one label each, nested sets of titles; 100 steps up to 3,200 titles, beyond one pass "
+        "over them, so that there more titles are more steps too; the full matrix also from a start in closed form, "
+        "which the paper does not have.",
         (("benchmarks/topics.py",), ("benchmarks/sae_labels.py",)),
         tuple(checks),
         len(wanted) - len(checks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import backend_of, load_model, model_facts
-from interp_toolkit.runtime import PromptRun, evidence, generate
+from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
@@ -34,6 +35,7 @@ class _Vectors:
     sources: list[str]
     sites: list[str]
     positions: list[int]
+    row_ids: list[str]  # what each is, apart from its rounding: seeds its samples
 
 
 def self_explain(
@@ -130,17 +132,17 @@ def self_explain(
     texts = generate(
         run,
         soft_tokens,
+        null=nothing[0],
         samples=samples,
         temperature=(0.0 if samples == 1 else _TEMPERATURE) if temperature is None else temperature,
         top_p=top_p,
         seed=seed,
+        row_ids=[f"{row_id} {scale}".encode() for row_id in found.row_ids for scale in scales] + [b"null"] * null,
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
-    log_probs, told_by = (x.tolist() for x in evidence(run, nothing[0], [text for row in texts for text in row]))
     # The threshold is for the adapter's own soft prompt.
     threshold = contract.threshold.value if contract.threshold and soft_prompt is None else None
-    measured = iter(zip(log_probs, told_by, _readings(told_by, threshold)))
     places = [
         (source, site, position, scale)
         for source, site, position in zip(found.sources, found.sites, found.positions)
@@ -148,7 +150,17 @@ def self_explain(
     ] + [("null vector", "", -1, 1.0)] * null
     return Explanations(
         [
-            Explanation(source, site, position, i, text.text, *next(measured), scale)
+            Explanation(
+                source,
+                site,
+                position,
+                i,
+                text.text,
+                text.log_prob,
+                text.evidence,
+                _reading(text.evidence, threshold),
+                scale,
+            )
             for (source, site, position, scale), row in zip(places, texts)
             for i, text in enumerate(row)
         ]
@@ -178,7 +190,8 @@ def _given(vectors: Tensor, contract: Contract, width: int, raw: bool) -> _Vecto
     values = contract.centre(values) if raw else values
     _require_directions(values)
     n = len(values)
-    return _Vectors(values, [f"vector {i}" for i in range(n)], [""] * n, [-1] * n)
+    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in values.numpy()]
+    return _Vectors(values, [f"vector {i}" for i in range(n)], [""] * n, [-1] * n, digests)
 
 
 def _require_directions(values: Tensor) -> None:
@@ -220,7 +233,9 @@ def _read(
             values[rows] = contract.centre(values[rows])
     listed = list_prompts(prompts)
     sources = [_title(listed[i]) for i in read.table["prompt"]]
-    return _Vectors(values, sources, read.table["site"].tolist(), read.table["position"].tolist())
+    columns = zip(read.table["prompt"], read.table["site"], read.table["position"])
+    row_ids = [repr((listed[i], site, position)) for i, site, position in columns]
+    return _Vectors(values, sources, read.table["site"].tolist(), read.table["position"].tolist(), row_ids)
 
 
 def _title(prompt: Prompt) -> str:
@@ -230,6 +245,6 @@ def _title(prompt: Prompt) -> str:
     return last["content"] if isinstance(last, dict) else " ".join(map(str, prompt))
 
 
-def _readings(evidence: Sequence[float], threshold: float | None) -> list[bool | None]:
-    """Whether each reaches the threshold, NaN never does; None without one."""
-    return [None if threshold is None else found >= threshold for found in evidence]
+def _reading(evidence: float, threshold: float | None) -> bool | None:
+    """Whether evidence reaches the threshold, which NaN never does; None without one."""
+    return None if threshold is None else evidence >= threshold

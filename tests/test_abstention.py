@@ -36,14 +36,13 @@ def test_evidence_is_what_scoring_by_hand_gives(tiny, adapter, random_vectors):
     texts = [row[0] for row in generate(run, adapter(vectors), max_new_tokens=5)]
     ids = [text.token_ids for text in texts]
     nothing = score(run, adapter.null().expand(4, -1), ids).mean()
-    for given, rows in ((None, adapter(vectors)), (adapter(vectors.flip(0)), adapter(vectors.flip(0)))):
-        log_prob, told = evidence(run, adapter.null(), texts, given)
+    for rows in (adapter(vectors), adapter(vectors.flip(0))):
+        log_prob, told = evidence(run, adapter.null(), ids, rows)
         assert torch.allclose(log_prob, score(run, rows, ids).mean(), atol=1e-4)
         assert torch.allclose(told, score(run, rows, ids).mean() - nothing, atol=1e-4)
-    owned = evidence(run, adapter.null(), texts, adapter(vectors[:1]), owners=[0] * 4)[1]
+    owned = evidence(run, adapter.null(), ids, adapter(vectors[:1]), owners=[0] * 4)[1]
     assert torch.allclose(owned, score(run, adapter(vectors[:1]), ids, [0] * 4).mean() - nothing, atol=1e-4)
-    empty = replace(texts[0], token_ids=(), log_probs=())
-    log_prob, told = evidence(run, adapter.null(), [empty, texts[1]])
+    log_prob, told = evidence(run, adapter.null(), [(), ids[1]], adapter(vectors[:2]))
     assert math.isnan(told[0])
     assert math.isfinite(told[1])
 

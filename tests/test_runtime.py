@@ -100,7 +100,7 @@ def test_targets_that_share_a_soft_token_score_the_same(
 def test_batch_size_and_order_change_no_score(tiny, tiny_prompt, random_vectors, monkeypatch, rows, backend):
     run, vectors, targets = _case(tiny("llama", backend), tiny_prompt, random_vectors(5))
     whole = score(run, vectors, targets)
-    monkeypatch.setattr(sys.modules["interp_toolkit.runtime.score"], "_ROWS", rows)
+    monkeypatch.setattr(sys.modules["interp_toolkit.runtime.score"], "ROWS", rows)
     assert torch.allclose(score(run, vectors, targets).log_probs, whole.log_probs, atol=1e-5)
     turned = score(run, vectors.flip(0), targets[::-1]).mean().flip(0)
     assert torch.allclose(turned, whole.mean(), atol=1e-5)

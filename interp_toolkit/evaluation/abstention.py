@@ -64,12 +64,13 @@ def evidence_controls(
     null = adapter.null()
     random = random_directions(vectors, adapter.config.sites, seed)
     soft_tokens, strange = adapter(vectors.to(device)), adapter(random.to(device))
-    texts = [row[0] for row in generate(run, soft_tokens, progress=progress)]
-    others = [row[0] for row in generate(run, strange, progress=progress)]
+    texts = [row[0] for row in generate(run, soft_tokens, null=null, progress=progress)]
+    others = [row[0] for row in generate(run, strange, null=null, progress=progress)]
+    ids = [text.token_ids for text in texts]
     return EvidenceControls(
-        own=evidence(run, null, texts)[1],
-        shuffled=evidence(run, null, texts, soft_tokens.roll(len(vectors) // 2, 0))[1],
-        random=evidence(run, null, others)[1],
+        own=torch.tensor([text.evidence for text in texts]),
+        shuffled=evidence(run, null, ids, soft_tokens.roll(len(vectors) // 2, 0))[1],
+        random=torch.tensor([text.evidence for text in others]),
         descriptions=tuple(text.text for text in texts),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from interp_toolkit.errors import InterpToolkitError
@@ -18,11 +20,12 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The asked dtype, or the default: bfloat16 where `fast_bfloat16` holds, float32 elsewhere.
+    """The asked dtype, or ``$INTERP_TOOLKIT_DTYPE``, or bfloat16 where `fast_bfloat16` holds, else float32.
 
     Raises:
         InterpToolkitError: the name is not float32, bfloat16 or float16.
     """
+    dtype = dtype or os.environ.get("INTERP_TOOLKIT_DTYPE") or None
     if dtype is None:
         return torch.bfloat16 if fast_bfloat16(device) else torch.float32
     if isinstance(dtype, str) and dtype in _NAMES:

@@ -111,7 +111,8 @@ def _answers(model: Any, prompts: Sequence[str], progress: bool, settings: dict[
     bar = tqdm(total=len(rows), desc="answering", unit="prompt", disable=not progress)
     for batch in _alike(rows, _opening(model.tokenizer)):
         run, embeddings = as_soft_prompt(model, [rows[i] for i in batch])
-        for i, texts in zip(batch, generate(run, embeddings, until="stop", **settings)):
+        row_ids = [repr(rows[i]).encode() for i in batch]
+        for i, texts in zip(batch, generate(run, embeddings, row_ids=row_ids, until="stop", **settings)):
             out[i] = [text.text for text in texts]
         bar.update(len(batch))
     bar.close()

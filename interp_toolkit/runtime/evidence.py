@@ -8,40 +8,100 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.runtime.generate import Generation
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import KV
 from interp_toolkit.runtime.prefix import PromptRun
-from interp_toolkit.runtime.score import score
+from interp_toolkit.runtime.score import ROWS, score_behind
 
 
 @torch.no_grad()
 def evidence(
     run: PromptRun,
-    null: Tensor,
-    texts: Sequence[Generation],
-    soft_tokens: Tensor | None = None,
+    null: Float[Tensor, "*tokens d_model"],
+    texts: Sequence[Sequence[int]],
+    soft_tokens: Float[Tensor, "n *tokens d_model"],
     owners: Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, " texts"], Float[Tensor, " texts"]]:
-    """Mean log-probability a token of each text given its vector, and that less the same given the null vector.
+    """Mean log-probability per token of each text given its vector, and that less the same given the null vector.
 
     Args:
         run: the soft prompt on its model.
         null: the null vector's soft token, as `Adapter.null` gives it.
-        texts: what the model wrote.
-        soft_tokens: of other vectors, to judge the texts by; None for those that the texts were written from, whose
-            log-probabilities are known.
+        texts: ids of the tokens of each, as `Generation` has them.
+        soft_tokens: of the vectors that the texts are judged by.
         owners: for each text the row of ``soft_tokens``; by default text i belongs to row i.
 
     Returns:
-        log-probability and evidence, in nats a token, float32; NaN for a text without tokens.
+        log-probability and evidence, in nats per token, float32; NaN for a text without tokens.
+
+    Raises:
+        InterpToolkitError: a count of soft tokens that does not fit the texts.
+
+    Example:
+        >>> texts = [row[0].token_ids for row in generate(run, soft_tokens)]
+        >>> log_probs, evidences = evidence(run, adapter.null(), texts, soft_tokens)
     """
-    whole = [i for i, text in enumerate(texts) if text.token_ids]
-    targets = [texts[i].token_ids for i in whole]
-    if soft_tokens is None:
-        own = torch.tensor([sum(texts[i].log_probs) / len(texts[i].log_probs) for i in whole])
-    else:
-        rows = [i if owners is None else owners[i] for i in whole]
-        own = score(run, soft_tokens, targets, owners=rows).mean().cpu()
-    nothing = score(run, null[None], targets, owners=[0] * len(whole)).mean().cpu()
-    told = torch.full((2, len(texts)), float("nan"))
-    told[0, whole], told[1, whole] = own, own - nothing
-    return told[0], told[1]
+    rows = list(range(len(texts))) if owners is None else list(owners)
+    if len(rows) != len(texts) or (rows and max(rows) >= len(soft_tokens)):
+        raise InterpToolkitError(
+            f"expected a soft token for each of {len(texts)} texts, got {len(soft_tokens)} soft tokens"
+            + (f" and {len(rows)} owners" if owners is not None else "")
+        )
+    parts = [torch.empty(2, 0)]
+    for start in range(0, len(texts), ROWS):
+        batch = rows[start : start + ROWS]
+        unique = sorted(set(batch))
+        prompts = with_null(null, soft_tokens[torch.tensor(unique, device=soft_tokens.device)])
+        hidden, past = run.read(prompts, keep=True)
+        assert past is not None
+        numbers = [unique.index(row) for row in batch]
+        parts.append(evidence_behind(run, prompts, hidden[:, -1], past, texts[start : start + ROWS], numbers))
+    log_probs, evidences = torch.cat(parts, 1)
+    return log_probs, evidences
+
+
+def with_null(null: Tensor, soft_tokens: Tensor) -> Tensor:
+    """Soft tokens with the null vector's before them, as `evidence_behind` wants them read, in one pass."""
+    return torch.cat([null[None].to(soft_tokens), soft_tokens])
+
+
+def evidence_behind(
+    run: PromptRun,
+    prompts: Tensor,
+    states: Tensor,
+    past: KV,
+    texts: Sequence[Sequence[int]],
+    owners: Sequence[int],
+) -> Tensor:
+    """`evidence` of texts behind prompts that have been read, the null vector's first.
+
+    Both terms come from passes of one shape, in which a text has the same place, behind prompts that were read in one
+    pass. So rounding does not tell the terms apart, and the null vector's own evidence is zero in every dtype.
+
+    Args:
+        run: the soft prompt on its model.
+        prompts: the soft tokens that were read, see `with_null`.
+        states: final hidden states at the last token of each prompt, [1 + n, d_model].
+        past: keys and values of the prompts.
+        texts: ids of the tokens of each.
+        owners: for each text the number of its soft token, the null vector's not counted.
+
+    Returns:
+        log-probabilities and evidence, float32 [2, texts] on the CPU.
+    """
+    # A soft token that equals the null vector's is read as it.
+    is_null = (prompts == prompts[0]).flatten(1).all(1).tolist()
+    rows = [0 if is_null[owner + 1] else owner + 1 for owner in owners]
+    out = torch.full((2, len(texts)), torch.nan)
+    # Texts of like length together, so that little is padded.
+    order = sorted((i for i, text in enumerate(texts) if len(text)), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), ROWS):
+        batch = order[start : start + ROWS]
+        targets = [texts[i] for i in batch]
+        lengths = [len(target) for target in targets]
+        given, nothing = (
+            torch.stack([x.mean() for x in score_behind(run, states, past, targets, chosen).split(lengths)]).cpu()
+            for chosen in ([rows[i] for i in batch], [0] * len(batch))
+        )
+        out[0, batch], out[1, batch] = given, given - nothing
+    return out

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import stop_ids
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import KV
+from interp_toolkit.runtime.evidence import evidence_behind, with_null
 from interp_toolkit.runtime.prefix import PromptRun
 
 # Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
@@ -39,12 +42,17 @@ class Generation:
         token_ids: of the tokens written, the closing one included and a stop token left out.
         log_probs: of each of them under the model (temperature 1), in nats.
         ended: by the closing ``"quote"``, a ``"stop"`` token, or ``"length"``.
+        log_prob: mean log-probability per token given its vector, as `evidence` measures it; NaN where it was not asked
+            for, or without tokens.
+        evidence: ``log_prob`` less the same given the null vector, in nats per token; NaN likewise.
     """
 
     text: str
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
     ended: Until
+    log_prob: float = math.nan
+    evidence: float = math.nan
 
 
 @torch.no_grad()
@@ -52,26 +60,32 @@ def generate(
     run: PromptRun,
     soft_tokens: Tensor,
     *,
+    null: Tensor | None = None,
     samples: int = 1,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    row_ids: Sequence[bytes] | None = None,
     max_new_tokens: int = 24,
     until: Until = "quote",
     progress: bool = False,
 ) -> list[list[Generation]]:
     """What the model writes behind the soft prompt, for each soft token.
 
-    The prompt runs once a soft token, however many samples are drawn. A sample depends on its soft token, the seed and
-    its number alone, not on what else is in the batch.
+    The prompt runs once a soft token, however many samples are drawn. The draws of a sample depend on the seed, the id
+    of its row and its number alone, not on what else is in the batch; so its text changes with the batch only where a
+    draw lies within rounding of the border between two tokens.
 
     Args:
         run: the soft prompt on its model.
         soft_tokens: [n, d_model], or [n, tokens, d_model] where each vector has several.
+        null: the null vector's soft token, to measure each text's evidence by, for which the prompt is not read again.
         samples: texts a soft token.
         temperature: 0 for the most probable token each time.
         top_p: sample among the most probable tokens that together have this probability.
         seed: of the sampling.
+        row_ids: what each row is, whatever its soft token's rounding, such as the prompt and position it was read at;
+            by default the soft token itself.
         max_new_tokens: longest text, in tokens.
         until: what ends a text before its longest length: ``"quote"`` for a closing quote or one of the model's stop
             tokens, ``"stop"`` for a stop token only, ``"length"`` for neither.
@@ -92,13 +106,31 @@ def generate(
         raise InterpToolkitError(
             f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
         )
+    if row_ids is None:
+        row_ids = [vector.tobytes() for vector in soft_tokens.float().cpu().numpy()] if temperature else []
+    elif len(row_ids) != len(soft_tokens):
+        raise InterpToolkitError(f"expected a row id for each of {len(soft_tokens)} soft tokens, got {len(row_ids)}")
     ends = _Ends.of(run.model, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
-        draws = _uniforms(vectors, samples, seed, max_new_tokens) if temperature else None
-        rows = _decode(run, vectors, samples, temperature, top_p, draws, max_new_tokens, ends)
-        out += [rows[i : i + samples] for i in range(0, len(rows), samples)]
+        draws_of = row_ids[len(out) : len(out) + len(vectors)]
+        draws = _uniforms(draws_of, samples, seed, max_new_tokens).to(vectors.device) if temperature else None
+        prompts = vectors if null is None else with_null(null, vectors)
+        hidden, past = run.read(prompts, keep=True)
+        assert past is not None
+        states, first = hidden[:, -1], len(prompts) - len(vectors)
+        # Row of the prompt that each text goes on from.
+        owners = torch.arange(first, len(prompts), device=states.device).repeat_interleave(samples)
+        texts = _decode(run, states[owners], past.take(owners), temperature, top_p, draws, max_new_tokens, ends)
+        if null is not None:
+            ids = [text.token_ids for text in texts]
+            measured = evidence_behind(run, prompts, states, past, ids, (owners - first).tolist())
+            texts = [
+                replace(text, log_prob=log_prob, evidence=value)
+                for text, log_prob, value in zip(texts, *measured.tolist())
+            ]
+        out += [texts[i : i + samples] for i in range(0, len(texts), samples)]
         bar.update(len(vectors))
     bar.close()
     return out
@@ -106,22 +138,17 @@ def generate(
 
 def _decode(
     run: PromptRun,
-    vectors: Tensor,
-    samples: int,
+    states: Tensor,
+    past: KV,
     temperature: float,
     top_p: float,
     draws: Tensor | None,
     max_new_tokens: int,
     ends: _Ends,
 ) -> list[Generation]:
+    """Texts behind prompts whose final states and keys and values are given, a row each."""
     backend = run.backend
-    hidden, past = run.read(vectors, keep=True, reserve=max_new_tokens)
-    assert past is not None
-    logits = backend.logits(hidden[:, -1])
-    if samples > 1:
-        index = torch.arange(len(vectors), device=backend.device).repeat_interleave(samples)
-        past, logits = past.take(index), logits[index]
-    n = len(vectors) * samples
+    logits, n = backend.logits(states), len(states)
     written: list[list[int]] = [[] for _ in range(n)]
     told: list[list[float]] = [[] for _ in range(n)]
     ended: list[Until] = ["length"] * n
@@ -147,9 +174,9 @@ def _decode(
         if 1 - running.mean() > _FINISHED_SHARE:
             rows = torch.from_numpy(running.nonzero()[0]).to(backend.device)
             alive, tokens, past = alive[running], tokens[rows], past.take(rows)
-        hidden, past = backend.hidden(tokens[:, None], past, keep=True)
-        assert past is not None
-        logits = backend.logits(hidden[:, -1])
+        hidden, grown = backend.hidden(tokens[:, None], past, keep=True, reserve=max_new_tokens)
+        assert grown is not None
+        past, logits = grown, backend.logits(hidden[:, -1])
     return [Generation(ends.text(ids), tuple(ids), tuple(probs), end) for ids, probs, end in zip(written, told, ended)]
 
 
@@ -215,13 +242,13 @@ def _quote_tokens(tokenizer: Any) -> frozenset[int]:
     return _quotes[tokenizer]
 
 
-def _uniforms(vectors: Tensor, samples: int, seed: int, steps: int) -> Tensor:
-    """Numbers in [0, 1), float64 [texts, steps], drawn by the soft token's content, the seed and the sample."""
+def _uniforms(row_ids: Sequence[bytes], samples: int, seed: int, steps: int) -> Tensor:
+    """Numbers in [0, 1), float64 [texts, steps], drawn by the seed, the row's id and the sample's number."""
     rows = []
-    for vector in vectors.float().cpu().numpy():
-        content = int.from_bytes(hashlib.blake2b(vector.tobytes(), digest_size=8).digest(), "little")
-        rows.append(np.random.default_rng((content, seed)).random((samples, steps)))
-    return torch.from_numpy(np.concatenate(rows)).to(vectors.device)
+    for row_id in row_ids:
+        content = int.from_bytes(hashlib.blake2b(row_id, digest_size=8).digest(), "little")
+        rows += [np.random.default_rng((content, seed, sample)).random(steps) for sample in range(samples)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _pick(logits: Tensor, temperature: float, top_p: float, draws: Tensor | None) -> Tensor:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import KV
 from interp_toolkit.runtime.log_probs import token_log_probs
 from interp_toolkit.runtime.prefix import PromptRun
 
 # Rows in one forward pass: enough to fill a processor; more only takes more memory for their logits.
-_ROWS = 64
+ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +76,8 @@ def score(
     # once. Ties keep their order, and so the numbers.
     order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))
     parts: list[Tensor | None] = [None] * len(targets)
-    for start in range(0, len(order), _ROWS):
-        batch = order[start : start + _ROWS]
+    for start in range(0, len(order), ROWS):
+        batch = order[start : start + ROWS]
         ids = [list(targets[i]) for i in batch]
         score_batch = _score_shared if shared else _score_once
         flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch], smoothing)
@@ -102,16 +103,37 @@ def _score_shared(
     unique = sorted(set(rows))
     hidden, past = run.read(soft_tokens[torch.tensor(unique, device=soft_tokens.device)], keep=True)
     assert past is not None
-    index = torch.tensor([unique.index(row) for row in rows], device=run.backend.device)
-    states = hidden[:, -1:].index_select(0, index)
+    return score_behind(run, hidden[:, -1], past, targets, [unique.index(row) for row in rows], smoothing)
+
+
+def score_behind(
+    run: PromptRun,
+    states: Tensor,
+    past: KV,
+    targets: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Log-probabilities of all tokens of one batch of targets, one after the other, behind prompts that have been read.
+
+    Args:
+        run: the soft prompt on its model.
+        states: final hidden states at the last token of each prompt, [prompts, d_model].
+        past: keys and values of the prompts.
+        targets: token ids, each at least one.
+        rows: for each target its prompt.
+        smoothing: as `score` has it.
+    """
+    index = torch.tensor(rows, device=run.backend.device)
+    behind = states.index_select(0, index)[:, None]
     inputs = _inputs(run, targets)
     if inputs.shape[1]:
-        behind, _ = run.backend.hidden(inputs, past.take(index))
-        states = torch.cat([states, behind], dim=1)
-    return _log_probs(run, states, targets, smoothing)
+        hidden, _ = run.backend.hidden(inputs, past.take(index))
+        behind = torch.cat([behind, hidden], dim=1)
+    return _log_probs(run, behind, targets, smoothing)
 
 
-def _inputs(run: PromptRun, targets: list[list[int]]) -> Tensor:
+def _inputs(run: PromptRun, targets: Sequence[Sequence[int]]) -> Tensor:
     """What the model reads of the targets: all but their last tokens, padded on the right."""
     ids = torch.zeros(len(targets), max(map(len, targets)) - 1, dtype=torch.long)
     for row, target in enumerate(targets):
@@ -119,7 +141,7 @@ def _inputs(run: PromptRun, targets: list[list[int]]) -> Tensor:
     return ids.to(run.backend.device)
 
 
-def _log_probs(run: PromptRun, states: Tensor, targets: list[list[int]], smoothing: float) -> Tensor:
+def _log_probs(run: PromptRun, states: Tensor, targets: Sequence[Sequence[int]], smoothing: float) -> Tensor:
     """Log-probabilities of the targets; state j of a row is the one that predicts its token j."""
     where = [(row, j) for row, target in enumerate(targets) for j in range(len(target))]
     rows, columns = torch.tensor(where, device=states.device).T

@@ -139,8 +139,8 @@ def check_sae(
         same = facts.fingerprint == own.fingerprint if facts.fingerprint else _short(facts.model, own.model_id)
         if known and not same and not any_model:
             raise ContractError(
-                f"{of} was trained on another model than {own.model_id}; load its own, or pass any_model=True (--any-model) "
-                f"if this is the same model under another name, or a fine-tune of it"
+                f"{of} was trained on another model than {own.model_id}; load its own, or pass any_model=True "
+                f"(--any-model) if this is the same model under another name, or a fine-tune of it"
             )
         if facts.site is not None:
             _check_layer(facts.site, own.n_layers, of)
