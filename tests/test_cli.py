@@ -15,6 +15,8 @@ from conftest import Letters
 from interp_toolkit.cli import main
 from interp_toolkit.cli.evaluate import RUNS
 
+pytestmark = pytest.mark.default_dtype
+
 
 def _run(capsys, *arguments):
     code = main(arguments)

@@ -24,6 +24,7 @@ from interp_toolkit.sae import SAEConfig, SAERecipe
 from interp_toolkit.vectors import read_labels, sae_vectors
 
 pytest.importorskip("sae_lens")
+pytestmark = pytest.mark.default_dtype
 
 NEVER = 5  # the feature that never fires
 WORDS = [a + b for a in "bcdfghklmnprstvw" for b in ("ear", "ine", "oat", "ump")]
