@@ -93,8 +93,9 @@ def list_prompts(prompts: Prompt | Iterable[Prompt]) -> list[Any]:
         )
     rows: Any = prompts.tolist() if isinstance(prompts, (np.ndarray, Tensor)) else prompts
     rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
-    column = isinstance(prompts, (pd.Series, pd.Index))  # of which each is a prompt
-    single = rows and not column and isinstance(rows[0], (Mapping, int, np.integer))
+    single = rows and isinstance(rows[0], (Mapping, int, np.integer))
+    if single and isinstance(prompts, (pd.Series, pd.Index)):
+        raise InterpToolkitError(f"expected a text or another prompt in each row of the column, got {rows[0]!r:.80}")
     return [rows] if single else rows
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.tables import brief_repr
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class Contract:
     fingerprint: str = ""
     threshold: EvidenceThreshold | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    __repr__ = brief_repr
 
     @classmethod
     def of(
@@ -215,16 +218,15 @@ class Contract:
         expected = set(cls("", 0, None, None).to_dict())
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
-            faults = [f"it lacks {', '.join(map(repr, missing))}"] * bool(missing)
-            faults += [f"it has {', '.join(map(repr, unknown))}, which this version does not know"] * bool(unknown)
+            faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
             raise FileFormatError(
-                f"the contract is damaged, or of another version of this library: {'; '.join(faults)}; save the "
-                f"adapter again, or install the version that wrote it"
+                f"the contract is not whole: {', '.join(faults)}; the file is damaged, or of another version of this "
+                f"library: save the adapter again, or install the version that wrote it"
             )
         if (data["centring"] == "mean") != (mean is not None):
             raise FileFormatError(
-                f"the contract says centring {data['centring']!r}, but the file has "
-                f"{'a' if mean is not None else 'no'} mean vector; it is damaged, save the adapter again"
+                f"the contract says centring {data['centring']!r}, but the mean vector is "
+                f"{'there' if mean is not None else 'missing'}; the file is damaged, save the adapter again"
             )
         parts = {key: value for key, value in data.items() if key != "centring"}
         site = parts["site"] = parse_place(data["site"]) if data["site"] else None

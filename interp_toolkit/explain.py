@@ -40,7 +40,7 @@ def self_explain(
     temperature: float | None = None,
     top_p: float = 1.0,
     seed: int | np.integer = 0,
-    scales: Sequence[float] | np.ndarray = (1.0,),
+    scales: float | Sequence[float] | np.ndarray = (1.0,),
     max_new_tokens: int | np.integer = EvidenceThreshold.MAX_NEW_TOKENS,
     raw: bool = False,
     null: bool = False,
@@ -107,13 +107,15 @@ def self_explain(
     prompt = soft_prompt or contract.soft_prompt
     if prompt is None:
         raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
-    scales = [float(scale) for scale in scales]
-    if not scales or not all(map(math.isfinite, scales)):
-        raise InterpToolkitError(f"expected at least one scale, each a finite number, got {scales or 'none'}")
+    factors: list[float] = np.atleast_1d(np.asarray(scales, dtype=float)).tolist()
+    if not factors or not all(map(math.isfinite, factors)):
+        raise InterpToolkitError(f"expected at least one scale, each a finite number, got {factors or 'none'}")
     samples, max_new_tokens = whole_number(samples, "samples"), whole_number(max_new_tokens, "max_new_tokens")
     seed = whole_number(seed, "seed", least=0)
     if temperature is None:
         temperature = 0.0 if samples == 1 else _TEMPERATURE
+    if not 0 <= temperature < math.inf:
+        raise InterpToolkitError(f"expected a temperature of at least 0, got {temperature}")
     _refuse("at temperature 0 the most probable token is taken", top_p=temperature == 0 and top_p != 1)
 
     at = dict(sites=sites is not None, positions=not (isinstance(positions, str) and positions == "last"))
@@ -126,8 +128,8 @@ def self_explain(
     else:
         _refuse("what is read from prompts is raw", raw=raw)
         _refuse(
-            "prompts are read at the adapter's own site, since no sites are given",
-            any_site=any_site and not at["sites"],
+            "no sites (--layer) are given, so prompts are read at the adapter's own",
+            **{"any_site (--any-layer)": any_site and sites is None},
         )
         prompts, chosen = list_prompts(inputs), contract.places(sites)
         centring(chosen, contract, means, any_site)  # before any work
@@ -148,7 +150,7 @@ def self_explain(
     with torch.no_grad():
         values = asked.values.to(backend.device)
         nothing = adapter.null()[None]
-        told = [adapter(values, scale) for scale in scales]
+        told = [adapter(values, scale) for scale in factors]
         # Rows in the order of the table: the scales of a vector side by side.
         soft_tokens = torch.stack(told, 1).flatten(0, 1) if len(values) else nothing[:0]
     soft_tokens = torch.cat([soft_tokens, nothing]) if null else soft_tokens
@@ -166,7 +168,7 @@ def self_explain(
     places = [
         (source, site, position, scale, as_trained)
         for source, site, position, as_trained in zip(asked.sources, asked.sites, asked.positions, asked.as_trained)
-        for scale in scales
+        for scale in factors
     ] + [("null vector", "", -1, 1.0, True)] * null
     measured = iter(zip(log_probs, told_by))
     rows = []

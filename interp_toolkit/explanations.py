@@ -81,29 +81,26 @@ class Explanations(Sequence[Explanation]):
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
         if not self._rows:
             return head
-        shown, first, last = self._ends()
-        cells = [[_cut(cell) for cell in row] for row in first]
-        if last:
-            cells += [["…" for _ in shown], *([_cut(cell) for cell in row] for row in last)]
-        more = f"\n{self._left_out():,} more: see to_df() or to_text()" if last else ""
-        return f"{head}\n{text_table(shown, cells, _NUMBERS)}{more}"
+        shown, cells = self._ends()
+        text = text_table(shown, ([_cut(cell) for cell in row] for row in cells), _NUMBERS)
+        more = f"\n{self._left_out():,} more: see to_df() or to_text()" if self._left_out() else ""
+        return f"{head}\n{text}{more}"
 
     def _repr_html_(self) -> str:
-        shown, first, last = self._ends()
-        table = html_table(shown, [*first, *([["…" for _ in shown]] if last else []), *last], _NUMBERS)
-        more = f"{self._left_out():,} more rows: see to_df() or a report. " if last else ""
+        table = html_table(*self._ends(), _NUMBERS)
+        more = f"{self._left_out():,} more rows: see to_df() or a report. " if self._left_out() else ""
         return (
             f"{table}<small>{more}evidence: nats a token for these words, above what the adapter says about nothing; "
             "near zero the description is a guess; no reading: controls without meaning reach as much</small>"
         )
 
-    def _ends(self) -> tuple[list[str], list[list[str]], list[list[str]]]:
-        """Columns and cells of the first rows, or of all, and of the last."""
+    def _ends(self) -> tuple[list[str], list[list[str]]]:
+        """Columns, and cells of the rows that a face shows: all, or those at either end with a row of dots between."""
         shown = self._shown()
-        cut = self._left_out() > 0
-        first = self._rows[:_END_ROWS] if cut else self._rows
-        last = self._rows[-_END_ROWS:] if cut else ()
-        return shown, *([[_cell(row, name) for name in shown] for row in rows] for rows in (first, last))
+        cells = [[_cell(row, name) for name in shown] for row in self._rows]
+        if self._left_out():
+            cells = [*cells[:_END_ROWS], ["…"] * len(shown), *cells[-_END_ROWS:]]
+        return shown, cells
 
     def _left_out(self) -> int:
         """Rows between those from either end."""

@@ -52,7 +52,7 @@ def vectors_among(inputs: Any) -> tuple[Any, Tensor | None]:
     """
     if isinstance(inputs, (Tensor, np.ndarray)):
         return inputs, _tensor(inputs, "the array")
-    if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
         return inputs, None
     # A data frame is refused as prompts; a column stays one, since of its rows each is a prompt.
     rows = inputs if hasattr(inputs, "iloc") else list(inputs)

@@ -165,7 +165,7 @@ def parse_sites(value: PlaceLike) -> list[Site]:
     """
     if isinstance(value, SiteStack):
         return list(value.sites)
-    several: Any = value
-    if isinstance(value, (Site, str)) or not isinstance(value, Iterable) or not getattr(value, "ndim", 1):
+    several: Any = np.atleast_1d(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, (Site, str)) or not isinstance(value, Iterable):
         several = [value]
     return [Site.parse(site) for site in several]

@@ -73,12 +73,16 @@ def brief_repr(self: Any) -> str:
     return f"{type(self).__name__}({values})"
 
 
+_short = reprlib.Repr()
+_short.maxother, _short.maxstring = 200, 100
+
+
 def _brief(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, pd.DataFrame):
         return f"DataFrame({len(value):,} rows: {', '.join(map(str, value))})"
-    text = reprlib.repr(value)
+    text = _short.repr(value)
     return f"{text} ({len(value):,})" if isinstance(value, (tuple, list, dict)) and "..." in text else text
 
 

@@ -24,6 +24,7 @@ from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import backend_of, model_facts, weights_key
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site, SiteLike, parse_sites
+from interp_toolkit.tables import brief_repr
 
 # Rows of a shard: what an interruption can lose.
 _ROWS = 64
@@ -48,6 +49,8 @@ class ActivationStore:
     files: tuple[Path, ...]
     d_model: int
     tokens_a_second: float | None = None
+
+    __repr__ = brief_repr
 
     @property
     def tokens(self) -> int:
