@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, backend_of
-from interp_toolkit.sites import Site, SiteLike, SiteStack
-
-Positions = Sequence[int] | Literal["all", "last"]
+from interp_toolkit.positions import Positions, parse_positions, token_positions
+from interp_toolkit.sites import Site, SiteLike, SiteStack, parse_sites
+from interp_toolkit.tables import brief_repr
 
 # Tokens in one forward pass: enough to fill the processor, little enough for its caches and a wide model.
 _TOKENS_A_BATCH = 1024
@@ -37,14 +37,16 @@ class Activations:
     vectors: Float[Tensor, "n d_model"]
     table: pd.DataFrame
 
+    __repr__ = brief_repr
+
     def __len__(self) -> int:
         return len(self.vectors)
 
 
 def read_activations(
     model: Any,
-    prompts: Prompt | Sequence[Prompt],
-    sites: SiteLike | Sequence[SiteLike] | SiteStack,
+    prompts: Prompt | Iterable[Prompt],
+    sites: SiteLike | Sequence[SiteLike] | np.ndarray | SiteStack,
     positions: Positions = "last",
     *,
     chat: bool = True,
@@ -58,9 +60,11 @@ def read_activations(
     Args:
         model: a hooked model.
         prompts: texts (read as user turns followed by the generation prompt), lists of messages, or lists of ids.
+            They are numbered in their order; of a data frame's column the index is not regarded.
         sites: `Site` values, hook names, or layer numbers (the stream after that block); of a `SiteStack` the vectors
             of a token stand side by side as one.
-        positions: token positions, negative ones from the end; ``"last"`` or ``"all"``.
+        positions: ``"last"``, ``"all"``, a token position or several (negative ones from the end), a slice, or a mask
+            with True or False for each of a prompt's tokens, the template's included.
         chat: whether texts go through the chat template.
         progress: whether to show a bar.
 
@@ -79,13 +83,13 @@ def read_activations(
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:
         raise InterpToolkitError("expected at least one prompt, got none")
-    each = sites.sites if isinstance(sites, SiteStack) else [sites] if isinstance(sites, (Site, str, int)) else sites
-    chosen = [Site.parse(site) for site in each]
+    chosen = parse_sites(sites)
     if not chosen:
         raise InterpToolkitError("expected at least one site, got none")
     for site in chosen:
         backend.require(site)
-    wanted = [_positions(positions, len(row), i) for i, row in enumerate(tokens)]
+    at = parse_positions(positions)
+    wanted = [token_positions(at, len(row), f"prompt {i}") for i, row in enumerate(tokens)]
     vectors = _read(backend, tokens, chosen, wanted, progress)
     read = Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
     return stack_sites(read, sites) if isinstance(sites, SiteStack) else read
@@ -105,20 +109,6 @@ def stack_sites(read: Activations, stack: SiteStack) -> Activations:
     first = read.table["site"] == str(stack.sites[0])
     table = read.table[first].reset_index(drop=True).assign(site=str(stack))
     return Activations(vectors.view(len(table), -1), table)
-
-
-def _positions(positions: Positions, length: int, prompt: int) -> list[int]:
-    if isinstance(positions, str):
-        if positions not in ("all", "last"):
-            raise InterpToolkitError(f"expected positions 'all', 'last' or a list of numbers, got {positions!r}")
-        return list(range(length)) if positions == "all" else [length - 1]
-    for position in positions:
-        if not -length <= position < length:
-            raise InterpToolkitError(
-                f"position {position} does not exist in prompt {prompt}, which has {length} tokens "
-                f"(chat template included); choose from {-length} to {length - 1}"
-            )
-    return [position % length for position in positions]
 
 
 def _table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]]) -> pd.DataFrame:

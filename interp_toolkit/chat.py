@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 
-Prompt = str | Sequence[dict[str, str]] | Sequence[int]
+Prompt = str | Sequence[dict[str, str]] | Sequence[int] | Sequence[np.integer] | np.ndarray | Tensor
 """What a person says, a list of chat messages, or token ids as they are."""
 
 # Not in any text, and not split or joined by a template.
@@ -68,29 +72,62 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def list_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
-    """A single prompt as a list of one; a list of prompts as it is."""
-    single = isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], (dict, int)))
-    return [prompts] if single else prompts  # type: ignore[list-item, return-value]
+def list_prompts(prompts: Prompt | Iterable[Prompt]) -> list[Any]:
+    """A single prompt as a list of one; many in their order, whatever their index.
+
+    Raises:
+        InterpToolkitError: a data frame, one message alone, or what else is no prompt.
+    """
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, (pd.DataFrame, Mapping, bytes)) or not isinstance(prompts, Iterable):
+        hint = "a column of the data frame" if isinstance(prompts, pd.DataFrame) else "a list of them"
+        raise InterpToolkitError(
+            f"expected a text, a list of messages, a list of token ids, or several of these, got "
+            f"{type(prompts).__name__}; pass {hint}"
+        )
+    if getattr(prompts, "ndim", 1) == 2 and len(prompts) > 1:  # type: ignore[arg-type]
+        raise InterpToolkitError(
+            f"expected token ids of one prompt, or a list of such without padding, got an array of shape "
+            f"{tuple(prompts.shape)}; padding would be read as text"  # type: ignore[attr-defined]
+        )
+    rows: Any = prompts.tolist() if isinstance(prompts, (np.ndarray, Tensor)) else prompts
+    rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
+    single = rows and isinstance(rows[0], (Mapping, int, np.integer))
+    if single and isinstance(prompts, (pd.Series, pd.Index)):
+        raise InterpToolkitError(f"expected a text or another prompt in each row of the column, got {rows[0]!r:.80}")
+    return [rows] if single else rows
 
 
-def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], chat: bool = True) -> list[list[int]]:
+def missing_reason(prompt: Any) -> str | None:
+    """Why there is nothing to read in a prompt: it is empty, or missing as in a data frame; None where there is."""
+    if isinstance(prompt, str):
+        return None if prompt.strip() else "is empty"
+    if prompt is None or prompt is pd.NA or prompt is pd.NaT or (isinstance(prompt, float) and prompt != prompt):
+        return f"is missing ({prompt!r})"
+    return None
+
+
+def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool = True) -> list[list[int]]:
     """Token ids of prompts: texts as user turns with the generation prompt (or as they are), messages, or ids.
 
     Raises:
-        InterpToolkitError: a prompt is empty or of another kind; the text names it by its number.
+        InterpToolkitError: a prompt is empty, missing or of another kind; the text names it by its number.
     """
+    prompts = list(prompts)
     texts: dict[int, str] = {}
     ids: list[list[int]] = [[] for _ in prompts]
     for i, prompt in enumerate(prompts):
+        if reason := missing_reason(prompt):
+            raise InterpToolkitError(f"prompt {i} {reason}; expected some text, or leave it out")
         if isinstance(prompt, str):
-            if not prompt.strip():
-                raise InterpToolkitError(f"prompt {i} is empty; expected some text")
             texts[i] = render(tokenizer, [{"role": "user", "content": prompt}]) if chat else prompt
-        elif len(prompt) and isinstance(prompt[0], dict):
-            texts[i] = render(tokenizer, prompt)  # type: ignore[arg-type]
-        elif len(prompt) and all(isinstance(token, int) for token in prompt):
-            ids[i] = [int(token) for token in prompt]  # type: ignore[arg-type]
+            continue
+        parts: Any = prompt.tolist() if isinstance(prompt, (np.ndarray, Tensor)) else prompt
+        if isinstance(parts, Sequence) and len(parts) and isinstance(parts[0], Mapping):
+            texts[i] = render(tokenizer, parts)
+        elif isinstance(parts, Sequence) and len(parts) and all(map(_is_id, parts)):
+            ids[i] = [int(token) for token in parts]
         else:
             raise InterpToolkitError(
                 f"prompt {i} is empty or of an unknown kind; expected a text, a list of messages "
@@ -104,3 +141,7 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], chat: bool = True) -> 
             plain = isinstance(prompts[i], str) and not chat
             ids[i] = [bos, *row] if plain and bos is not None and row[:1] != [bos] else row
     return ids
+
+
+def _is_id(token: Any) -> bool:
+    return isinstance(token, (int, np.integer)) and not isinstance(token, bool) and bool(token >= 0)

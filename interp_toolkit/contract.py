@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
-from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place
+from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.tables import brief_repr
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class ModelFacts:
 class EvidenceThreshold:
     """The evidence above which a description counts as a reading.
 
+    It is calibrated on greedy descriptions of at most `MAX_NEW_TOKENS` tokens, see `calibrate_threshold`, and says
+    nothing of others: see `applies`.
+
     Attributes:
         value: in nats a token.
         false_positive_rate: share of controls without meaning that it lets through, as chosen.
@@ -50,6 +54,29 @@ class EvidenceThreshold:
     false_positive_rate: float
     n: int
     seed: int
+
+    MAX_NEW_TOKENS: ClassVar[int] = 24
+
+    @classmethod
+    def applies(
+        cls, *, as_trained: bool, scale: float, temperature: float, max_new_tokens: int, other_soft_prompt: bool
+    ) -> bool:
+        """Whether a threshold says anything of a description: only where it was written as those in the calibration.
+
+        That is: of a vector from the adapter's site, centred by the adapter's mean (or given as centred already, or as
+        a direction), at scale 1, greedily, in the adapter's own soft prompt, and of the same greatest length. Samples
+        are less probable than greedy texts, and a shorter or longer text has another mean per token. The token that a
+        vector is read at is not regarded.
+
+        Args:
+            as_trained: whether the vector is from the adapter's site and centred by its mean.
+            scale: factor on the vector.
+            temperature: of the sampling.
+            max_new_tokens: greatest length, in tokens.
+            other_soft_prompt: whether another soft prompt than the adapter's is used.
+        """
+        usual = temperature == 0 and max_new_tokens == cls.MAX_NEW_TOKENS and not other_soft_prompt
+        return as_trained and scale == 1 and usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +106,8 @@ class Contract:
     fingerprint: str = ""
     threshold: EvidenceThreshold | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    __repr__ = brief_repr
 
     @classmethod
     def of(
@@ -141,8 +170,7 @@ class Contract:
         if isinstance(sites, SiteStack) or isinstance(self.site, SiteStack):
             self.check_site(stack := parse_place(sites))
             return [stack]
-        each = [sites] if isinstance(sites, (Site, str, int)) else sites
-        return list(dict.fromkeys(Site.parse(site) for site in each))
+        return list(dict.fromkeys(parse_sites(sites)))
 
     def check_site(self, site: Place) -> None:
         """Refuse vectors from a site that the adapter was not trained on.
@@ -189,11 +217,17 @@ class Contract:
         """
         expected = set(cls("", 0, None, None).to_dict())
         if set(data) != expected:
-            missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
-            raise FileFormatError(f"the contract is not whole: missing {missing or 0}, unknown {unknown or 0}")
+            missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
+            faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+            raise FileFormatError(
+                f"the contract is not whole: {', '.join(faults)}; the file is damaged, or of another version of this "
+                f"library: save the adapter again, or install the version that wrote it"
+            )
         if (data["centring"] == "mean") != (mean is not None):
-            raise FileFormatError(f"the contract says centring {data['centring']!r}, but the mean vector is "
-                                  f"{'there' if mean is not None else 'missing'}")  # fmt: skip
+            raise FileFormatError(
+                f"the contract says centring {data['centring']!r}, but the mean vector is "
+                f"{'there' if mean is not None else 'missing'}; the file is damaged, save the adapter again"
+            )
         parts = {key: value for key, value in data.items() if key != "centring"}
         site = parts["site"] = parse_place(data["site"]) if data["site"] else None
         width = data["d_model"] * (len(site.sites) if site else 1)

@@ -3,58 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.activations import Positions, read_activations, stack_sites
+from interp_toolkit.activations import Activations, Positions, read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.chat import Prompt, list_prompts
-from interp_toolkit.contract import Contract, ModelFacts
+from interp_toolkit.contract import EvidenceThreshold, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
+from interp_toolkit.inputs import Means, centring, given_vectors, prompt_title, read_vectors, vectors_among
 from interp_toolkit.models import backend_of, load_model, model_facts
 from interp_toolkit.runtime import PromptRun, generate
+from interp_toolkit.settings import whole_number
 from interp_toolkit.shipped import default_adapter, find_adapter
-from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack
+from interp_toolkit.sites import PlaceLike, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
 
 # Sampling temperature where several samples are asked for; the paper's (arXiv 2602.10352, section 4).
 _TEMPERATURE = 0.7
 
 
-@dataclass(frozen=True)
-class _Vectors:
-    """Centred vectors with where each came from."""
-
-    values: Tensor
-    sources: list[str]
-    sites: list[str]
-    positions: list[int]
-    row_ids: list[str]  # what each is, apart from its rounding: seeds its samples
-
-
 def self_explain(
-    inputs: Prompt | Sequence[Prompt] | Float[Tensor, "*n d_model"],
+    inputs: Prompt | Iterable[Prompt] | Float[Tensor, "*n d_model"] | Activations,
     *,
     model: Any = "smollm2-135m",
     adapter: Adapter | str | None = None,
     sites: PlaceLike | None = None,
     positions: Positions = "last",
-    samples: int = 1,
+    samples: int | np.integer = 1,
     temperature: float | None = None,
     top_p: float = 1.0,
-    seed: int = 0,
-    scales: Sequence[float] = (1.0,),
-    max_new_tokens: int = 24,
+    seed: int | np.integer = 0,
+    scales: float | Sequence[float] | np.ndarray = (1.0,),
+    max_new_tokens: int | np.integer = EvidenceThreshold.MAX_NEW_TOKENS,
     raw: bool = False,
     null: bool = False,
     any_site: bool = False,
-    means: Mapping[Site, Tensor] | None = None,
+    means: Means | None = None,
     soft_prompt: SoftPrompt | None = None,
     progress: bool = False,
 ) -> Explanations:
@@ -65,36 +57,39 @@ def self_explain(
     alone writes fluent text about nothing.
 
     Args:
-        inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves.
+        inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves (an array,
+            or a list of vectors), or `Activations`, which are raw and say where they were read.
         model: a hooked model, or what `load_model` takes.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one; by default the best one shipped for the
             model and what is asked of it: a single site, or vectors of one, take an adapter of one site.
-        sites: where to read prompts; by default where the adapter was trained. Several make a grid over layers. A
-            single other one is taken for a mistake, unless ``any_site=True``. An adapter of several sites reads them
-            together, and no others.
-        positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``.
+        sites: where to read prompts; by default where the adapter was trained. Several make a grid over layers. One
+            that is not the adapter's needs its mean in ``means``, or ``any_site=True``. An adapter of several sites
+            reads them together, and no others.
+        positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``; see
+            `read_activations`.
         samples: descriptions a vector.
         temperature: of the sampling; by default 0 (greedy) for one sample and 0.7 for several.
         top_p: sample among the most probable tokens that together have this probability.
-        seed: of the sampling.
+        seed: of the sampling, at least 0.
         scales: factors on the vector in the adapter; each is tried.
         max_new_tokens: longest description, in tokens.
         raw: whether given vectors are raw residual streams, from which the adapter's mean is to be taken off; by
             default they are taken as directions or as centred already.
         null: also ask about the null vector, which shows what the adapter says about nothing.
-        any_site: allow a single site that the adapter was not trained on.
-        means: what to take off vectors read at other sites than the adapter's, by site; nothing where a site is not
-            named, and then the mean direction of that site speaks loudest.
+        any_site: allow sites that the adapter was not trained on without their mean, which then outweighs what tells
+            vectors apart.
+        means: what to take off the vectors that are read, by site; at the adapter's own site by default its own.
         soft_prompt: by default the adapter's own.
         progress: whether to show bars.
 
     Returns:
-        `Explanations`, one row a vector, scale and sample.
+        `Explanations`, one row per vector, scale and sample. Whether a description is a reading is left open where the
+            adapter's threshold says nothing of it, see `EvidenceThreshold.applies`.
 
     Raises:
         ContractError: an adapter for another model, width or site.
-        InterpToolkitError: an empty prompt, a layer or position that does not exist, a vector that is zero or not
-            finite, a setting out of its range.
+        InterpToolkitError: an empty or missing prompt, a layer or position that does not exist, a vector that is zero
+            or not finite, a setting out of its range, or one that would have no effect on these inputs.
 
     Example:
         >>> self_explain("Tell me about baseball.")[0].description
@@ -103,8 +98,9 @@ def self_explain(
     model = load_model(model)
     backend = backend_of(model)
     facts = model_facts(model)
+    inputs, vectors = (inputs, inputs.vectors) if isinstance(inputs, Activations) else vectors_among(inputs)
     if not isinstance(adapter, Adapter):
-        adapter = _default(facts, inputs, sites) if adapter is None else find_adapter(adapter)
+        adapter = _default(facts, vectors, sites) if adapter is None else find_adapter(adapter)
     contract = adapter.contract
     if contract is None:
         raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
@@ -112,20 +108,57 @@ def self_explain(
     prompt = soft_prompt or contract.soft_prompt
     if prompt is None:
         raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
-    if not len(scales):
-        raise InterpToolkitError("expected at least one scale, got none")
+    factors: list[float] = np.atleast_1d(np.asarray(scales, dtype=float)).tolist()
+    if not factors or not all(map(math.isfinite, factors)):
+        raise InterpToolkitError(f"expected at least one scale, each a finite number, got {factors or 'none'}")
+    samples, max_new_tokens = whole_number(samples, "samples"), whole_number(max_new_tokens, "max_new_tokens")
+    seed = whole_number(seed, "seed", least=0)
+    if temperature is None:
+        temperature = 0.0 if samples == 1 else _TEMPERATURE
+    if not 0 <= temperature < math.inf:
+        raise InterpToolkitError(f"expected a temperature of at least 0, got {temperature}")
+    _refuse("at temperature 0 the most probable token is taken", top_p=temperature == 0 and top_p != 1)
 
-    if isinstance(inputs, Tensor):
-        found = _given(inputs, contract, adapter.config.width, raw)
+    prompts, read = [], None
+    at = dict(sites=sites is not None, positions=not (isinstance(positions, str) and positions == "last"))
+    if isinstance(inputs, Activations):
+        _refuse("activations are raw, and say where they were read", **at, raw=raw)
+        asked = read_vectors(inputs, contract, adapter.config.width, means=means, any_site=any_site)
+    elif vectors is not None:
+        _refuse("vectors are taken as they are", **at, means=means is not None, any_site=any_site)
+        asked = given_vectors(vectors, contract, adapter.config.width, raw)
     else:
-        chosen = _places(sites, contract, any_site)
-        found = _read(model, inputs, chosen, positions, contract, means or {}, progress)
+        _refuse("what is read from prompts is raw", raw=raw)
+        _refuse(
+            "no sites (--layer) are given, so prompts are read at the adapter's own",
+            **{"any_site (--any-layer)": any_site and sites is None},
+        )
+        prompts, chosen = list_prompts(inputs), contract.places(sites)
+        centring(chosen, contract, means, any_site)  # before any work
+        each = [site for place in chosen for site in place.sites]
+        read = read_activations(model, prompts, each, positions, progress=progress)
+        if isinstance(chosen[0], SiteStack):
+            read = stack_sites(read, chosen[0])
+        asked = read_vectors(
+            read,
+            contract,
+            adapter.config.width,
+            means=means,
+            any_site=any_site,
+            source=lambda i: prompt_title(prompts[i]),
+        )
+    if read is None:
+        row_ids = [hashlib.sha256(row.tobytes()).hexdigest() for row in asked.values.numpy()]
+    else:  # what was read, not its rounding
+        row_ids = [
+            repr((prompts[i], *where)) for i, *where in zip(*map(read.table.get, ("prompt", "site", "position")))
+        ]
     run = PromptRun(model, prompt)
     adapter = adapter.to(backend.device)
     with torch.no_grad():
-        values = found.values.to(backend.device)
+        values = asked.values.to(backend.device)
         nothing = adapter.null()[None]
-        told = [adapter(values, scale) for scale in scales]
+        told = [adapter(values, scale) for scale in factors]
         # Rows in the order of the table: the scales of a vector side by side.
         soft_tokens = torch.stack(told, 1).flatten(0, 1) if len(values) else nothing[:0]
     soft_tokens = torch.cat([soft_tokens, nothing]) if null else soft_tokens
@@ -134,117 +167,45 @@ def self_explain(
         soft_tokens,
         null=nothing[0],
         samples=samples,
-        temperature=(0.0 if samples == 1 else _TEMPERATURE) if temperature is None else temperature,
+        temperature=temperature,
         top_p=top_p,
         seed=seed,
-        row_ids=[f"{row_id} {scale}".encode() for row_id in found.row_ids for scale in scales] + [b"null"] * null,
+        row_ids=[f"{row_id} {scale}".encode() for row_id in row_ids for scale in factors] + [b"null"] * null,
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
-    # The threshold is for the adapter's own soft prompt.
-    threshold = contract.threshold.value if contract.threshold and soft_prompt is None else None
     places = [
-        (source, site, position, scale)
-        for source, site, position in zip(found.sources, found.sites, found.positions)
-        for scale in scales
-    ] + [("null vector", "", -1, 1.0)] * null
-    return Explanations(
-        [
-            Explanation(
-                source,
-                site,
-                position,
-                i,
-                text.text,
-                text.log_prob,
-                text.evidence,
-                _reading(text.evidence, threshold),
-                scale,
-            )
-            for (source, site, position, scale), row in zip(places, texts)
-            for i, text in enumerate(row)
-        ]
-    )
+        (source, site, position, scale, as_trained)
+        for source, site, position, as_trained in zip(asked.sources, asked.sites, asked.positions, asked.as_trained)
+        for scale in factors
+    ] + [("null vector", "", -1, 1.0, True)] * null
+    rows = []
+    for (source, site, position, scale, as_trained), written in zip(places, texts):
+        applies = contract.threshold is not None and contract.threshold.applies(
+            as_trained=as_trained,
+            scale=scale,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            other_soft_prompt=soft_prompt is not None,
+        )
+        for i, text in enumerate(written):
+            # NaN, of an empty description, reaches no threshold.
+            reading = text.evidence >= contract.threshold.value if applies and contract.threshold else None
+            rows.append(Explanation(source, site, position, i, text.text, text.log_prob, text.evidence, reading, scale))
+    return Explanations(rows)
 
 
-def _default(facts: ModelFacts, inputs: Any, sites: PlaceLike | None) -> Adapter:
+def _default(facts: ModelFacts, vectors: Tensor | None, sites: PlaceLike | None) -> Adapter:
     """The shipped adapter for what is asked: for vectors by their width, for a grid of sites one that reads one."""
-    if isinstance(inputs, Tensor):
-        wide = inputs.shape[-1] if inputs.ndim else 0
+    if vectors is not None:
+        wide = vectors.shape[-1] if vectors.ndim else 0
         return default_adapter(facts, wide // facts.d_model if wide and wide % facts.d_model == 0 else 1)
     if sites is None:
         return default_adapter(facts)
     return default_adapter(facts, len(sites.sites) if isinstance(sites, SiteStack) else 1)
 
 
-def _given(vectors: Tensor, contract: Contract, width: int, raw: bool) -> _Vectors:
-    values = vectors.detach().float().cpu()
-    values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or values.shape[1] != width:
-        raise InterpToolkitError(
-            f"expected vectors of shape (n, {width}) or ({width},), got {tuple(vectors.shape)}; "
-            f"the adapter is for {contract.model_id} at {contract.site or 'any site'}"
-        )
-    if raw and contract.mean is None:
-        raise InterpToolkitError("raw=True asks for the adapter's mean to be taken off, and this adapter has none")
-    values = contract.centre(values) if raw else values
-    _require_directions(values)
-    n = len(values)
-    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in values.numpy()]
-    return _Vectors(values, [f"vector {i}" for i in range(n)], [""] * n, [-1] * n, digests)
-
-
-def _require_directions(values: Tensor) -> None:
-    if len(bad := (~torch.isfinite(values).all(1)).nonzero().flatten()):
-        raise InterpToolkitError(f"vector {bad[0].item()} holds NaN or infinity; leave it out")
-    if len(bad := (values.abs().amax(1) == 0).nonzero().flatten() if len(values) else values):
-        raise InterpToolkitError(
-            f"vector {bad[0].item()} is zero and has no direction; to see what the adapter says about nothing, pass "
-            f"null=True"
-        )
-
-
-def _places(sites: PlaceLike | None, contract: Contract, any_site: bool) -> Sequence[Place]:
-    chosen = contract.places(sites)
-    if len(chosen) == 1 and not any_site:
-        contract.check_site(chosen[0])
-    return chosen
-
-
-def _read(
-    model: Any,
-    prompts: Any,
-    sites: Sequence[Place],
-    positions: Positions,
-    contract: Contract,
-    means: Mapping[Site, Tensor],
-    progress: bool,
-) -> _Vectors:
-    each = [site for place in sites for site in place.sites]
-    read = read_activations(model, prompts, each, positions, progress=progress)
-    if isinstance(sites[0], SiteStack):
-        read = stack_sites(read, sites[0])
-    values = read.vectors
-    for site in sites:
-        rows = torch.tensor((read.table["site"] == str(site)).to_numpy())
-        if isinstance(site, Site) and site in means:
-            values[rows] = values[rows] - means[site].float().cpu()
-        elif contract.site in (site, None):
-            values[rows] = contract.centre(values[rows])
-    listed = list_prompts(prompts)
-    sources = [_title(listed[i]) for i in read.table["prompt"]]
-    columns = zip(read.table["prompt"], read.table["site"], read.table["position"])
-    row_ids = [repr((listed[i], site, position)) for i, site, position in columns]
-    return _Vectors(values, sources, read.table["site"].tolist(), read.table["position"].tolist(), row_ids)
-
-
-def _title(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    last = prompt[-1]
-    return last["content"] if isinstance(last, dict) else " ".join(map(str, prompt))
-
-
-def _reading(evidence: float, threshold: float | None) -> bool | None:
-    """Whether evidence reaches the threshold, which NaN never does; None without one."""
-    return None if threshold is None else evidence >= threshold
+def _refuse(why: str, **given: bool) -> None:
+    """Refuse arguments that would have no effect."""
+    if names := [name for name, used in given.items() if used]:
+        raise InterpToolkitError(f"{', '.join(names)} would have no effect: {why}; leave it out")

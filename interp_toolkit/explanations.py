@@ -12,8 +12,9 @@ from interp_toolkit.tables import text_table
 
 COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "reading", "scale")
 _NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")
-# A notebook keeps what it shows: a page of rows, not all.
-_FACE_ROWS = 100
+# A notebook keeps what it shows: so many rows from either end where there are more than both together, not all.
+_END_ROWS = 30
+_CELL = 300
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Explanation:
             habit, speaks for these words. Near zero, the description is a guess. NaN for an empty description.
         reading: whether the evidence reaches the threshold that the adapter was calibrated with (see
             `calibrate_threshold`), above which controls seldom come; False for *no reading*, None where the adapter has
-            no threshold.
+            no threshold, or one that says nothing of this description, such as a sample (see
+            `EvidenceThreshold.applies`).
         scale: factor that the vector was multiplied by in the adapter.
     """
 
@@ -71,23 +73,38 @@ class Explanations(Sequence[Explanation]):
         return pd.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
 
     def to_text(self, width: int = 80) -> str:
-        """A table for a terminal of this width."""
+        """A table for a terminal of this width, of all rows."""
         shown = self._shown()
         return text_table(shown, ([_cell(row, name) for name in shown] for row in self._rows), _NUMBERS, width)
 
     def __repr__(self) -> str:
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
-        return f"{head}\n{self.to_text()}" if self._rows else head
+        if not self._rows:
+            return head
+        shown, cells = self._ends()
+        text = text_table(shown, ([_cut(cell) for cell in row] for row in cells), _NUMBERS)
+        more = f"\n{self._left_out():,} more: see to_df() or to_text()" if self._left_out() else ""
+        return f"{head}\n{text}{more}"
 
     def _repr_html_(self) -> str:
-        shown, first = self._shown(), self._rows[:_FACE_ROWS]
-        table = html_table(shown, ([_cell(row, name) for name in shown] for row in first), _NUMBERS)
-        more = len(self) - len(first)
-        told = f"{more:,} more rows: see to_df() or a report. " if more else ""
+        table = html_table(*self._ends(), _NUMBERS)
+        more = f"{self._left_out():,} more rows: see to_df() or a report. " if self._left_out() else ""
         return (
-            f"{table}<small>{told}evidence: nats a token for these words, above what the adapter says about nothing; "
+            f"{table}<small>{more}evidence: nats a token for these words, above what the adapter says about nothing; "
             "near zero the description is a guess; no reading: controls without meaning reach as much</small>"
         )
+
+    def _ends(self) -> tuple[list[str], list[list[str]]]:
+        """Columns, and cells of the rows that a face shows: all, or those at either end with a row of dots between."""
+        shown = self._shown()
+        cells = [[_cell(row, name) for name in shown] for row in self._rows]
+        if self._left_out():
+            cells = [*cells[:_END_ROWS], ["…"] * len(shown), *cells[-_END_ROWS:]]
+        return shown, cells
+
+    def _left_out(self) -> int:
+        """Rows between those from either end."""
+        return max(0, len(self) - 2 * _END_ROWS)
 
     def _shown(self) -> list[str]:
         """The columns worth the space: of where and how, those that tell rows of one source apart."""
@@ -109,3 +126,7 @@ def _cell(row: Explanation, name: str) -> str:
     if name == "reading":
         return "no reading" if value is False else ""
     return f"{value:g}" if name == "scale" else str(value)
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= _CELL else f"{cell[:_CELL]} … ({len(cell):,} characters)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -59,3 +60,18 @@ def _value(value: Any, hint: Any, name: str) -> Any:
         hint_to_yaml = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(value, str) else ""
         raise InterpToolkitError(f"expected {_TOLD[kind]} for {name}, got {value!r:.80}{hint_to_yaml}")
     return value
+
+
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
+    """A whole number, numpy's among them, as Python's.
+
+    Raises:
+        InterpToolkitError: another kind of value, or one below ``least``.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InterpToolkitError(f"expected a whole number for {name}, got {value!r:.80}") from None
+    if least is not None and number < least:
+        raise InterpToolkitError(f"expected {name} of at least {least}, got {number}")
+    return number

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from interp_toolkit.errors import InterpToolkitError
 
@@ -55,8 +58,8 @@ class Site:
         """
         if isinstance(value, Site):
             return value
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return cls(value, cls.STREAMS.index("resid_post"))
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
+            return cls(operator.index(value), cls.STREAMS.index("resid_post"))
         if value == "hook_embed":
             return cls.embedding()
         match = _PATTERN.fullmatch(value) if isinstance(value, str) else None
@@ -95,7 +98,7 @@ class Site:
         return "hook_embed" if self.is_embedding else f"blocks.{self.layer}.hook_{self.STREAMS[self.stream]}"
 
 
-SiteLike = Site | str | int
+SiteLike = Site | str | int | np.integer
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class SiteStack:
 
 Place = Site | SiteStack
 """Where a vector is read: at one site, or at several of the same token."""
-PlaceLike = Place | str | int | Sequence[SiteLike]
+PlaceLike = Place | SiteLike | Sequence[SiteLike] | np.ndarray
 
 
 def parse_place(value: PlaceLike) -> Place:
@@ -150,5 +153,19 @@ def parse_place(value: PlaceLike) -> Place:
         return value
     if isinstance(value, str):
         value = [part.strip() for part in value.split("+")]
-    parts = [Site.parse(part) for part in value] if isinstance(value, Sequence) else [Site.parse(value)]
+    parts = parse_sites(value)
     return parts[0] if len(parts) == 1 else SiteStack(tuple(parts))
+
+
+def parse_sites(value: PlaceLike) -> list[Site]:
+    """The sites of one or several, in the order given, those of a stack apart.
+
+    Raises:
+        InterpToolkitError: what names no place in the residual stream.
+    """
+    if isinstance(value, SiteStack):
+        return list(value.sites)
+    several: Any = np.atleast_1d(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, (Site, str)) or not isinstance(value, Iterable):
+        several = [value]
+    return [Site.parse(site) for site in several]

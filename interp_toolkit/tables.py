@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import reprlib
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 
 def text_table(
@@ -58,6 +62,28 @@ def interval_text(low: object, high: object) -> str:
     if "" in ends:
         return ""
     return "unbounded" if ends == ["-inf", "inf"] else " to ".join(ends)
+
+
+def brief_repr(self: Any) -> str:
+    """What `repr` says of a dataclass: sizes of tensors and frames, and the first of what is long.
+
+    A notebook keeps what it shows, so this stays short whatever the object holds.
+    """
+    values = ", ".join(f"{field.name}={_brief(getattr(self, field.name))}" for field in fields(self))
+    return f"{type(self).__name__}({values})"
+
+
+_short = reprlib.Repr()
+_short.maxother, _short.maxstring = 200, 100
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, pd.DataFrame):
+        return f"DataFrame({len(value):,} rows: {', '.join(map(str, value))})"
+    text = _short.repr(value)
+    return f"{text} ({len(value):,})" if isinstance(value, (tuple, list, dict)) and "..." in text else text
 
 
 def _cell(value: object) -> str:

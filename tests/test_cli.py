@@ -78,6 +78,8 @@ def test_info_shows_contract_and_run(capsys):
             "blocks.99.hook_resid_post does not exist: the model has 30",
         ),
         (["explain", "a", "--position", "900"], "position 900 does not exist in prompt 0"),
+        (["explain", "a", "--any-layer"], "any_site (--any-layer) would have no effect: no sites (--layer) are given"),
+        (["explain", "a", "--seed", "-1"], "expected seed of at least 0, got -1"),
         (["explain", "a", "--samples", "0"], "samples and max_new_tokens of at least 1"),
         (["explain", "a", "--adapter", "/no/adapter"], "no adapter at /no/adapter: no such file or folder"),
         (["explain", "a", "--model", "/no/model"], "/no/model is no folder"),

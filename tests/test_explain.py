@@ -84,14 +84,16 @@ def test_a_grid_over_layers_and_tokens(tiny, adapter):
         ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1.*any_site=True"
     ):
         self_explain(PROMPTS, **{**settings, "sites": [1]})
-    table = self_explain(PROMPTS, **settings).to_df()
+    with pytest.raises(ContractError, match=r"these are from blocks\.1\.hook_resid_post; read that site.*means="):
+        self_explain(PROMPTS, **settings)
+    table = self_explain(PROMPTS, **settings, any_site=True).to_df()
     assert table.groupby(["source", "site", "position"], sort=False).ngroups == 8
     own = self_explain(PROMPTS, model=tiny(), adapter=adapter, positions=[-3, -1], max_new_tokens=4).to_df()
     at_two = table[table.site == "blocks.2.hook_resid_post"].reset_index(drop=True)
     assert at_two.description.tolist() == own.description.tolist()
     read = read_activations(tiny(), PROMPTS, 1, [-3, -1]).vectors
     means = {Site.after(1): torch.ones(32)}
-    moved = self_explain(PROMPTS, **{**settings, "sites": 1}, any_site=True, means=means)
+    moved = self_explain(PROMPTS, **{**settings, "sites": 1}, means=means)
     given = self_explain(read - 1, model=tiny(), adapter=adapter, max_new_tokens=4)
     assert [e.description for e in moved] == [e.description for e in given]
 

@@ -16,14 +16,14 @@ PACKAGE = ROOT / "interp_toolkit"
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
     ["errors"],
-    ["files", "markup", "settings", "sites", "tables", "torch_files"],
+    ["files", "markup", "positions", "settings", "sites", "tables", "torch_files"],
     ["chat"],
     ["soft_prompt"],
     ["contract"],
     ["adapters", "models"],
     ["activations", "pairs"],
     ["vectors", "runtime"],
-    ["training", "shipped", "explanations", "sae"],
+    ["training", "shipped", "explanations", "inputs", "sae"],
     ["explain", "views"],
     ["evaluation"],
     ["cli"],

@@ -19,6 +19,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.conditions import random_directions
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.runtime import PromptRun, evidence, generate
+from interp_toolkit.tables import brief_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class EvidenceControls:
     shuffled: Float[Tensor, " n"]
     random: Float[Tensor, " n"]
     descriptions: tuple[str, ...]
+
+    __repr__ = brief_repr
 
 
 @torch.no_grad()
@@ -64,8 +67,11 @@ def evidence_controls(
     null = adapter.null()
     random = random_directions(vectors, adapter.config.sites, seed)
     soft_tokens, strange = adapter(vectors.to(device)), adapter(random.to(device))
-    texts = [row[0] for row in generate(run, soft_tokens, null=null, progress=progress)]
-    others = [row[0] for row in generate(run, strange, null=null, progress=progress)]
+    longest = EvidenceThreshold.MAX_NEW_TOKENS
+    texts, others = (
+        [row[0] for row in generate(run, tokens, null=null, max_new_tokens=longest, progress=progress)]
+        for tokens in (soft_tokens, strange)
+    )
     ids = [text.token_ids for text in texts]
     return EvidenceControls(
         own=torch.tensor([text.evidence for text in texts]),
@@ -81,7 +87,9 @@ def calibrate_threshold(
     """The lowest evidence that lets through at most this share of either control.
 
     A description of a random direction, and a description judged by a vector that it is not of, say nothing of the
-    vector, however fluent they are.
+    vector, however fluent they are. Controls are greedy descriptions at scale 1 by the adapter's own soft prompt, and
+    the threshold is for such descriptions alone: `self_explain` gives no verdict on others, samples among them (see
+    `EvidenceThreshold.applies`).
 
     Args:
         controls: of vectors that nothing is measured on afterwards.

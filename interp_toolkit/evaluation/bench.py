@@ -28,6 +28,7 @@ from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.tables import brief_repr
 from interp_toolkit.vectors import read_titles
 
 SITE = "blocks.23.hook_resid_post"
@@ -63,6 +64,8 @@ class Titles:
     shards: list[str]
     digest: str
 
+    __repr__ = brief_repr
+
     @classmethod
     def read(cls, path: Path, limit: int | None) -> Titles:
         """The titles of a file with splits; of each side the first ``limit``."""
@@ -90,6 +93,8 @@ class Told:
     texts: list[list[str]]
     evidence: Tensor
     seconds: float
+
+    __repr__ = brief_repr
 
     def repeated(self, n: int) -> Told:
         """For n vectors, these in turn: what a bias says is the same for all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.chat import list_prompts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.conditions import contract_of
 from interp_toolkit.evaluation.grid import Grid, describe_grid
 from interp_toolkit.evaluation.means import Means
 from interp_toolkit.evaluation.names import Entity, find_names
 from interp_toolkit.evaluation.spans import Where
-from interp_toolkit.sites import SiteLike, SiteStack
+from interp_toolkit.sites import PlaceLike
+from interp_toolkit.tables import brief_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,8 @@ class BridgeEntities:
     prompts: pd.DataFrame
     failed: pd.DataFrame
     bridges: tuple[Entity, ...]
+
+    __repr__ = brief_repr
 
     @cached_property
     def entities(self) -> list[Entity]:
@@ -104,18 +108,18 @@ class BridgeEntities:
 
 def find_bridge_entities(
     model: Any,
-    prompts: Sequence[str],
-    bridges: Sequence[Entity],
+    prompts: Iterable[str],
+    bridges: Iterable[Entity],
     adapter: Adapter,
     *,
-    sites: SiteLike | Sequence[SiteLike] | SiteStack | None = None,
+    sites: PlaceLike | None = None,
     positions: Where = "content",
     samples: int = 2,
     seed: int = 0,
     chat: bool = False,
     means: Means | Sequence[Means] | None = None,
-    responses: Sequence[str] | None = None,
-    subjects: Sequence[str] | None = None,
+    responses: Iterable[str] | None = None,
+    subjects: Iterable[str] | None = None,
     progress: bool = False,
 ) -> BridgeEntities:
     """Read each prompt's residual stream at every asked layer and token, and look for its bridge in the descriptions.
@@ -149,6 +153,7 @@ def find_bridge_entities(
         >>> found = find_bridge_entities(model, [prompt], [Entity("Poland", ("Polska",))], adapter)
         >>> found.cells[found.cells.named]
     """
+    prompts, bridges = list_prompts(prompts), list(bridges)
     if len(bridges) != len(prompts):
         raise InterpToolkitError(f"expected a bridge for each of {len(prompts)} prompts, got {len(bridges)}")
     grid = describe_grid(
@@ -168,13 +173,14 @@ def find_bridge_entities(
     return name_bridges(grid, bridges)
 
 
-def name_bridges(grid: Grid, bridges: Sequence[Entity]) -> BridgeEntities:
+def name_bridges(grid: Grid, bridges: Iterable[Entity]) -> BridgeEntities:
     """Look for each prompt's bridge in a grid that is there already.
 
     Args:
         grid: see `describe_grid`.
         bridges: one for each prompt that was given, failed ones included.
     """
+    bridges = list(bridges)
     if len(bridges) != len(grid.prompts) + len(grid.failed):
         raise InterpToolkitError(
             f"expected a bridge for each of {len(grid.prompts) + len(grid.failed)} prompts, got {len(bridges)}"

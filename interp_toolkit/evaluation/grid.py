@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from interp_toolkit.activations import read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.chat import list_prompts
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.means import Means, mean_at
 from interp_toolkit.evaluation.spans import Span, Where, find_spans
 from interp_toolkit.evaluation.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.explain import self_explain
+from interp_toolkit.inputs import parse_means
 from interp_toolkit.models import model_facts
-from interp_toolkit.sites import Place, SiteLike, SiteStack
+from interp_toolkit.sites import Place, PlaceLike, SiteStack
+from interp_toolkit.tables import brief_repr
 
 _FAILED = ("prompt", "text", "reason")
 CELLS = (
@@ -49,6 +52,8 @@ class Grid:
     prompts: pd.DataFrame
     failed: pd.DataFrame
 
+    __repr__ = brief_repr
+
     @classmethod
     def join(cls, parts: Sequence[Grid]) -> Grid:
         """Several grids as one of all their prompts, numbered in the order of the parts."""
@@ -76,17 +81,17 @@ class Grid:
 
 def describe_grid(
     model: Any,
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     adapter: Adapter,
     *,
-    sites: SiteLike | Sequence[SiteLike] | SiteStack | None = None,
+    sites: PlaceLike | None = None,
     positions: Where = "content",
     samples: int = 2,
     seed: int = 0,
     chat: bool = False,
     means: Means | Sequence[Means] | None = None,
-    responses: Sequence[str] | None = None,
-    subjects: Sequence[str] | None = None,
+    responses: Iterable[str] | None = None,
+    subjects: Iterable[str] | None = None,
     progress: bool = False,
 ) -> Grid:
     """Descriptions of prompts' residual streams at every asked layer and token.
@@ -99,14 +104,15 @@ def describe_grid(
         adapter: with its contract. One of several sites reads these together, and no others: they are one site.
         sites: where to read; by default where the adapter was trained.
         positions: ``"content"`` for the prompt's own tokens without the template's; a number for so many of these, the
-            last; or as in `read_activations`: ``"all"``, ``"last"`` or a list, in which a shorter prompt fails.
+            last; or as in `read_activations`: ``"all"``, ``"last"``, a slice, a mask or a list, in which a shorter
+            prompt fails.
         samples: descriptions a cell; one is greedy.
         seed: of the sampling.
         chat: whether prompts go through the chat template. By default they are read as text that goes on, which is how
             clozes are meant.
         means: what to take off at each site, by distance from the prompt's end (see `site_means`), or one vector for
             all tokens; or a list of these, one a prompt, where prompts are of several forms. By default the adapter's
-            own mean at its own site; other sites must be given theirs.
+            own mean at its own site; other sites must be given theirs, and sites that are not read none.
         responses: how the model goes on behind each prompt; by default it is asked, greedily (10 tokens, 40 of chat).
         subjects: for each prompt a part of it, to count positions from.
         progress: whether to show bars.
@@ -119,14 +125,21 @@ def describe_grid(
     if contract is None:
         raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
     contract.check_model(model_facts(model))
+    prompts = list_prompts(prompts)
     same = means if isinstance(means, Mapping) else {}
-    each = None if means is None or isinstance(means, Mapping) else means
+    each = None if means is None or isinstance(means, Mapping) else list(means)
+    responses = None if responses is None else list(responses)
+    subjects = None if subjects is None else list(subjects)
     for name, given in (("means", each), ("responses", responses), ("subjects", subjects)):
         if given is not None and len(given) != len(prompts):
             raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(given)}")
     places = contract.places(sites)
-    own = [same] * len(prompts) if each is None else each
-    taken = [{str(place): mean_at(place, contract, mean) for place in places} for mean in own]
+    read = [site for place in places for site in place.sites]
+    by_prompt = [same] * len(prompts) if each is None else each
+    # Prompts of one form share their means, and these are checked once.
+    checked = {id(mean): parse_means(mean, read, contract.d_model, by_distance=True) for mean in by_prompt}
+    by_means = {key: {str(place): mean_at(place, contract, mean) for place in places} for key, mean in checked.items()}
+    taken = [by_means[id(mean)] for mean in by_prompt]
     asked, failed = find_spans(model.tokenizer, prompts, positions, chat)
     table, values = _read(model, asked, places, taken, contract, adapter.config.width)
     bad: Any

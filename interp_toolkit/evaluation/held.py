@@ -10,6 +10,7 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.tables import brief_repr
 from interp_toolkit.vectors import topic_vectors
 
 
@@ -26,6 +27,8 @@ class Held:
     titles: list[str]
     vectors: Tensor
     failed: list[dict[str, str]]
+
+    __repr__ = brief_repr
 
     @classmethod
     def read(cls, bench: Bench, adapter: Adapter, most: int | None = None, titles: Sequence[str] | None = None) -> Held:

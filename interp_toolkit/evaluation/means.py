@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_toolkit.activations import read_activations
-from interp_toolkit.chat import prompt_ids
+from interp_toolkit.chat import list_prompts, prompt_ids
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.spans import contents
-from interp_toolkit.sites import Place, Site, SiteLike
+from interp_toolkit.sites import Place, Site, SiteLike, parse_sites
 
-Means = Mapping[Site, Tensor]
-"""What to take off at each site: [distances, d_model] by distance from a prompt's end, or [d_model]."""
+Means = Mapping[Any, Tensor | np.ndarray]
+"""What to take off at each site (or layer): [distances, d_model] by distance from a prompt's end, or [d_model]."""
 
 # A mean over fewer prompts than this would hold too much of each.
 _FEWEST = 8
 
 
 def site_means(
-    model: Any, prompts: Sequence[str], sites: SiteLike | Sequence[SiteLike], *, chat: bool = False
+    model: Any, prompts: Iterable[str], sites: SiteLike | Sequence[SiteLike] | np.ndarray, *, chat: bool = False
 ) -> dict[Site, Float[Tensor, "distances d_model"]]:
     """What residual streams hold whatever a prompt is about: their means over neutral or other prompts.
 
@@ -51,13 +51,14 @@ def site_means(
         >>> means = site_means(model, other_prompts, [19, 23, 27])
         >>> find_bridge_entities(model, prompts, bridges, adapter, sites=[19, 23, 27], means=means)
     """
+    prompts = list_prompts(prompts)
     if len(prompts) < 2:
         raise InterpToolkitError(f"expected at least two prompts to take a mean over, got {len(prompts)}")
     ids = prompt_ids(model.tokenizer, prompts, chat)
     starts = [start for start, _ in contents(model.tokenizer, ids, chat)]
     lengths = sorted((len(row) - start for row, start in zip(ids, starts)), reverse=True)
     rows = max(1, lengths[min(_FEWEST, len(lengths)) - 1])
-    chosen = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str, int)) else sites)]
+    chosen = parse_sites(sites)
     read = read_activations(model, ids, chosen, "all")
     prompt, position = (read.table[name].to_numpy() for name in ("prompt", "position"))
     distance = np.array([len(row) for row in ids])[prompt] - 1 - position
@@ -72,7 +73,16 @@ def site_means(
 
 
 def mean_at(place: Place, contract: Contract, means: Mapping[Site, Tensor]) -> Tensor | None:
-    """What is taken off at a place, a row a distance; None for the adapter's own mean."""
+    """What is taken off at a place, a row per distance; None for the adapter's own mean.
+
+    Args:
+        place: that is read.
+        contract: of the adapter.
+        means: as `parse_means` gives them.
+
+    Raises:
+        InterpToolkitError: none is known.
+    """
     if missing := [site for site in place.sites if site not in means]:
         if place == contract.site and len(missing) == len(place.sites):
             return None
@@ -80,4 +90,7 @@ def mean_at(place: Place, contract: Contract, means: Mapping[Site, Tensor]) -> T
             f"no mean is known for {missing[0]}, and without one what all vectors share speaks loudest; pass "
             f"means=site_means(model, other_prompts, sites)"
         )
-    return torch.cat([torch.atleast_2d(means[site].float().cpu()) for site in place.sites], dim=1)
+    parts = [torch.atleast_2d(means[site]) for site in place.sites]
+    rows = max(map(len, parts))
+    # The last row is of all tokens that are at least so far.
+    return torch.cat([part[torch.arange(rows).clamp(max=len(part) - 1)] for part in parts], dim=1)

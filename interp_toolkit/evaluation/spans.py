@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interp_toolkit.chat import prompt_ids
-from interp_toolkit.errors import InterpToolkitError
+import numpy as np
 
-Where = Literal["content", "all", "last"] | int | Sequence[int]
+from interp_toolkit.chat import missing_reason, prompt_ids
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.positions import Positions, parse_positions, token_positions
+
+Where = Literal["content"] | Positions
 """Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
 
 
@@ -48,7 +51,16 @@ def find_spans(
     tokenizer: Any, prompts: Sequence[str], positions: Where, chat: bool
 ) -> tuple[list[Span], dict[int, str]]:
     """The prompts that can be read, and the reasons why others cannot."""
-    failed = {i: "the prompt is empty" for i, text in enumerate(prompts) if not text.strip()}
+    if isinstance(positions, str) and positions not in ("content", "all", "last"):
+        raise InterpToolkitError(
+            f"expected positions 'content', 'all', 'last', a number or a list of numbers, got {positions!r}"
+        )
+    if not isinstance(positions, str):
+        parse_positions(positions)  # a mistake in them is not one prompt's
+    failed = {}
+    for i, text in enumerate(prompts):
+        if reason := missing_reason(text) or (None if isinstance(text, str) else f"is no text but {text!r:.80}"):
+            failed[i] = f"the prompt {reason}"
     asked = [i for i in range(len(prompts)) if i not in failed]
     ids = prompt_ids(tokenizer, [prompts[i] for i in asked], chat)
     found = []
@@ -80,17 +92,17 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
 def _positions(positions: Where, length: int, content: tuple[int, int]) -> Sequence[int] | str:
     """The asked positions from the first token, or the reason why there are none."""
     start, end = content
-    if isinstance(positions, str):
-        known = dict(content=range(start, end), all=range(length), last=range(length - 1, length))
-        if positions not in known:
-            raise InterpToolkitError(
-                f"expected positions 'content', 'all', 'last', a number or a list of numbers, got {positions!r}"
-            )
-        return known[positions]
-    if isinstance(positions, int):
+    if isinstance(positions, str) and positions == "content":
+        return range(start, end)
+    if isinstance(positions, (int, np.integer)):
         if positions < 1:
             raise InterpToolkitError(f"expected a number of tokens of at least 1, got {positions}")
-        return range(max(start, end - positions), end)
-    if beyond := [position for position in positions if not -length <= position < length]:
+        return range(max(start, end - int(positions)), end)
+    chosen = parse_positions(positions)
+    numbers = chosen if isinstance(chosen, list) and not isinstance(chosen[0], bool) else []
+    if beyond := [position for position in numbers if not -length <= position < length]:
         return f"position {beyond[0]} does not exist: the prompt has {length} tokens"
-    return [position % length for position in positions]
+    try:
+        return token_positions(chosen, length, "the prompt")
+    except InterpToolkitError as error:
+        return str(error)

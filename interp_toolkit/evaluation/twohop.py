@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import prompt_ids
+from interp_toolkit.chat import list_prompts, prompt_ids
 from interp_toolkit.errors import FileFormatError
 from interp_toolkit.evaluation.names import Entity
 from interp_toolkit.runtime import generate
@@ -130,7 +130,7 @@ def balanced_sample(rows: Sequence[TwoHop], n: int, seed: int = 0) -> list[TwoHo
 
 def continuations(
     model: Any,
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     *,
     chat: bool = False,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -148,7 +148,7 @@ def continuations(
     Raises:
         InterpToolkitError: an empty prompt.
     """
-    rows = prompt_ids(model.tokenizer, prompts, chat)
+    rows = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     # A cache has no padding in it, so prompts that are decoded together have one length, and their first token.
     alike: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):

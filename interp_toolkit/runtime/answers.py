@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
-from interp_toolkit.chat import has_chat_template, prompt_ids
+from interp_toolkit.chat import has_chat_template, list_prompts, prompt_ids
 from interp_toolkit.runtime.generate import generate
 from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.sites import Site
@@ -22,7 +22,7 @@ _ROWS = 256
 
 
 def plain_answers(
-    model: Any, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS, progress: bool = False
+    model: Any, prompts: Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS, progress: bool = False
 ) -> list[str]:
     """What the model answers to prompts, each a user's turn of its own; greedy, up to a stop token.
 
@@ -47,7 +47,7 @@ def plain_answers(
 
 def sampled_answers(
     model: Any,
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     *,
     samples: int,
     temperature: float = 0.7,
@@ -105,8 +105,8 @@ def as_soft_prompt(model: Any, rows: Sequence[Sequence[int]]) -> tuple[PromptRun
     return run, embeddings.view(len(rows), length - shared, -1).to(run.backend.device)
 
 
-def _answers(model: Any, prompts: Sequence[str], progress: bool, settings: dict[str, Any]) -> list[list[str]]:
-    rows = prompt_ids(model.tokenizer, prompts)
+def _answers(model: Any, prompts: Iterable[str], progress: bool, settings: dict[str, Any]) -> list[list[str]]:
+    rows = prompt_ids(model.tokenizer, list_prompts(prompts))
     out: list[list[str]] = [[] for _ in rows]
     bar = tqdm(total=len(rows), desc="answering", unit="prompt", disable=not progress)
     for batch in _alike(rows, _opening(model.tokenizer)):

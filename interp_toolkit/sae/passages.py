@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.tables import brief_repr
 
 _COLUMNS = ["text", "genre", "subgenre", "source", "title", "split"]
 
@@ -28,6 +29,8 @@ class TokenRows:
 
     ids: tuple[tuple[int, ...], ...]
     passage: tuple[int, ...]
+
+    __repr__ = brief_repr
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -23,7 +23,8 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import backend_of, model_facts, weights_key
 from interp_toolkit.sae.passages import TokenRows
-from interp_toolkit.sites import Site, SiteLike
+from interp_toolkit.sites import Site, SiteLike, parse_sites
+from interp_toolkit.tables import brief_repr
 
 # Rows of a shard: what an interruption can lose.
 _ROWS = 64
@@ -48,6 +49,8 @@ class ActivationStore:
     files: tuple[Path, ...]
     d_model: int
     tokens_a_second: float | None = None
+
+    __repr__ = brief_repr
 
     @property
     def tokens(self) -> int:
@@ -161,7 +164,7 @@ def store_activations(
         >>> rows = token_rows(model.tokenizer, read_passages("passages.jsonl.gz", "train")["text"])
         >>> store = store_activations(model, rows, 15)[Site.after(15)]
     """
-    wanted = list(dict.fromkeys(Site.parse(x) for x in ([sites] if isinstance(sites, (Site, str, int)) else sites)))
+    wanted = list(dict.fromkeys(parse_sites(sites)))
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     for site in wanted:

@@ -17,6 +17,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Site
+from interp_toolkit.tables import brief_repr
 from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
 # How Hugging Face's classes name the output of a block.
@@ -72,6 +73,8 @@ class SAEVectors:
     norms: Float[Tensor, " n"]
     dead: Bool[Tensor, " n"]
     facts: SAEFacts
+
+    __repr__ = brief_repr
 
     def __len__(self) -> int:
         return len(self.index)

@@ -18,6 +18,7 @@ from torch import Tensor
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.pairs import VectorLabelPairs, published
+from interp_toolkit.tables import brief_repr
 from interp_toolkit.vectors.sae import sae_digest, sae_facts, sae_vectors
 from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
@@ -37,6 +38,8 @@ class SAELabels:
 
     table: pd.DataFrame
     origin: Mapping[str, str] = field(default_factory=dict)
+
+    __repr__ = brief_repr
 
     @classmethod
     def of(cls, labels: Mapping[int, str | Sequence[str]], explainer: str = "") -> SAELabels:

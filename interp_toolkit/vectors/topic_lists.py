@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.tables import brief_repr
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Topics:
     titles: list[str]
     labels: list[tuple[str, ...]]
     splits: list[str] | None
+
+    __repr__ = brief_repr
 
     def __len__(self) -> int:
         return len(self.titles)

@@ -19,7 +19,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
-from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place
+from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place, parse_sites
 
 PROMPT = "Tell me about {title}."
 # Titles read and kept on disk at a time: what an interruption can lose, and how often the bar moves.
@@ -67,7 +67,7 @@ def topic_vectors_by_site(
         >>> by_site[Site.after(23)].shape
         torch.Size([2, 576])
     """
-    wanted = list(dict.fromkeys(Site.parse(site) for site in sites))
+    wanted = list(dict.fromkeys(parse_sites(sites)))
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     _check_titles(titles)

@@ -26,7 +26,7 @@ from interp_toolkit.evaluation.means import Means, site_means
 from interp_toolkit.evaluation.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
 from interp_toolkit.files import cache_folder, sha256_of, whole_file
 from interp_toolkit.models import model_facts
-from interp_toolkit.sites import Site, SiteStack
+from interp_toolkit.sites import Place, Site, SiteStack
 
 TWO_HOP, ONE_HOP = "two-hop", "one-hop"
 PLAIN, CHAT = "plain", "chat"
@@ -204,17 +204,19 @@ class Grids:
             samples=samples,
             seed=SEED,
             chat=chat,
-            means=[self._mean(others, chat) for others in like],
+            means=[self._mean(others, chat, contract.site) for others in like],
             responses=responses,
             subjects=subjects,
         )
         _write(path, made.to_dict())
         return made
 
-    def _mean(self, prompts: list[str], chat: bool) -> Means:
+    def _mean(self, prompts: list[str], chat: bool, site: Place | None) -> Means:
+        """The means of a form, at the sites that an adapter reads: its own where it reads several together."""
         if (key := (str(chat), *prompts)) not in self._means:
             self._means[key] = site_means(self._bench.model, prompts, self.sites, chat=chat)
-        return self._means[key]
+        means = self._means[key]
+        return {one: means[one] for one in site.sites if one in means} if isinstance(site, SiteStack) else means
 
 
 def _file(bench: Bench, what: str, modules: Sequence[ModuleType], asked: Any) -> Path:
