@@ -6,7 +6,8 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import losses, validation_losses
 from interp_toolkit.training.optimizer import make_optimizer, make_schedule
+from interp_toolkit.training.run_record import make_run_record
 from interp_toolkit.training.start import ridge_start
 
 
@@ -77,15 +79,16 @@ def train_adapter(
         config: settings; by default `TrainConfig`'s.
         soft_prompt: by default the paper's wording in the model's chat template.
         folder: of the run: ``best`` and ``last`` (adapters), ``log.jsonl``, and ``checkpoint.pt``, from which a run
-            that was stopped goes on with the same numbers.
+            that was stopped goes on with the same numbers. One of other pairs, settings, starting weights, another
+            prompt, site or model is refused.
         progress: whether to show a bar, with descriptions of some validation vectors.
 
     Returns:
         `TrainResult`.
 
     Raises:
-        InterpToolkitError: widths differ, nothing to train, no training or validation rows, a loss or gradient that is
-            not finite (the best weights so far stay in the adapter).
+        InterpToolkitError: widths differ, nothing to train, no training or validation rows, a folder of another run, a
+            loss or gradient that is not finite (the best weights so far stay in the adapter, as after any error).
         TrainingInterrupted: Ctrl-C; the state is saved in the folder.
 
     Example:
@@ -105,10 +108,11 @@ def train_adapter(
         )
     soft_prompt = soft_prompt or SoftPrompt.for_chat(model.tokenizer, tokens=made.tokens)
     run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
-    adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
     adapter.to(run.backend.device).train()
     try:
-        return _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress).finish()
+        training = _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress)
+        adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
+        return training.finish()
     finally:
         adapter.requires_grad_(False).eval()
 
@@ -133,12 +137,13 @@ class _Training:
         steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
         self.total = min(steps, config.max_steps or steps)
         path = folder / "checkpoint.pt" if folder else None
+        record = make_run_record(run, pairs, (self.train, self.held), adapter, config)
         if config.ridge_start is not None and not (path and path.exists()):
             ridge_start(run, adapter, self.train, config.ridge_start)
         self.optimizer = make_optimizer(adapter, config)
         factor = make_schedule(self.total, config.warmup_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
-        self.state = Checkpoint(path, config, adapter, self.optimizer, self.schedule)
+        self.state = Checkpoint(path, record, adapter, self.optimizer, self.schedule)
         self.state.resume()
 
     def finish(self) -> TrainResult:
@@ -149,7 +154,7 @@ class _Training:
         # Counted rather than computed: one batch of each epoch may be smaller, and stands anywhere among the last.
         pairs = sum(map(len, batches(self.train, config, self.total, 0)))
         bar = tqdm(total=pairs, initial=state.seen, desc="training", unit="pair", disable=not self.progress)
-        with StopRequest() as stop, bar:
+        with StopRequest() as stop, bar, self._best_kept():
             for batch in batches(self.train, config, self.total, state.step):
                 if self._exhausted():
                     break
@@ -171,6 +176,17 @@ class _Training:
         log.tell("end", state.step, best_step=state.best_step, best_val_loss=state.best_val_loss)
         log.close()
         return result
+
+    @contextmanager
+    def _best_kept(self) -> Iterator[None]:
+        """After an error the adapter has the best weights so far, with which the same call goes on."""
+        try:
+            yield
+        except TrainingInterrupted:
+            raise
+        except BaseException:
+            self.state.keep_best()
+            raise
 
     def _step(self, batch: list[int]) -> tuple[float, float]:
         """One step of the optimiser; gives the loss and the gradient's norm before clipping."""
@@ -203,7 +219,6 @@ class _Training:
     def _require_finite(self, what: str, value: float, batch: list[int]) -> None:
         if math.isfinite(value):
             return
-        self.state.keep_best()
         rows = sorted({self.train.rows[i] for i in batch})
         raise InterpToolkitError(
             f"the {what} is {value} in batch {self.state.step + 1} (training vectors {', '.join(map(str, rows[:8]))}"
