@@ -26,7 +26,7 @@ from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
-from interp_toolkit.training.examples import Examples, batches
+from interp_toolkit.training.examples import Examples, batches, draw_validation
 from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import losses, validation_losses
@@ -57,6 +57,9 @@ class TrainResult:
     history: pd.DataFrame
 
 
+# The caller may have switched gradients off, and finds them off again afterwards.
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_adapter(
     model: Any,
     pairs: VectorLabelPairs,
@@ -108,6 +111,7 @@ def train_adapter(
         )
     soft_prompt = soft_prompt or SoftPrompt.for_chat(model.tokenizer, tokens=made.tokens)
     run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
+    _leave_inference_mode(model, adapter)
     adapter.to(run.backend.device).train()
     try:
         training = _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress)
@@ -115,6 +119,18 @@ def train_adapter(
         return training.finish()
     finally:
         adapter.requires_grad_(False).eval()
+
+
+def _leave_inference_mode(model: Any, adapter: Adapter) -> None:
+    """Make an adapter of inference mode one that can be trained, in place; refuse such a model."""
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InterpToolkitError(
+            "expected a model that gradients can pass through, got one whose weights were made under "
+            "torch.inference_mode; load it outside of that (torch.no_grad does no harm)"
+        )
+    for name, parameter in list(adapter.named_parameters()):
+        if parameter.is_inference():
+            setattr(adapter, name, torch.nn.Parameter(parameter.clone()))
 
 
 class _Training:
@@ -132,8 +148,9 @@ class _Training:
         self.run, self.adapter, self.config, self.folder, self.progress = run, adapter, config, folder, progress
         self.device = run.backend.device
         self.origin = dict(pairs.origin)
-        self.train = Examples.of(pairs.split("train"), run)
-        self.held = Examples.of(pairs.split("val"), run, config.val_examples)
+        train, held = pairs.split("train"), pairs.split("val")
+        self.train = Examples.of(train, run)
+        self.held = Examples.of(held, run, draw_validation(held, train, config.val_examples, config.seed))
         steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
         self.total = min(steps, config.max_steps or steps)
         path = folder / "checkpoint.pt" if folder else None
@@ -141,8 +158,8 @@ class _Training:
         if config.ridge_start is not None and not (path and path.exists()):
             ridge_start(run, adapter, self.train, config.ridge_start)
         self.optimizer = make_optimizer(adapter, config)
-        factor = make_schedule(self.total, config.warmup_steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.factor = make_schedule(self.total, config.warmup_steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
         self.state = Checkpoint(path, record, adapter, self.optimizer, self.schedule)
         self.state.resume()
 
@@ -158,11 +175,12 @@ class _Training:
             for batch in batches(self.train, config, self.total, state.step):
                 if self._exhausted():
                     break
+                # Before the step, which moves the schedule on to the next one's.
+                rates = self._learning_rates()
                 start = time.perf_counter()
                 value, norm = self._step(batch)
-                rate = len(batch) / (time.perf_counter() - start)
-                lr = self.schedule.get_last_lr()[0]
-                log.tell("step", state.step, loss=value, gradient_norm=norm, lr=lr, pairs_per_second=rate)
+                speed = len(batch) / (time.perf_counter() - start)
+                log.tell("step", state.step, loss=value, gradient_norm=norm, **rates, pairs_per_second=speed)
                 if state.step % config.validate_every == 0 or state.step == self.total:
                     self._validate(log, bar)
                 bar.update(len(batch))
@@ -187,6 +205,11 @@ class _Training:
         except BaseException:
             self.state.keep_best()
             raise
+
+    def _learning_rates(self) -> dict[str, float]:
+        """What ``lr`` has come to at this step, and each trained parameter's own rate, by its name."""
+        groups = {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        return dict(lr=self.config.lr * self.factor(self.state.step)) | groups
 
     def _step(self, batch: list[int]) -> tuple[float, float]:
         """One step of the optimiser; gives the loss and the gradient's norm before clipping."""
