@@ -21,6 +21,7 @@ from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site
 from interp_toolkit.vectors.sae import check_sae, require_site
+from interp_toolkit.vectors.sae_files import for_inference
 
 # Tokens in one pass, each of which needs logits over the whole vocabulary.
 _TOKENS = 1024
@@ -73,7 +74,7 @@ def sae_quality(
     site = require_site(sae)
     if not len(rows):
         raise InterpToolkitError("expected at least one passage, got none")
-    sums, fired = _sums(model, sae, site, rows, progress)
+    sums, fired = _sums(model, for_inference(sae), site, rows, progress)
     measures: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
         "explained_variance": (lambda residual, total: 1 - residual / total, [sums.residual, sums.total]),
         "l0": (_ratio, [sums.active, sums.tokens]),
