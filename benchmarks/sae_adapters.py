@@ -20,7 +20,7 @@ from sae_losses import label_losses
 from topics_cells import KINDS
 
 from interp_toolkit import Adapter, TrainConfig, train_adapter
-from interp_toolkit.evaluation.bench import SEED, digest, kept_result, write_result
+from interp_toolkit.evaluation.bench import SEED, kept_result, write_result
 from interp_toolkit.evaluation.runs.losses import records
 from interp_toolkit.models import model_facts
 
@@ -81,12 +81,9 @@ def _start(length: float) -> float:
 
 def trained(cell: Cell, ground: Ground, length: float, runs: Path) -> Adapter:
     """The cell's adapter, trained or found."""
-    # Settings in the folder's name: a run with others must not go on from this one's checkpoint.
-    folder = runs / f"{cell.name}-{digest(cell.settings(ground, length))}"
-    if (folder / "best").exists():
-        return Adapter.load(folder / "best")
     made = Adapter.create(**cell.made(length), d_model=model_facts(ground.model).d_model, seed=SEED)
     pairs, config = ground.pairs(cell.source), cell.config(ground, length)
+    folder = runs / cell.name
     return train_adapter(ground.model, pairs, made, config, soft_prompt=ground.soft_prompt, folder=folder).adapter
 
 

@@ -21,7 +21,7 @@ import torch
 
 from interp_toolkit import Adapter, SoftPrompt, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.evaluation import control_losses
-from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench, digest, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench, kept_result, write_result
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import parse_place
 from interp_toolkit.training import TrainResult
@@ -141,8 +141,7 @@ def run_cell(cell: Cell, bench: Bench, results: Path, runs: Path) -> None:
         origin=dict(model=facts.model_id, revision=facts.revision, prompt=PROMPT, source="contrastive topic vectors"),
     )
     adapter = Adapter.create(**KINDS[cell.kind][0], d_model=facts.d_model, seed=SEED)
-    # Settings in the folder's name: a run with others must not go on from this one's checkpoint.
-    folder = runs / f"{cell.name}-{digest(settings)}"
+    folder = runs / cell.name
     prompt = SoftPrompt.for_chat(bench.model.tokenizer, QUESTION, ANSWER, tokens=adapter.config.tokens)
     result = train_adapter(bench.model, pairs, adapter, config, soft_prompt=prompt, folder=folder)
     told = _measure(bench, result, vectors, titles, held)

@@ -9,7 +9,7 @@ import torch
 from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.conditions import describe_each, random_directions, untrained
+from interp_toolkit.evaluation.conditions import Condition, describe_each, random_directions, untrained
 from interp_toolkit.evaluation.controls import control_losses, control_table, controls
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.runs import controls as run_of_controls
@@ -330,6 +330,19 @@ def test_a_bad_row_is_named_and_loses_no_other(bench, make_adapter, random_vecto
     assert [x.mean().item() for x in told.losses] == pytest.approx(table.loss.tolist(), abs=1e-4)
     with pytest.raises(InterpToolkitError, match="none of 3 rows could be measured; the first failed with: .*finite"):
         runs.measure(bench, LABELS[:3], vectors[:3] * float("nan"), lambda *rows: controls(adapter, *rows))
+
+
+def test_a_bug_is_no_bad_row(bench, make_adapter, random_vectors, monkeypatch):
+    calls = []
+
+    def broken(*_):
+        calls.append(1)
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(Condition, "losses", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        runs.measure(bench, LABELS, random_vectors(6), lambda *rows: controls(make_adapter(), *rows, scales=(3.0,)))
+    assert len(calls) == 1
 
 
 def test_what_json_cannot_hold_is_null():

@@ -238,6 +238,14 @@ def test_training_goes_on_to_the_same_result(tiny, store, trained, tmp_path, mon
         train_sae(store, SAEConfig(features=41, k=4, batch_size=32), folder, facts=facts)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_takes_gradients_whatever_the_callers_mode(tiny, store, trained, tmp_path, mode):
+    with mode():
+        again = train_sae(store, CONFIG, tmp_path / "again", facts=model_facts(tiny()))
+        assert not torch.is_grad_enabled()
+    assert sae_digest(again) == sae_digest(trained)
+
+
 def test_settings_that_cannot_be(unchecked):
     for wrong, said in (
         (dict(k=0), "k of at least 1"),

@@ -194,9 +194,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny, pairs, tmp_path):
     short = TrainConfig(max_steps=2, batch_size=8, validate_every=1, show=0)
     train_adapter(model, pairs, _adapter(), short, folder=tmp_path, progress=False)
     other = dataclasses.replace(short, max_steps=3)
-    with pytest.raises(
-        InterpToolkitError, match=r"belongs to a run with other settings \(max_steps: 2 there, 3 here\)"
-    ):
+    with pytest.raises(InterpToolkitError, match=r"belongs to another run \(max_steps: 2 there, 3 here\)"):
         train_adapter(model, pairs, _adapter(), other, folder=tmp_path, progress=False)
     (tmp_path / "checkpoint.pt").write_bytes(b"x")
     with pytest.raises(FileFormatError, match="is damaged.*delete it to start anew"):

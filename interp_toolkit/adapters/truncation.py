@@ -52,13 +52,18 @@ def truncated(adapter: Adapter, rank: int, blocks: Iterable[Float[Tensor, "_ wid
     return low.requires_grad_(False).eval()
 
 
-def set_low_rank(adapter: Adapter, fit: Float[Tensor, "width wide"], spread: Float[Tensor, "width width"]) -> None:
+def set_low_rank(
+    adapter: Adapter, fit: Float[Tensor, "width wide"], spread: Float[Tensor, "width width"]
+) -> Float[Tensor, "width wide"]:
     """Set U and V to the product of their rank nearest to a matrix, over vectors of this covariance.
 
     Args:
-        adapter: of kind ``low_rank``; changed in place.
+        adapter: of kind ``low_rank``, on any device; changed in place.
         fit: the matrix, from vectors to soft tokens, float64.
-        spread: covariance of the (normalised) vectors, float64.
+        spread: covariance of the (normalised) vectors, float64, on the same device.
+
+    Returns:
+        the product, float64, where ``fit`` is.
     """
     assert adapter.config.rank is not None
     directions = torch.linalg.eigh(fit.T @ spread @ fit).eigenvectors[:, -adapter.config.rank :]
@@ -67,3 +72,4 @@ def set_low_rank(adapter: Adapter, fit: Float[Tensor, "width wide"], spread: Flo
     even = left.norm(dim=0).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
     adapter.U.copy_(left / even)
     adapter.V.copy_(directions * even)
+    return left @ directions.T

@@ -263,11 +263,6 @@ def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return told if told["settings"] == json.loads(json.dumps(settings)) else None
 
 
-def digest(settings: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that name settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def code_digest() -> str:
     """A hash of the code that a description goes through."""
     root = Path(interp_toolkit.__file__).parent

@@ -152,8 +152,8 @@ def knowledge_gap(found: Sequence[KnowledgeRanks], at: Sequence[int] = (1, 5, 10
 
     Returns:
         one row a model, source and measure: columns ``model``, ``parameters``, ``source`` (``adapter``, ``prompted``,
-        ``gap``), ``measure`` (``recall@k``, ``mrr``), ``value``, ``low``, ``high`` (95% bootstrap over titles), ``n``,
-        ``seed``.
+        ``gap``), ``measure`` (``recall@k``, ``mrr``), ``value``, ``low``, ``high`` (95%
+        over titles, by Wilson for recall and by the bootstrap for the rest), ``n``, ``seed``.
 
     Raises:
         InterpToolkitError: no model, or one without a title or with counts that differ.
@@ -172,7 +172,7 @@ def knowledge_gap(found: Sequence[KnowledgeRanks], at: Sequence[int] = (1, 5, 10
                 f"{len(one.prompted)} of {one.model}"
             )
         adapter, prompted = _measures(one.adapter, at), _measures(one.prompted, at)
-        gap = {name: adapter[name] - prompted[name] for name in adapter}
+        gap = {name: adapter[name].double() - prompted[name].double() for name in adapter}
         for source, values in {ADAPTER: adapter, PROMPTED: prompted, GAP: gap}.items():
             for measure, each in values.items():
                 of = dict(model=one.model, parameters=one.parameters, source=source, measure=measure)
@@ -182,7 +182,7 @@ def knowledge_gap(found: Sequence[KnowledgeRanks], at: Sequence[int] = (1, 5, 10
 
 def _measures(ranks: Tensor, at: Sequence[int]) -> dict[str, Tensor]:
     """What `recall_table` takes the means of, by title."""
-    return {f"recall@{k}": (ranks <= k).double() for k in at} | {"mrr": 1 / ranks.double()}
+    return {f"recall@{k}": ranks <= k for k in at} | {"mrr": 1 / ranks.double()}
 
 
 def _tidy(text: str) -> str:

@@ -44,7 +44,9 @@ def retrieval_ranks(
 
 
 def recall_table(ranks: Int[Tensor, " queries"], at: Sequence[int] = (1, 5, 10, 100), seed: int = 0) -> pd.DataFrame:
-    """Recall at several depths and the mean reciprocal rank, with 95% bootstrap intervals over queries.
+    """Recall at several depths and the mean reciprocal rank, with 95% intervals over queries.
+
+    Intervals are Wilson's for recall, which is a share, and the bootstrap's for the mean reciprocal rank.
 
     Args:
         ranks: see `retrieval_ranks`.
@@ -54,8 +56,7 @@ def recall_table(ranks: Int[Tensor, " queries"], at: Sequence[int] = (1, 5, 10, 
     Returns:
         columns ``measure``, ``value``, ``low``, ``high``, ``n``, ``seed``.
     """
-    measures = {f"recall@{k}": (ranks <= k).double().numpy() for k in at}
-    measures["mrr"] = (1 / ranks.double()).numpy()
+    measures = {f"recall@{k}": ranks <= k for k in at} | {"mrr": 1 / ranks.double()}
     told = {name: mean_interval(values, seed=seed) for name, values in measures.items()}
     return pd.DataFrame(
         dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=seed) for name, x in told.items()

@@ -1,23 +1,26 @@
 """Statistics: intervals, paired differences and many comparisons, the same for every table.
 
-All intervals are of 95%. Rows that belong together, such as the samples of one vector, are no independent rows: give
-their ``clusters``, and whole clusters are drawn (or flipped) together.
+All intervals are of 95%: Wilson's for shares, the accelerated bootstrap's for means and ratios (`bootstrap_interval`).
+On skewed rows, of which a percentile bootstrap covers the truth in 86% (exponential, n = 10) and 89% of cases
+(lognormal, n = 60), it covers it in 92%. Rows that belong together, such as the samples of one vector, are no
+independent rows: give their ``clusters``, and whole clusters are drawn (or flipped) together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import permutation_test
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.resampling import bootstrap_interval
 
 Values = Sequence[float | int] | np.ndarray | pd.Series | Tensor
 """One number a row."""
@@ -66,10 +69,10 @@ class Difference(Interval):
 
 
 def mean_interval(values: Values, clusters: Clusters | None = None, *, seed: int = 0) -> Interval:
-    """The mean over rows, with a percentile bootstrap interval.
+    """The mean over rows, with a bootstrap interval.
 
-    Where all units are equal, or there is one only, the bootstrap sees no spread, and low and high are the mean; for
-    shares near 0 or 1 see `proportion_interval`.
+    Of truths (``bool``) the mean is a share, and the interval that of `proportion_interval`. Of numbers, a single unit
+    says nothing of the spread, and low and high are NaN; where all units are equal, low and high are the mean.
 
     Args:
         values: one a row.
@@ -83,7 +86,10 @@ def mean_interval(values: Values, clusters: Clusters | None = None, *, seed: int
         >>> mean_interval(losses, seed=0).to_dict()
     """
     (sums,), counts = _units([values], clusters)
-    return Interval(*_bootstrap(_mean, sums, counts, seed=seed), len(values), len(sums), seed)
+    if _are_truths(values):
+        return replace(proportion_interval(values, clusters), seed=seed)
+    ends = bootstrap_interval(_mean, sums, counts, seed=seed)
+    return Interval(float(_mean(sums.sum(), counts.sum())), *ends, len(values), len(sums), seed)
 
 
 def proportion_interval(hits: Values, clusters: Clusters | None = None) -> Interval:
@@ -104,9 +110,9 @@ def proportion_interval(hits: Values, clusters: Clusters | None = None) -> Inter
         >>> proportion_interval(ranks == 1).to_dict()
     """
     (sums,), counts = _units([hits], clusters)
-    if not np.isin(found := _array(hits), (0.0, 1.0)).all():
-        bad = found[~np.isin(found, (0.0, 1.0))][0]
-        raise InterpToolkitError(f"expected true or false for each row, got {bad}; see mean_interval")
+    found = _array(hits)
+    if len(bad := found[~np.isin(found, (0.0, 1.0))]):
+        raise InterpToolkitError(f"expected true or false for each row, got {bad[0]}; see mean_interval")
     n, units, share = len(found), len(sums), float(found.mean())
     spread = float(((sums - share * counts) ** 2).sum()) / n**2 * units / max(units - 1, 1)
     if units == 1 or share in (0.0, 1.0):
@@ -121,10 +127,10 @@ def proportion_interval(hits: Values, clusters: Clusters | None = None) -> Inter
 def ratio_interval(
     numerators: Values, denominators: Values, clusters: Clusters | None = None, *, seed: int = 0
 ) -> Interval:
-    """The ratio of two means over the same rows, with a percentile bootstrap interval in which rows stay paired.
+    """The ratio of two means over the same rows, with a bootstrap interval in which rows stay paired.
 
-    Where the interval of the denominator's mean holds zero, the ratio may be anything: low and high are infinite
-    (compare Fieller's theorem), and the value NaN where the denominator's mean is zero itself.
+    Where the interval of the denominator's mean holds zero, or there is a single unit, the ratio may be anything: low
+    and high are infinite (compare Fieller's theorem), and the value NaN where the denominator's mean is zero itself.
 
     Args:
         numerators: one a row.
@@ -140,18 +146,19 @@ def ratio_interval(
     """
     (over, under), counts = _units([numerators, denominators], clusters)
     of = (len(numerators), len(counts), seed)
-    _, low, high = _bootstrap(_mean, under, counts, seed=seed)
-    if low <= 0 <= high:
-        value = float(over.sum() / under.sum()) if under.sum() else float("nan")
+    value = float(over.sum() / under.sum()) if under.sum() else float("nan")
+    low, high = bootstrap_interval(_mean, under, counts, seed=seed)
+    if not (low > 0 or high < 0):
         return Interval(value, -np.inf, np.inf, *of)
-    return Interval(*_bootstrap(_ratio, over, under, seed=seed), *of)
+    return Interval(value, *bootstrap_interval(_ratio, over, under, seed=seed), *of)
 
 
 def paired_difference(first: Values, second: Values, clusters: Clusters | None = None, *, seed: int = 0) -> Difference:
     """The mean of ``first - second`` over the same rows, with a bootstrap interval and a sign-flip p-value.
 
-    The p-value is exact for up to 13 units, where every choice of signs is tried; else of 9,999 random ones. Rows of a
-    cluster keep their signs together.
+    Of truths that differ alike in every row, the interval is as wide as that of the share of rows that may differ
+    otherwise. The p-value is exact for up to 13 units, where every choice of signs is tried; else of 9,999 random ones.
+    Rows of a cluster keep their signs together.
 
     Args:
         first: one a row.
@@ -168,7 +175,12 @@ def paired_difference(first: Values, second: Values, clusters: Clusters | None =
     """
     (one, other), counts = _units([first, second], clusters)
     differences = one - other
-    found = _bootstrap(_mean, differences, counts, seed=seed)
+    low, high = bootstrap_interval(_mean, differences, counts, seed=seed)
+    value = float(_mean(differences.sum(), counts.sum()))
+    if low == high and _are_truths(first) and _are_truths(second):
+        # Rows that all agree do not say that no row differs, but that few do.
+        few = proportion_interval(np.zeros(len(first)), clusters).high
+        low, high = max(-1.0, value - few), min(1.0, value + few)
     p = 1.0
     if len(differences) > 1 and differences.any():
         p = permutation_test(
@@ -180,7 +192,7 @@ def paired_difference(first: Values, second: Values, clusters: Clusters | None =
             batch=max(1, _DRAWN // (8 * len(differences))),
             rng=seed,
         ).pvalue
-    return Difference(*found, len(first), len(counts), seed, float(p))
+    return Difference(value, low, high, len(first), len(counts), seed, float(p))
 
 
 def adjust_p_values(p_values: Values, method: Literal["holm", "benjamini-hochberg"] = "holm") -> list[float]:
@@ -214,6 +226,11 @@ def _array(values: Values) -> np.ndarray:
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
+def _are_truths(values: Values) -> bool:
+    """Whether the values say of themselves that they are true or false: numbers of 0 and 1 may be anything."""
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values).dtype == bool
+
+
 def _units(columns: Sequence[Values], clusters: Clusters | None) -> tuple[list[np.ndarray], np.ndarray]:
     """Sums of each column over the rows of each independent unit, and its count of rows."""
     found = [_array(column) for column in columns]
@@ -231,24 +248,6 @@ def _units(columns: Sequence[Values], clusters: Clusters | None) -> tuple[list[n
     named: Any = clusters.cpu().numpy() if isinstance(clusters, Tensor) else clusters
     codes, names = pd.factorize(pd.Series(named, dtype=object), use_na_sentinel=False)
     return [np.bincount(codes, column, len(names)) for column in found], np.bincount(codes).astype(np.float64)
-
-
-def _bootstrap(statistic: Callable[..., Any], *columns: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """A statistic of the columns' sums, and its percentile interval over units."""
-    value = float(statistic(*(column.sum() for column in columns)))
-    apart = [statistic(*unit) for unit in zip(*columns)]
-    if min(apart) == max(apart):
-        return value, value, value
-    interval = bootstrap(
-        columns,
-        lambda *drawn, axis: statistic(*(x.sum(axis) for x in drawn)),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        rng=seed,
-        batch=max(1, _DRAWN // (len(columns) * len(columns[0]))),
-    ).confidence_interval
-    return value, float(interval.low), float(interval.high)
 
 
 def _mean(total: Any, rows: Any) -> Any:

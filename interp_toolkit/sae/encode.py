@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.vectors.sae import check_encoding, check_features, check_sae, require_site
+from interp_toolkit.vectors.sae_files import for_inference
 
 # Architectures in which a feature's activation depends on its own column of the encoder alone.
 _ALONE = ("standard", "jumprelu", "gated")
@@ -26,7 +26,7 @@ _TOKENS = 2**15
 def encode_features(
     sae: Any, vectors: Float[Tensor, "n width"], features: Sequence[int] | None = None
 ) -> Float[Tensor, "n features"]:
-    """What features make of residual-stream vectors, exactly as the whole SAE would.
+    """What features make of residual-stream vectors, exactly as the whole SAE would in float32.
 
     Where a feature looks at its own column of the encoder alone, only the asked columns are computed. A top-k SAE
     compares all features, so there all are computed, a block of tokens at a time, and the asked ones kept.
@@ -53,7 +53,7 @@ class Encoder:
         check_encoding(sae)
         self.features = None if features is None else check_features(features, count)
         self._alone = self.features is not None and sae.cfg.architecture() in _ALONE
-        self._sae = _columns(sae, self.features or ()) if self._alone else sae
+        self._sae = for_inference(sae, self.features if self._alone else None)
 
     @torch.no_grad()
     def __call__(self, vectors: Float[Tensor, "n width"]) -> Float[Tensor, "n features"]:
@@ -121,15 +121,3 @@ def _batches(rows: list[list[int]]) -> list[list[list[int]]]:
         batches[-1].append(row)
         held += len(row)
     return batches
-
-
-def _columns(sae: Any, features: Sequence[int]) -> Any:
-    """The same SAE with these features alone."""
-    keep = torch.tensor(list(features), dtype=torch.long, device=sae.W_dec.device)
-    small = type(sae)(replace(sae.cfg, d_sae=len(features)))
-    state = {
-        name: value if name == "b_dec" else value[:, keep] if name == "W_enc" else value[keep]
-        for name, value in sae.state_dict().items()
-    }
-    small.load_state_dict(state, assign=True)
-    return small.requires_grad_(False).eval()

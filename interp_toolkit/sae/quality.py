@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import bootstrap
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, backend_of
 from interp_toolkit.models.backend import Edit
+from interp_toolkit.resampling import bootstrap_interval
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site
 from interp_toolkit.vectors.sae import check_sae, require_site
+from interp_toolkit.vectors.sae_files import for_inference
 
 # Tokens in one pass, each of which needs logits over the whole vocabulary.
 _TOKENS = 1024
-_RESAMPLES = 1000
 
 
 @dataclass
@@ -47,8 +47,8 @@ def sae_quality(
 ) -> pd.DataFrame:
     """What an SAE keeps of the residual stream, and of the model's loss, on passages it was not trained on.
 
-    The first position of each row is neither reconstructed nor counted. Intervals are 95% percentile bootstraps over
-    passages.
+    The first position of each row is neither reconstructed nor counted. Intervals are of 95%, by the bootstrap
+    over passages (`bootstrap_interval`).
 
     Args:
         model: the hooked model.
@@ -74,9 +74,9 @@ def sae_quality(
     site = require_site(sae)
     if not len(rows):
         raise InterpToolkitError("expected at least one passage, got none")
-    sums, fired = _sums(model, sae, site, rows, progress)
+    sums, fired = _sums(model, for_inference(sae), site, rows, progress)
     measures: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
-        "explained_variance": (lambda a, b, axis=-1: 1 - a.sum(axis) / b.sum(axis), [sums.residual, sums.total]),
+        "explained_variance": (lambda residual, total: 1 - residual / total, [sums.residual, sums.total]),
         "l0": (_ratio, [sums.active, sums.tokens]),
         "loss_clean": (_ratio, [sums.clean, sums.predicted]),
         "loss_spliced": (_ratio, [sums.spliced, sums.predicted]),
@@ -86,13 +86,10 @@ def sae_quality(
     n = len(sums.tokens)
     found = [dict(metric="dead_share", value=float((~fired).float().mean()), low=np.nan, high=np.nan, n=n, seed=seed)]
     for name, (measure, columns) in measures.items():
-        low = high = np.nan
-        if n > 1:
-            told = bootstrap(
-                columns, measure, paired=True, n_resamples=_RESAMPLES, method="percentile", rng=seed, vectorized=True
-            ).confidence_interval
-            low, high = float(told.low), float(told.high)
-        found.append(dict(metric=name, value=float(measure(*columns)), low=low, high=high, n=n, seed=seed))
+        with np.errstate(divide="ignore", invalid="ignore"):  # of passages without a predicted token
+            value = float(measure(*(column.sum() for column in columns)))
+            low, high = bootstrap_interval(measure, *columns, seed=seed)
+        found.append(dict(metric=name, value=value, low=low, high=high, n=n, seed=seed))
     order = ["explained_variance", "l0", "dead_share", "loss_clean", "loss_spliced", "loss_zero", "loss_recovered"]
     return pd.DataFrame(found).set_index("metric").loc[order].reset_index()
 
@@ -118,12 +115,12 @@ def feature_quantiles(
     return found.kthvalue(max(1, round(share * len(found))), dim=0).values
 
 
-def _ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
-    return a.sum(axis) / b.sum(axis)
+def _ratio(over: Any, under: Any) -> Any:
+    return over / under
 
 
-def _recovered(clean: np.ndarray, spliced: np.ndarray, zero: np.ndarray, axis: int = -1) -> Any:
-    return (zero.sum(axis) - spliced.sum(axis)) / (zero.sum(axis) - clean.sum(axis))
+def _recovered(clean: Any, spliced: Any, zero: Any) -> Any:
+    return (zero - spliced) / (zero - clean)
 
 
 def _sums(model: Any, sae: Any, site: Site, rows: TokenRows, progress: bool) -> tuple[_Sums, Tensor]:

@@ -70,6 +70,9 @@ class SAEConfig:
             raise InterpToolkitError(f"expected lr above 0, got {self.lr}")
 
 
+# The caller may have switched gradients off, and finds them off again afterwards.
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_sae(
     store: ActivationStore, config: SAEConfig, folder: str | Path, *, facts: ModelFacts, progress: bool = False
 ) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,20 @@ import torch
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.files import whole_file
-from interp_toolkit.training.config import TrainConfig
+from interp_toolkit.training.run_record import RunRecord, difference
 
-# What a run shows and where it logs changes no number, and may differ when it goes on.
-_OUTWARD = ("show", "tracker")
+_PROGRESS = ("step", "seen", "best_step", "best_val_loss", "recent", "history")
 
 
 class Checkpoint:
     """Where a run stands; with a path, also on disk.
+
+    Args:
+        path: the file; None for none.
+        record: what the run's numbers depend on; the file of a run with another record is refused.
+        adapter: with the weights that the run begins with.
+        optimizer: of its parameters.
+        schedule: of the optimiser's learning rates.
 
     Attributes:
         step: steps done.
@@ -33,14 +41,13 @@ class Checkpoint:
     def __init__(
         self,
         path: Path | None,
-        config: TrainConfig,
+        record: RunRecord,
         adapter: Adapter,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
     ) -> None:
         self._path = path
-        settings = {key: value for key, value in config.to_dict().items() if key not in _OUTWARD}
-        self._run = dict(config=settings, adapter=adapter.config.to_dict())
+        self._record = record
         self._adapter, self._optimizer, self._schedule = adapter, optimizer, schedule
         self.step = self.seen = self.best_step = 0
         self.best_val_loss = math.inf
@@ -80,28 +87,55 @@ class Checkpoint:
 
         Raises:
             FileFormatError: it is damaged.
-            InterpToolkitError: it belongs to a run with other settings.
+            InterpToolkitError: it belongs to another run, or to version 0.1, which did not say to which.
         """
         if self._path is None or not self._path.exists():
             return
-        try:
+        with self._reading():
             state = torch.load(self._path, map_location="cpu", weights_only=True)
-            run = state["run"]
-        except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            stored = state["run"]
+            if "pairs" not in stored and "config" in stored:
+                raise InterpToolkitError(
+                    f"the checkpoint {self._path} was written by version 0.1, which did not record its pairs, prompt "
+                    f"and model, so that nothing shows whether this run is the same; the adapters beside it still "
+                    f"load; name another folder, or delete it to start anew"
+                )
+            if self._begins_with(state["weights"]) or self._begins_with(state["best"]):
+                # The adapter itself comes back as the run left it, as when a notebook's cell is run twice.
+                start = "adapter's starting weights"
+                self._record["adapter"][start] = stored["adapter"][start]
+            if differences := difference(stored, self._record):
+                raise InterpToolkitError(
+                    f"the checkpoint {self._path} belongs to another run ({'; '.join(differences)}); take what it was "
+                    f"trained with, name another folder, or delete it to start anew"
+                )
+            self._adapter.load_state_dict(state["weights"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._schedule.load_state_dict(state["schedule"])
+            # Tried before it is needed, at the end of the run.
+            self._adapter.load_state_dict(state["best"])
+            self._adapter.load_state_dict(state["weights"])
+            self._best = state["best"]
+            for name in _PROGRESS:
+                setattr(self, name, state["progress"][name])
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except InterpToolkitError:
+            raise
+        except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError,
+                ValueError) as error:  # fmt: skip
             raise FileFormatError(
                 f"the checkpoint {self._path} is damaged: {first_line(error)}; delete it to start anew"
             ) from error
-        if run != self._run:
-            raise InterpToolkitError(
-                f"the checkpoint {self._path} belongs to a run with other settings ({_difference(run, self._run)}); "
-                f"use those, or delete it to start anew"
-            )
-        self._adapter.load_state_dict(state["weights"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._best = state["best"]
-        for name, value in state["progress"].items():
-            setattr(self, name, value)
+
+    def _begins_with(self, weights: dict[str, torch.Tensor]) -> bool:
+        current = self._weights()
+        return current.keys() == weights.keys() and all(
+            torch.equal(value.cpu(), weights[name]) for name, value in current.items()
+        )
 
     def keep_best(self) -> None:
         """Put the best weights back into the adapter."""
@@ -111,22 +145,11 @@ class Checkpoint:
         return {name: value.detach().clone() for name, value in self._adapter.state_dict().items()}
 
     def _state(self) -> dict[str, Any]:
-        names = ("step", "seen", "best_step", "best_val_loss", "recent", "history")
         return dict(
-            run=self._run,
+            run=self._record,
             weights=self._weights(),
             optimizer=self._optimizer.state_dict(),
             schedule=self._schedule.state_dict(),
             best=self._best,
-            progress={name: getattr(self, name) for name in names},
+            progress={name: getattr(self, name) for name in _PROGRESS},
         )
-
-
-def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    told = [
-        f"{key}: {theirs[part].get(key)} there, {value} here"
-        for part in ours
-        for key, value in ours[part].items()
-        if theirs[part].get(key) != value
-    ]
-    return "; ".join(told) or "of another version"

@@ -37,12 +37,13 @@ class TrainConfig:
         warmup_steps: of linear warm-up, before a cosine down to zero.
         max_steps: stop (and end the cosine) there; None for all epochs.
         validate_every: steps between two validations.
-        val_examples: how many validation examples to use, from the first on.
+        val_examples: how many validation examples to use, drawn by seed; of a mixture as many of each source as its
+            share of the training examples asks for.
         patience: stop after so many validations in a row without a lower loss; None to go on to the end.
         show: how many validation vectors to describe (greedily) at each validation.
         gradient_checkpointing: compute blocks anew in the backward pass: less memory, a third more time.
         tracker: wandb or trackio, to log there too; None for the run's own log alone.
-        seed: of the order of examples.
+        seed: of the order of examples, and of the draw of validation examples.
     """
 
     epochs: int = 1

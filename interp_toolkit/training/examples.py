@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -35,16 +37,21 @@ class Examples:
     weights: tuple[float, ...]
 
     @classmethod
-    def of(cls, pairs: VectorLabelPairs, run: PromptRun, first: int | None = None) -> Examples:
-        """The examples of ``pairs``, or the ``first`` of them with the vectors that they are of.
+    def of(cls, pairs: VectorLabelPairs, run: PromptRun, numbers: Sequence[int] | None = None) -> Examples:
+        """The examples of ``pairs``, or some of them, by their ``numbers``, with the vectors that they are of.
 
         Raises:
             InterpToolkitError: there are none.
         """
-        rows, labels = zip(*pairs.examples[:first]) if len(pairs) else ((), ())
-        if not rows:
+        examples = pairs.examples
+        if not examples:
             raise InterpToolkitError("expected training and validation rows in the pairs, and one side has none")
-        pairs = pairs.take(range(rows[-1] + 1))
+        if numbers is not None:
+            examples = [examples[number] for number in numbers]
+            new_rows = {row: i for i, row in enumerate(dict.fromkeys(row for row, _ in examples))}
+            pairs = pairs.take(list(new_rows))
+            examples = [(new_rows[row], label) for row, label in examples]
+        rows, labels = zip(*examples)
         targets = run.soft_prompt.targets(run.model.tokenizer, labels)
         weights = [float(pairs.weights[row]) for row in rows]
         return cls(pairs, rows, tuple(targets), tuple(weights))
@@ -55,6 +62,43 @@ class Examples:
     def vectors(self, numbers: Sequence[int], device: torch.device) -> Tensor:
         """The vectors of these examples, [numbers, d_model]."""
         return self.pairs.gather([self.rows[i] for i in numbers]).to(device)
+
+
+def draw_validation(held: VectorLabelPairs, train: VectorLabelPairs, count: int, seed: int) -> list[int]:
+    """Numbers of the validation examples to use, drawn by ``seed``, all where there are no more than ``count``.
+
+    Each source has the share of them that it has of the training examples, at least one and at most what it has. The
+    sources take turns, so that the first few examples are of all of them.
+
+    Args:
+        held: the validation rows.
+        train: the training rows.
+        count: how many examples.
+        seed: of the draw.
+    """
+    by_source: dict[int, list[int]] = {}
+    for number, (row, _) in enumerate(held.examples):
+        by_source.setdefault(held.source_of[row], []).append(number)
+    shares = Counter(train.source_of[row] for row, _ in train.examples)
+    counts = _counts_by_share({source: len(numbers) for source, numbers in by_source.items()}, shares, count)
+    drawn = [
+        sorted(np.random.default_rng((seed, source)).permutation(numbers)[: counts[source]].tolist())
+        for source, numbers in by_source.items()
+    ]
+    return [number for turn in zip_longest(*drawn) for number in turn if number is not None]
+
+
+def _counts_by_share(available: Mapping[int, int], shares: Mapping[int, int], count: int) -> dict[int, int]:
+    """How many of ``count`` each source gets: by its share as near as whole numbers allow (Webster's method)."""
+    if count >= sum(available.values()):
+        return dict(available)
+    counts = dict.fromkeys(available, 0)
+    for _ in range(count):
+        left = [source for source in available if counts[source] < available[source]]
+        # A source without training examples comes after all others.
+        behind = {source: (counts[source] + 0.5) / (shares.get(source) or 1e-9) for source in left}
+        counts[min(left, key=lambda source: (counts[source] > 0, behind[source]))] += 1
+    return counts
 
 
 def batches(examples: Examples, config: TrainConfig, total: int, done: int) -> Iterator[list[int]]:

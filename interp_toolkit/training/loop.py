@@ -6,7 +6,8 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
-from interp_toolkit.training.examples import Examples, batches
+from interp_toolkit.training.examples import Examples, batches, draw_validation
 from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import losses, validation_losses
 from interp_toolkit.training.optimizer import make_optimizer, make_schedule
+from interp_toolkit.training.run_record import make_run_record
 from interp_toolkit.training.start import ridge_start
 
 
@@ -55,6 +57,9 @@ class TrainResult:
     history: pd.DataFrame
 
 
+# The caller may have switched gradients off, and finds them off again afterwards.
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_adapter(
     model: Any,
     pairs: VectorLabelPairs,
@@ -77,15 +82,16 @@ def train_adapter(
         config: settings; by default `TrainConfig`'s.
         soft_prompt: by default the paper's wording in the model's chat template.
         folder: of the run: ``best`` and ``last`` (adapters), ``log.jsonl``, and ``checkpoint.pt``, from which a run
-            that was stopped goes on with the same numbers.
+            that was stopped goes on with the same numbers. One of other pairs, settings, starting weights, another
+            prompt, site or model is refused.
         progress: whether to show a bar, with descriptions of some validation vectors.
 
     Returns:
         `TrainResult`.
 
     Raises:
-        InterpToolkitError: widths differ, nothing to train, no training or validation rows, a loss or gradient that is
-            not finite (the best weights so far stay in the adapter).
+        InterpToolkitError: widths differ, nothing to train, no training or validation rows, a folder of another run, a
+            loss or gradient that is not finite (the best weights so far stay in the adapter, as after any error).
         TrainingInterrupted: Ctrl-C; the state is saved in the folder.
 
     Example:
@@ -105,12 +111,26 @@ def train_adapter(
         )
     soft_prompt = soft_prompt or SoftPrompt.for_chat(model.tokenizer, tokens=made.tokens)
     run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
-    adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
+    _leave_inference_mode(model, adapter)
     adapter.to(run.backend.device).train()
     try:
-        return _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress).finish()
+        training = _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress)
+        adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
+        return training.finish()
     finally:
         adapter.requires_grad_(False).eval()
+
+
+def _leave_inference_mode(model: Any, adapter: Adapter) -> None:
+    """Make an adapter of inference mode one that can be trained, in place; refuse such a model."""
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InterpToolkitError(
+            "expected a model that gradients can pass through, got one whose weights were made under "
+            "torch.inference_mode; load it outside of that (torch.no_grad does no harm)"
+        )
+    for name, parameter in list(adapter.named_parameters()):
+        if parameter.is_inference():
+            setattr(adapter, name, torch.nn.Parameter(parameter.clone()))
 
 
 class _Training:
@@ -128,17 +148,19 @@ class _Training:
         self.run, self.adapter, self.config, self.folder, self.progress = run, adapter, config, folder, progress
         self.device = run.backend.device
         self.origin = dict(pairs.origin)
-        self.train = Examples.of(pairs.split("train"), run)
-        self.held = Examples.of(pairs.split("val"), run, config.val_examples)
+        train, held = pairs.split("train"), pairs.split("val")
+        self.train = Examples.of(train, run)
+        self.held = Examples.of(held, run, draw_validation(held, train, config.val_examples, config.seed))
         steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
         self.total = min(steps, config.max_steps or steps)
         path = folder / "checkpoint.pt" if folder else None
+        record = make_run_record(run, pairs, (self.train, self.held), adapter, config)
         if config.ridge_start is not None and not (path and path.exists()):
             ridge_start(run, adapter, self.train, config.ridge_start)
         self.optimizer = make_optimizer(adapter, config)
-        factor = make_schedule(self.total, config.warmup_steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
-        self.state = Checkpoint(path, config, adapter, self.optimizer, self.schedule)
+        self.factor = make_schedule(self.total, config.warmup_steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
+        self.state = Checkpoint(path, record, adapter, self.optimizer, self.schedule)
         self.state.resume()
 
     def finish(self) -> TrainResult:
@@ -149,15 +171,16 @@ class _Training:
         # Counted rather than computed: one batch of each epoch may be smaller, and stands anywhere among the last.
         pairs = sum(map(len, batches(self.train, config, self.total, 0)))
         bar = tqdm(total=pairs, initial=state.seen, desc="training", unit="pair", disable=not self.progress)
-        with StopRequest() as stop, bar:
+        with StopRequest() as stop, bar, self._best_kept():
             for batch in batches(self.train, config, self.total, state.step):
                 if self._exhausted():
                     break
+                # Before the step, which moves the schedule on to the next one's.
+                rates = self._learning_rates()
                 start = time.perf_counter()
                 value, norm = self._step(batch)
-                rate = len(batch) / (time.perf_counter() - start)
-                lr = self.schedule.get_last_lr()[0]
-                log.tell("step", state.step, loss=value, gradient_norm=norm, lr=lr, pairs_per_second=rate)
+                speed = len(batch) / (time.perf_counter() - start)
+                log.tell("step", state.step, loss=value, gradient_norm=norm, **rates, pairs_per_second=speed)
                 if state.step % config.validate_every == 0 or state.step == self.total:
                     self._validate(log, bar)
                 bar.update(len(batch))
@@ -171,6 +194,22 @@ class _Training:
         log.tell("end", state.step, best_step=state.best_step, best_val_loss=state.best_val_loss)
         log.close()
         return result
+
+    @contextmanager
+    def _best_kept(self) -> Iterator[None]:
+        """After an error the adapter has the best weights so far, with which the same call goes on."""
+        try:
+            yield
+        except TrainingInterrupted:
+            raise
+        except BaseException:
+            self.state.keep_best()
+            raise
+
+    def _learning_rates(self) -> dict[str, float]:
+        """What ``lr`` has come to at this step, and each trained parameter's own rate, by its name."""
+        groups = {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        return dict(lr=self.config.lr * self.factor(self.state.step)) | groups
 
     def _step(self, batch: list[int]) -> tuple[float, float]:
         """One step of the optimiser; gives the loss and the gradient's norm before clipping."""
@@ -203,7 +242,6 @@ class _Training:
     def _require_finite(self, what: str, value: float, batch: list[int]) -> None:
         if math.isfinite(value):
             return
-        self.state.keep_best()
         rows = sorted({self.train.rows[i] for i in batch})
         raise InterpToolkitError(
             f"the {what} is {value} in batch {self.state.step + 1} (training vectors {', '.join(map(str, rows[:8]))}"

@@ -36,6 +36,7 @@ def make_optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.Optimiz
         }.get(name, (config.matrix_lr, config.matrix_weight_decay))
         groups.append(
             dict(
+                name=name,
                 params=[parameter],
                 lr=config.lr if lr is None else lr,
                 weight_decay=config.weight_decay if decay is None else decay,

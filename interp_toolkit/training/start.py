@@ -66,8 +66,7 @@ def ridge_start(run: PromptRun, adapter: Adapter, examples: Examples, penalty: f
     fit = torch.linalg.solve(xx + penalty * xx.diag().mean() * torch.eye(width, dtype=torch.float64), xy)
     fit = _GAIN * fit
     if config.rank is not None:
-        set_low_rank(adapter, fit, xx)
-        fit = (adapter.U @ adapter.V.T).double()
+        fit = set_low_rank(adapter, fit, xx)
     else:
         adapter.weight.copy_(fit.T)
     adapter.bias.copy_(y_mean - x_mean @ fit)

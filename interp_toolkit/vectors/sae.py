@@ -18,13 +18,19 @@ from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Site
 from interp_toolkit.tables import brief_repr
-from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
+from interp_toolkit.vectors.sae_files import is_folder, is_inference_sae, load_sae, read_firing
 
-# How Hugging Face's classes name the output of a block.
-_BLOCK = re.compile(r"(?:model\.layers|transformer\.h|gpt_neox\.layers)\.(\d+)")
+# How Hugging Face's classes name a block, whose output is meant unless the name says otherwise. Only parts of language
+# models are listed: the blocks of a vision tower have the same names behind another beginning.
+_BLOCK = re.compile(
+    r"(?:(?:base_model|model|language_model|text_model|transformer|gpt_neox|decoder|backbone)\.)*"
+    r"(?:layers|blocks|h)\.(\d+)(?:\.(?:hook_)?(in|out|input|output))?"
+)
 # What a block adds to the residual stream: directions there are directions of the stream.
 _ADDED = re.compile(r"blocks\.\d+\.hook_(?:mlp|attn)_out")
 
+# Scalings of activations that differ from token to token, undone after decoding.
+_BY_TOKEN = ("constant_norm_rescale", "layer_norm")
 # Settings under which the same weights give other activations.
 _USE = ("k", "rescale_acts_by_decoder_norm", "apply_b_dec_to_input", "normalize_activations")
 
@@ -63,7 +69,9 @@ class SAEVectors:
     Attributes:
         vectors: rows of length one, float32; zeros for a feature without a direction.
         index: number of each row's feature.
-        norms: how far the residual stream moves, along its vector, for a feature's activation of one.
+        norms: how far the residual stream moves, along its vector, for a feature's activation of one; NaN for an SAE
+            that scales each token's activations by their own length or spread (``constant_norm_rescale``,
+            ``layer_norm``), since there it depends on the token.
         dead: features that never fire, as far as is known, or have no direction.
         facts: of the SAE.
     """
@@ -177,7 +185,7 @@ def sae_vectors(
     """
     if firing is None and isinstance(sae, (str, Path)) and is_folder(sae):
         firing = read_firing(sae)
-    sae = load_sae(sae)
+    sae = sae if is_inference_sae(sae) else load_sae(sae)
     facts = sae_facts(sae)
     _check_rows(sae, facts)
     index = check_features(range(facts.features) if indices is None else indices, facts.features)
@@ -192,6 +200,8 @@ def sae_vectors(
     vectors = torch.where(empty[:, None], 0.0, rows / torch.where(empty, 1.0, lengths)[:, None])
     rescaled = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
     norms = torch.where(empty, 0.0, torch.ones_like(lengths) if rescaled else lengths)
+    if sae.cfg.normalize_activations in _BY_TOKEN:
+        norms = torch.full_like(norms, torch.nan)
     silent = torch.zeros(len(index), dtype=torch.bool) if firing is None else firing.cpu()[list(index)] == 0
     return SAEVectors(vectors, index, norms, empty | silent, facts)
 
@@ -246,12 +256,15 @@ def check_encoding(sae: Any) -> None:
 
 
 def _site(hook_name: str) -> Site | None:
-    if block := _BLOCK.fullmatch(hook_name):
-        return Site.after(int(block[1]))
     try:
         return Site.parse(hook_name)
     except InterpToolkitError:
+        pass
+    block = _BLOCK.fullmatch(hook_name)
+    if block is None:
         return None
+    number = int(block[1])
+    return Site.parse(f"blocks.{number}.hook_resid_pre") if block[2] in ("in", "input") else Site.after(number)
 
 
 def _check_rows(sae: Any, facts: SAEFacts) -> None:

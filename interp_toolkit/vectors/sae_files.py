@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,9 @@ def load_sae(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> 
     """An SAE of sae-lens for inference, float32, frozen.
 
     An SAE in its training form is turned into the form for inference. Scaling or whitening of activations that a
-    checkpoint folder tells of is folded into the weights, which sae-lens itself does only at the end of training.
+    checkpoint folder tells of is folded into the weights, which sae-lens itself does only at the end of training; so is
+    the scaling of features that old folders hold. An SAE object is left as it is: what comes back is another one, which
+    shares its weights where these are float32.
 
     Args:
         source: an SAE object; a folder with ``cfg.json`` and ``sae_weights.safetensors``; or a release that sae-lens
@@ -66,7 +71,39 @@ def load_sae(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> 
         with tempfile.TemporaryDirectory() as folder:
             sae.save_inference_model(folder)
             sae = library.SAE.load_from_disk(folder, device=device, dtype="float32")
-    return sae.requires_grad_(False).eval()
+    return for_inference(sae)
+
+
+def is_inference_sae(source: Any) -> bool:
+    """Whether this is an SAE object, and not in its form for training."""
+    library = sae_lens()
+    return isinstance(source, library.SAE) and not isinstance(source, library.TrainingSAE)
+
+
+def for_inference(sae: Any, features: Sequence[int] | None = None) -> Any:
+    """An SAE with the same weights, in float32, frozen and in evaluation mode; the given one stays as it is.
+
+    Args:
+        sae: in its form for inference, of any dtype.
+        features: those that the new one is to have, of an architecture that encodes each by its own column; None for
+            all.
+    """
+    state = {name: value.detach().float() for name, value in sae.state_dict().items()}
+    device = sae.W_dec.device
+    if features is not None:
+        keep = torch.tensor(list(features), dtype=torch.long, device=device)
+        state = {
+            name: value if name == "b_dec" else value[:, keep] if name == "W_enc" else value[keep]
+            for name, value in state.items()
+        }
+    # Made without memory of its own, on the meta device, as sae-lens does when it loads one.
+    count = len(state["W_dec"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # which the given one brought when it was made
+        new = type(sae)(replace(sae.cfg, dtype="float32", device="meta", d_sae=count))
+    new.load_state_dict(state, assign=True)
+    new.cfg.device, new.device = str(device), device
+    return new.requires_grad_(False).eval()
 
 
 def read_firing(folder: str | Path) -> Float[Tensor, " features"] | None:
@@ -95,17 +132,40 @@ def _from_folder(folder: Path, device: str) -> Any:
     library = sae_lens()
     try:
         try:
-            sae = library.SAE.load_from_disk(folder, device=device, dtype="float32")
+            sae = library.SAE.load_from_disk(folder, device=device, dtype="float32", converter=_read_folder)
         except (KeyError, RuntimeError):  # architectures that have one form for training and another for inference
             sae = library.TrainingSAE.load_from_disk(folder, device=device, dtype="float32")
         _fold(sae, folder)
         return sae
+    except FileFormatError:
+        raise
     except FileNotFoundError as error:
         raise FileFormatError(
             f"expected a folder with cfg.json and sae_weights.safetensors at {folder}: {first_line(error)}"
         ) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FileFormatError(f"the SAE at {folder} is damaged or of an unknown kind: {first_line(error)}") from error
+
+
+def _read_folder(*arguments: Any, **settings: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What sae-lens reads of a folder, with the scaling of features that old ones hold folded into the decoder.
+
+    Until version 6 of sae-lens, activations were multiplied by it before they were decoded; it has no place for it now.
+    """
+    loaders = importlib.import_module("sae_lens.loading.pretrained_sae_loaders")
+    try:
+        config, state = loaders.sae_lens_disk_loader(*arguments, **settings)
+    except (KeyError, ValueError) as error:
+        if "finetuning_scaling_factor" not in str(error):
+            raise
+        raise FileFormatError(
+            f"the SAE at {arguments[0]} holds a scaling of features (scaling_factor), and its cfg.json does not say "
+            f"that it is in use; put finetuning_scaling_factor: true there if it is, or take it out of the weights"
+        ) from None
+    factor = state.pop("finetuning_scaling_factor", None)
+    if factor is not None:
+        state["W_dec"] = state["W_dec"] * factor[:, None]
+    return config, state
 
 
 def _fold(sae: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, digest, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, kept_result, write_result
 from interp_toolkit.evaluation.bias import ARMS, bias_conditions, share_table
 from interp_toolkit.evaluation.conditions import contract_of, describe_each, untrained
 from interp_toolkit.evaluation.controls import SCALES
@@ -117,8 +117,8 @@ def train_bias(bench: Bench, adapter: Adapter) -> Adapter:
         origin=dict(model=facts.model_id, revision=facts.revision, source="contrastive topic vectors"),
     )
     made = Adapter.create("bias_only", config.d_model, sites=config.sites, tokens=config.tokens)
-    # Settings in the folder's name: a run with others must not go on from this one's checkpoint.
-    folder = Path("runs") / "bias_only" / digest(bench.facts | bias_training(bench, adapter))
+    trial = "" if bench.limit is None else f"-limit-{bench.limit}"
+    folder = Path("runs") / "bias_only" / f"{adapter.digest}{trial}"
     return train_adapter(bench.model, pairs, made, _TRAINING, soft_prompt=contract.soft_prompt, folder=folder).adapter
 
 

@@ -119,7 +119,7 @@ def _score(bench: Bench, condition: Condition, labels: list[str]) -> tuple[list[
     n = len(condition.given)
     try:
         losses = condition.losses(bench.model, labels).tolist()
-    except Exception as error:
+    except InterpToolkitError as error:  # of rows that cannot be scored; anything else is a bug and stops the run
         if n == 1:
             return [math.nan], {0: f"{type(error).__name__}: {first_line(error)}"}
         each = [_score(bench, condition.take([row]), labels) for row in range(n)]
