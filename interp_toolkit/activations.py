@@ -83,6 +83,12 @@ def read_activations(
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:
         raise InterpToolkitError("expected at least one prompt, got none")
+    vocabulary = len(backend.embedding_weight)
+    for i, row in enumerate(tokens):
+        if max(row) >= vocabulary:
+            raise InterpToolkitError(
+                f"prompt {i} holds token id {max(row)}, and the model knows {vocabulary} tokens, numbered from 0"
+            )
     chosen = parse_sites(sites)
     if not chosen:
         raise InterpToolkitError("expected at least one site, got none")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ def self_explain(
     inputs: Prompt | Iterable[Prompt] | Float[Tensor, "*n d_model"] | Activations,
     *,
     model: Any = "smollm2-135m",
-    adapter: Adapter | str | None = None,
+    adapter: Adapter | str | Path | None = None,
     sites: PlaceLike | None = None,
     positions: Positions = "last",
     samples: int | np.integer = 1,
@@ -99,8 +101,12 @@ def self_explain(
     backend = backend_of(model)
     facts = model_facts(model)
     inputs, vectors = (inputs, inputs.vectors) if isinstance(inputs, Activations) else vectors_among(inputs)
+    if not isinstance(adapter, (Adapter, str, Path, NoneType)):
+        raise InterpToolkitError(f"expected an Adapter, a path, a hub id or a name, got {type(adapter).__name__}")
+    if not isinstance(soft_prompt, (SoftPrompt, NoneType)):
+        raise InterpToolkitError(f"expected a SoftPrompt, got {type(soft_prompt).__name__}; see SoftPrompt.for_chat")
     if not isinstance(adapter, Adapter):
-        adapter = _default(facts, vectors, sites) if adapter is None else find_adapter(adapter)
+        adapter = _default(facts, vectors, sites) if adapter is None else find_adapter(str(adapter))
     contract = adapter.contract
     if contract is None:
         raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
@@ -108,15 +114,15 @@ def self_explain(
     prompt = soft_prompt or contract.soft_prompt
     if prompt is None:
         raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
-    factors: list[float] = np.atleast_1d(np.asarray(scales, dtype=float)).tolist()
-    if not factors or not all(map(math.isfinite, factors)):
+    factors: list[Any] = np.atleast_1d(scales).tolist()
+    if not factors or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in factors):
         raise InterpToolkitError(f"expected at least one scale, each a finite number, got {factors or 'none'}")
     samples, max_new_tokens = whole_number(samples, "samples"), whole_number(max_new_tokens, "max_new_tokens")
     seed = whole_number(seed, "seed", least=0)
     if temperature is None:
         temperature = 0.0 if samples == 1 else _TEMPERATURE
-    if not 0 <= temperature < math.inf:
-        raise InterpToolkitError(f"expected a temperature of at least 0, got {temperature}")
+    if not isinstance(temperature, (int, float, np.number)) or not 0 <= temperature < math.inf:
+        raise InterpToolkitError(f"expected a temperature of at least 0, got {temperature!r}")
     _refuse("at temperature 0 the most probable token is taken", top_p=temperature == 0 and top_p != 1)
 
     prompts, read = [], None

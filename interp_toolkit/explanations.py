@@ -12,8 +12,10 @@ from interp_toolkit.tables import text_table
 
 COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "reading", "scale")
 _NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")
-# A notebook keeps what it shows: so many rows from either end where there are more than both together, not all.
-_END_ROWS = 30
+# A notebook keeps what it shows: a page of rows as HTML, and as text the ends of what is long, as a data frame's are.
+_FACE_ROWS = 100
+_TEXT_ROWS = 60
+_END_ROWS = 5
 _CELL = 300
 
 
@@ -81,30 +83,21 @@ class Explanations(Sequence[Explanation]):
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
         if not self._rows:
             return head
-        shown, cells = self._ends()
-        text = text_table(shown, ([_cut(cell) for cell in row] for row in cells), _NUMBERS)
-        more = f"\n{self._left_out():,} more: see to_df() or to_text()" if self._left_out() else ""
-        return f"{head}\n{text}{more}"
+        shown, rows = self._shown(), self._rows
+        ends = [*rows[:_END_ROWS], None, *rows[-_END_ROWS:]] if len(rows) > _TEXT_ROWS else rows
+        cells = (["…"] * len(shown) if row is None else [_cut(_cell(row, name)) for name in shown] for row in ends)
+        more = f"\n{len(rows) - len(ends) + 1:,} more: see to_df() or to_text()" if len(rows) > _TEXT_ROWS else ""
+        return f"{head}\n{text_table(shown, cells, _NUMBERS)}{more}"
 
     def _repr_html_(self) -> str:
-        table = html_table(*self._ends(), _NUMBERS)
-        more = f"{self._left_out():,} more rows: see to_df() or a report. " if self._left_out() else ""
+        shown, first = self._shown(), self._rows[:_FACE_ROWS]
+        table = html_table(shown, ([_cell(row, name) for name in shown] for row in first), _NUMBERS)
+        more = len(self) - len(first)
+        rest = f"{more:,} more rows: see to_df() or a report. " if more else ""
         return (
-            f"{table}<small>{more}evidence: nats a token for these words, above what the adapter says about nothing; "
+            f"{table}<small>{rest}evidence: nats a token for these words, above what the adapter says about nothing; "
             "near zero the description is a guess; no reading: controls without meaning reach as much</small>"
         )
-
-    def _ends(self) -> tuple[list[str], list[list[str]]]:
-        """Columns, and cells of the rows that a face shows: all, or those at either end with a row of dots between."""
-        shown = self._shown()
-        cells = [[_cell(row, name) for name in shown] for row in self._rows]
-        if self._left_out():
-            cells = [*cells[:_END_ROWS], ["…"] * len(shown), *cells[-_END_ROWS:]]
-        return shown, cells
-
-    def _left_out(self) -> int:
-        """Rows between those from either end."""
-        return max(0, len(self) - 2 * _END_ROWS)
 
     def _shown(self) -> list[str]:
         """The columns worth the space: of where and how, those that tell rows of one source apart."""

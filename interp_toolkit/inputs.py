@@ -59,15 +59,15 @@ def vectors_among(inputs: Any) -> tuple[Any, Tensor | None]:
     first = next(iter(rows), None)
     if not isinstance(first, (Tensor, np.ndarray)) or _tensor(first, "vector 0") is None:
         return rows, None
-    tensors = []
+    blocks = []
     for i, row in enumerate(rows):
-        tensor = _tensor(row, f"vector {i}") if isinstance(row, (Tensor, np.ndarray)) else None
-        if tensor is None or tensor.ndim != 1 or tensor.shape != first.shape:
+        block = _tensor(row, f"vector {i}") if isinstance(row, (Tensor, np.ndarray)) else None
+        if block is None or block.ndim not in (1, 2) or block.shape[-1] != first.shape[-1]:
             raise InterpToolkitError(
-                f"expected vectors of one axis and one width, got {_kind(first)} first and {_kind(row)} for vector {i}"
+                f"expected vectors of one width, got {_kind(first)} first and {_kind(row)} for vector {i}"
             )
-        tensors.append(tensor.detach().float().cpu())
-    return rows, torch.stack(tensors)
+        blocks.append(block.detach().float().cpu().reshape(-1, block.shape[-1]))
+    return rows, torch.cat(blocks)
 
 
 def given_vectors(vectors: Tensor, contract: Contract, width: int, raw: bool) -> Vectors:
@@ -206,6 +206,8 @@ def parse_means(
             raise InterpToolkitError(
                 f"a mean is given for {site}, which is not read; the sites are {', '.join(map(str, sites))}"
             )
+        if not isinstance(mean, (Tensor, np.ndarray)):
+            raise InterpToolkitError(f"expected a tensor or an array as the mean for {site}, got {_kind(mean)}")
         value = torch.as_tensor(mean).detach().float().cpu()
         if value.shape != (d_model,) and not (by_distance and value.ndim == 2 and value.shape[1] == d_model):
             rows = f" or (distances, {d_model})" if by_distance else ""
@@ -228,6 +230,8 @@ def prompt_title(prompt: Prompt) -> str:
 
 
 def _by_site(means: Means | None) -> dict[Site, Any]:
+    if means is not None and not isinstance(means, Mapping):
+        raise InterpToolkitError(f"expected means by site, such as {{19: mean}}, got {_kind(means)}")
     out: dict[Site, Any] = {}
     for key, mean in (means or {}).items():
         if (site := Site.parse(key)) in out:
@@ -239,6 +243,8 @@ def _by_site(means: Means | None) -> dict[Site, Any]:
 def _tensor(array: Tensor | np.ndarray, name: str) -> Tensor | None:
     """An array of real numbers as a tensor; None for whole numbers, which are token ids, and for texts."""
     if isinstance(array, np.ndarray):
+        if array.dtype == object and array.ndim == 2 and array.size and isinstance(array.flat[0], float):
+            array = array.astype(float)  # a column of vectors, as pandas gives it
         if array.dtype.kind in "iuOUT":
             return None
         if array.dtype.kind != "f":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ def parse_positions(positions: Positions) -> Literal["all", "last"] | slice | li
     if isinstance(positions, str) and positions in ("all", "last"):
         return positions
     listed: Any = [positions]
-    if isinstance(positions, Iterable) and not isinstance(positions, str) and getattr(positions, "ndim", 1):
+    if isinstance(positions, Iterable) and not isinstance(positions, (str, Mapping)) and getattr(positions, "ndim", 1):
         listed = list(positions.tolist() if isinstance(positions, (np.ndarray, Tensor)) else positions)
     if not listed:
         raise InterpToolkitError("expected at least one position, got none; positions='last' reads the last token")

@@ -117,6 +117,7 @@ def test_a_missing_prompt_is_named(tiny, adapter, explain, unchecked, missing):
         (pd.Series([1, 2]), "expected a text or another prompt in each row of the column, got 1"),
         ([0.5, 0.25], "prompt 0 is empty or of an unknown kind"),
         ([[3, -4]], "prompt 0 is empty or of an unknown kind"),
+        (["rivers", [3, 99_999]], r"prompt 1 holds token id 99999, and the model knows \d+ tokens"),
         ([[True, False]], "prompt 0 is empty or of an unknown kind"),
         ([], "expected at least one prompt, got none"),
         (pd.Series([], dtype=object), "expected at least one prompt, got none"),
@@ -166,6 +167,8 @@ def test_vectors_of_every_kind(explain, random_vectors):
         tuple(vectors),
         (row for row in vectors),
         pd.Series(list(array), index=[3, 1, 2]),
+        np.array(list(array), dtype=object),
+        [row[None] for row in vectors],  # as read_activations gives them prompt by prompt
         vectors.double(),
         vectors.clone().requires_grad_(),
     ):
@@ -175,7 +178,7 @@ def test_vectors_of_every_kind(explain, random_vectors):
     for given, message in (
         ([vectors[0], vectors[1, :5]], r"got Tensor of shape \(32,\) first and Tensor of shape \(5,\) for vector 1"),
         ([vectors[0], "rivers"], r"first and str for vector 1"),
-        ([vectors, vectors], r"expected vectors of one axis and one width"),
+        ([vectors[None]] * 2, r"expected vectors of one width, got Tensor of shape \(1, 3, 32\) first"),
         (array[:, :5], r"expected vectors of shape \(n, 32\) or \(32,\), got \(3, 5\)"),
         (torch.tensor(1.0), r"expected vectors of shape .* got \(\)"),
         ([array[0], array[1] * np.nan], "vector 1 holds NaN or infinity"),
@@ -272,6 +275,7 @@ def test_positions_of_every_kind(tiny):
         ([0.5], r"expected positions 'all', 'last' or a list of numbers .* got \[0.5\]"),
         ([[0], [1]], r"expected positions 'all', 'last' or a list of numbers .* got \[\[0\], \[1\]\]"),
         (None, "expected positions 'all', 'last' or a list of numbers .* got None"),
+        ({0: 1}, r"expected positions 'all', 'last' or a list of numbers .* got \{0: 1\}"),
         (True, "expected positions 'all', 'last' or a list of numbers .* got True"),
         (slice("a", None), "expected a slice of whole numbers"),
         (slice(None, None, 0), "expected a slice of whole numbers"),
@@ -298,6 +302,10 @@ def test_positions_of_a_grid(tiny, adapter):
         (dict(seed=-1), "expected seed of at least 0, got -1"),
         (dict(seed=0.5), "expected a whole number for seed, got 0.5"),
         (dict(samples=2.5), "expected a whole number for samples, got 2.5"),
+        (dict(scales="x"), r"expected at least one scale, each a finite number, got \['x'\]"),
+        (dict(temperature="0.5"), "expected a temperature of at least 0, got '0.5'"),
+        (dict(adapter=3), "expected an Adapter, a path, a hub id or a name, got int"),
+        (dict(soft_prompt="Say {slot}"), "expected a SoftPrompt, got str"),
         (dict(scales=[float("nan")]), r"expected at least one scale, each a finite number, got \[nan\]"),
         (dict(temperature=float("nan")), "expected a temperature of at least 0, got nan"),
         (dict(top_p=0.5), "top_p would have no effect: at temperature 0"),
@@ -356,12 +364,14 @@ def test_means_by_layer_name_or_site(tiny, explain):
         ),
         ({1: torch.ones(32), Site.after(1): torch.ones(32)}, r"two means are given for blocks\.1\.hook_resid_post"),
         ({"somewhere": torch.ones(32)}, "expected a site such as"),
+        ({1: "x"}, r"expected a tensor or an array as the mean for blocks\.1\.hook_resid_post, got str"),
+        (torch.ones(32), r"expected means by site, such as \{19: mean\}, got Tensor of shape \(32,\)"),
     ],
 )
-def test_means_that_do_not_fit(tiny, adapter, explain, means, message):
+def test_means_that_do_not_fit(tiny, adapter, explain, unchecked, means, message):
     with pytest.raises(InterpToolkitError, match=message):
         explain(PROMPTS, sites=1, any_site=True, means=means)
-    if "per distance" not in message and "NaN" not in message:  # a grid takes these
+    if isinstance(means, dict) and "per distance" not in message and "NaN" not in message:  # a grid takes these
         with pytest.raises(InterpToolkitError, match=message.replace(r"\(32,\)", r"\(32,\) or \(distances, 32\)")):
             describe_grid(tiny(), PROMPTS, adapter, sites=1, samples=1, means=means)
 
@@ -446,12 +456,12 @@ def test_what_is_long_is_shown_short():
         Explanation(f"prompt {i}", "blocks.2.hook_resid_post", 7, 0, f"description {i}", -1.0, 2.5, None, 1.0)
         for i in range(3000)
     ]
-    for shown in (repr(Explanations(rows)), Explanations(rows)._repr_html_()):
-        assert len(shown) < 20_000
-        assert "description 0" in shown
-        assert "description 2999" in shown
-        assert "description 1500" not in shown
-        assert "2,940 more" in shown
+    shown = repr(Explanations(rows))
+    assert len(shown) < 2000
+    for i in range(3000):
+        assert (f"description {i} " in shown) == (i < 5 or i >= 2995)
+    assert "2,990 more: see to_df() or to_text()" in shown
+    assert len(Explanations(rows)._repr_html_()) < 30_000
     assert len(Explanations(rows).to_text().splitlines()) == 3001
     assert repr(Explanations(rows[:60])).count("\n") == 61  # all of them
     assert "more" not in repr(Explanations(rows[:60]))
