@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.head import Head, base_of
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
@@ -50,8 +51,6 @@ class Backend(ABC):
         cfg = model.cfg
         self.d_model: int = cfg.d_model
         self.n_layers: int = cfg.n_layers
-        # c of c tanh(logit / c), as Gemma 2 has it; 0 for none.
-        self.soft_cap: float = float(getattr(cfg, "output_logits_soft_cap", 0) or 0)
 
     @abstractmethod
     def _hook_point(self, name: str) -> HookPoint | None: ...
@@ -62,6 +61,11 @@ class Backend(ABC):
     @abstractmethod
     def unembedded(self, hidden: Tensor) -> Tensor:
         """Final hidden states [n, d_model] times the unembedding: [n, vocabulary] in the model's dtype."""
+
+    @property
+    @abstractmethod
+    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:
+        """What follows the unembedding (a factor, a soft cap), for float32 rows [n, vocabulary]; None for nothing."""
 
     @property
     @abstractmethod
@@ -125,8 +129,8 @@ class Backend(ABC):
         # Two axes, whatever came: on a CPU three of them, cut from a larger tensor, take a path four times slower.
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = self.unembedded(flat).float()
-        if self.soft_cap > 0:
-            logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
+        if self.logit_transform:
+            logits = self.logit_transform(logits)
         return logits.view(*hidden.shape[:-1], -1)
 
     def require(self, site: Site) -> HookPoint:
@@ -172,6 +176,8 @@ class BridgeBackend(Backend):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._shared_attention = SharedAttention(model)
+        self._base = base_of(model.original_model)
+        self._head = Head(model.original_model, self._base)
 
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.get_hook_point(name)
@@ -181,7 +187,7 @@ class BridgeBackend(Backend):
         batch, length = tokens.shape
         positions = torch.arange(start, start + length, device=tokens.device).expand(batch, -1)
         # The base model stops before the vocabulary; logits are taken later, where they are wanted.
-        run = partial(self.model.original_model.base_model, input_ids=tokens, position_ids=positions)
+        run = partial(self._base, input_ids=tokens, position_ids=positions)
         if self._shared_attention.usable():
             prefix, own = past.behind() if past else (None, None)
             cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
@@ -206,7 +212,11 @@ class BridgeBackend(Backend):
                 yield
 
     def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        return self.model.unembed(hidden[None]).squeeze(0)
+        return self._head.unembedded(hidden)
+
+    @cached_property
+    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:  # noqa: D102
+        return self._head.transform()
 
     @property
     def embedding_weight(self) -> Tensor:  # noqa: D102
@@ -239,6 +249,11 @@ class HookedTransformerBackend(Backend):
 
     def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
         return self.model.unembed(hidden[None]).squeeze(0)
+
+    @property
+    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:  # noqa: D102
+        cap = self.model.cfg.output_logits_soft_cap
+        return (lambda rows: cap * torch.tanh(rows / cap)) if cap > 0 else None
 
     @property
     def embedding_weight(self) -> Tensor:  # noqa: D102

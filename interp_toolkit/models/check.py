@@ -1,0 +1,175 @@
+"""Whether a hooked model computes what the model that it stands for computes: a few tokens, before any use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+from interp_toolkit.errors import InterpToolkitError, first_line
+from interp_toolkit.models.backend import backend_of
+from interp_toolkit.sites import Site
+
+_TOKENS, _PREFIX = 12, 6
+# Rounding between two ways to compute the same stays well under these shares, and faults are well over them.
+_TOLERANCES = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+@dataclass(frozen=True)
+class PlainPass:
+    """What a model gives for a few tokens.
+
+    Attributes:
+        tokens: ids, [1, positions].
+        logits: [positions, vocabulary].
+        streams: what each block gives, [positions, d_model], by the name of the list of blocks and its number there.
+    """
+
+    tokens: Tensor
+    logits: Tensor
+    streams: dict[tuple[str, int], Tensor]
+
+
+@torch.no_grad()
+def hugging_face_pass(hf_model: Any) -> PlainPass:
+    """One pass of a causal language model of transformers as it is."""
+    embedding = hf_model.get_input_embeddings().weight
+    tokens = _some_tokens(len(embedding)).to(embedding.device)
+    streams: dict[tuple[str, int], Tensor] = {}
+
+    def record(key: tuple[str, int], out: Any) -> None:
+        states = out[0] if isinstance(out, (tuple, list)) else out
+        if isinstance(states, Tensor) and states.shape[:2] == tokens.shape:
+            streams.setdefault(key, states[0])
+
+    lists = [(name, module) for name, module in hf_model.named_modules() if isinstance(module, nn.ModuleList)]
+    handles = [
+        block.register_forward_hook(lambda _, __, out, key=(name, i): record(key, out))
+        for name, blocks in lists
+        for i, block in enumerate(blocks)
+    ]
+    try:
+        logits = hf_model(input_ids=tokens, use_cache=False).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return PlainPass(tokens, logits, streams)
+
+
+@torch.no_grad()
+def hooked_pass(model: Any) -> PlainPass:
+    """One pass of a hooked model by its own forward: of a bridge, with Hugging Face's modules back in their places."""
+    if isinstance(model, TransformerBridge):
+        with _unwrapped(model.original_model):
+            return hugging_face_pass(model.original_model)
+    tokens = _some_tokens(model.cfg.d_vocab).to(model.cfg.device)
+    logits, cache = model.run_with_cache(tokens, prepend_bos=False)
+    streams = {("blocks", i): cache[str(Site.after(i))][0] for i in range(model.cfg.n_layers)}
+    return PlainPass(tokens, logits[0], streams)
+
+
+def _some_tokens(vocabulary: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary // 20, vocabulary // 2, (1, _TOKENS), generator=generator)
+
+
+@contextmanager
+def _unwrapped(module: nn.Module) -> Iterator[None]:
+    """For the length of the block, Hugging Face's modules in place of TransformerLens's around them."""
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+
+    def unwrap(parent: nn.Module) -> None:
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, GeneralizedComponent):
+                replaced.append((parent, name, child))
+                while isinstance(child, GeneralizedComponent):
+                    child = child.original_component
+                parent._modules[name] = child
+            if child is not None:
+                unwrap(child)
+
+    try:
+        unwrap(module)
+        yield
+    finally:
+        for parent, name, child in reversed(replaced):
+            parent._modules[name] = child
+
+
+@torch.no_grad()
+def find_difference(model: Any, truth: PlainPass) -> str | None:
+    """What a hooked model computes otherwise than ``truth``, and why that may be; None where all agrees.
+
+    The tokens are run here in two parts, the second behind the keys and values of the first, so that one comparison
+    covers the blocks, the cache and the head.
+    """
+    backend = backend_of(model)
+    dtype = backend.dtype
+    tolerance = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
+    parts: list[dict[int, Tensor]] = [{}, {}]
+    hidden = []
+    past = None
+    for part, streams in zip(truth.tokens.split(_PREFIX, 1), parts):
+        edits = {Site.after(i): (lambda x, i=i, s=streams: s.update({i: x[0]})) for i in range(backend.n_layers)}
+        try:
+            states, past = backend.hidden(part, past, edits, keep=True)
+        except InterpToolkitError:
+            raise
+        except Exception as error:  # whatever another library raises at a model that it cannot run
+            where = "tokens behind the keys and values of others" if hidden else "a few tokens"
+            return f"{where} cannot be run ({type(error).__name__}: {first_line(error)})"
+        hidden.append(states)
+    theirs = _streams_of(model, truth, backend.n_layers)
+    faults: list[tuple[float, str, str]] = []
+    for part, (streams, states) in enumerate(zip(parts, hidden)):
+        rows = slice(part * _PREFIX, (part + 1) * _PREFIX)
+        where = " behind the keys and values of others" if part else ""
+        for i in range(backend.n_layers):
+            if i not in streams:
+                return f"the residual stream after block {i} cannot be read"
+            difference = _difference(streams[i], theirs[i][rows], dtype) if theirs else 0.0
+            cause = "keys and values are not continued" if part else f"TransformerLens computes block {i} otherwise"
+            faults.append((difference, f"the residual stream after block {i}, of tokens{where},", cause))
+        logits, true_logits = backend.logits(states[0]), truth.logits[rows].float()
+        difference = _difference(*(x - x.mean(-1, keepdim=True) for x in (logits, true_logits)), dtype)
+        faults.append((difference, f"the logits of tokens{where}", "what follows the last block is done otherwise"))
+    faults = [fault for fault in faults if not fault[0] <= tolerance]
+    if not faults:
+        return None
+    largest, what, _ = max(faults)
+    return f"{what} differ by {largest:.2g} of their length, and rounding explains {tolerance:g}; likely {faults[0][2]}"
+
+
+def _streams_of(model: Any, truth: PlainPass, n_layers: int) -> list[Tensor]:
+    """The residual streams of a plain pass, from the list of modules that are the model's blocks."""
+    names = {name for name, _ in truth.streams}
+    if isinstance(model, TransformerBridge):
+        blocks = (model.adapter.component_mapping or {}).get("blocks")
+        names &= {getattr(blocks, "name", None)} or names
+    for name in names:
+        streams = [truth.streams.get((name, i)) for i in range(n_layers)]
+        if all(stream is not None for stream in streams):
+            return streams  # type: ignore[return-value]
+    return []
+
+
+def _difference(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> float:
+    """How far apart two tensors [positions, width] are, as a share of the second's length."""
+    ours, theirs = ours.float().cpu(), theirs.float().cpu()
+    shares = (ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp(min=1e-6)
+    # In half precision a token may take another expert by rounding alone; what is wrong is wrong for most tokens.
+    return float(shares.max() if dtype == torch.float32 else shares.median())
+
+
+def refuse(name: str, difference: str, advice: str) -> InterpToolkitError:
+    """The error for a model that does not compute what it should."""
+    return InterpToolkitError(
+        f"expected {name} to compute what its own plain forward pass computes, but {difference}; {advice}, or give "
+        f"check=False to use it as it is"
+    )
