@@ -79,6 +79,11 @@ def load_model(
     return _frozen(model)
 
 
+def as_hooked_model(model: Any, **settings: Any) -> Any:
+    """A hooked model as it is, with its modes and gradients untouched; anything else through `load_model`."""
+    return model if is_hooked_model(model) else load_model(model, **settings)
+
+
 def _read(source: str, dtype: torch.dtype | str, revision: str | None) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
