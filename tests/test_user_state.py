@@ -267,10 +267,11 @@ def _random_blocks(model):
 
 
 def _merge(model):
-    """As LoRA is merged: a product of low rank on one matrix, through `.data`."""
+    """As LoRA is merged: a product of low rank on a matrix of each block, through `.data`."""
     torch.manual_seed(5)
-    weight = _first_matrix(model)
-    weight.data += 0.1 * torch.randn(weight.shape[0], 2) @ torch.randn(2, weight.shape[1])
+    for name, weight in model.named_parameters():
+        if "mlp" in name and weight.ndim == 2:
+            weight.data += 0.05 * torch.randn(weight.shape[0], 2) @ torch.randn(2, weight.shape[1])
 
 
 @pytest.mark.parametrize("edit", [_random_blocks, _merge])
@@ -281,7 +282,6 @@ def test_an_adapter_is_refused_when_the_blocks_have_other_weights(load, backend,
     self_explain("foxes?", model=model, adapter=adapter, max_new_tokens=2)
     edit(model)
     assert model_facts(model).fingerprint == fingerprint
-    print(model_facts(model).block_signs, adapter.contract.block_signs)
     with pytest.raises(ContractError, match="blocks of this model have other weights.*fine-tuned.*train an adapter"):
         self_explain("foxes?", model=model, adapter=adapter)
 
