@@ -16,7 +16,7 @@ from interp_toolkit.chat import Prompt, list_prompts
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
-from interp_toolkit.models import backend_of, load_model, model_facts
+from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack
@@ -98,7 +98,7 @@ def self_explain(
         >>> self_explain("Tell me about baseball.")[0].description
         >>> self_explain(vectors, model=model, adapter="my-adapter", samples=6, seed=0).to_df()
     """
-    model = load_model(model)
+    model = as_hooked_model(model)
     backend = backend_of(model)
     facts = model_facts(model)
     if not isinstance(adapter, Adapter):

@@ -27,7 +27,7 @@ from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.models import as_hooked_model, model_facts, weights_key
 from interp_toolkit.vectors import read_titles
 
 SITE = "blocks.23.hook_resid_post"
@@ -119,7 +119,7 @@ class Bench:
     @cached_property
     def model(self) -> Any:
         """The hooked model."""
-        return load_model(self._model)
+        return as_hooked_model(self._model)
 
     @cached_property
     def index(self) -> Tensor:
@@ -227,7 +227,7 @@ class Bench:
         told = [
             code_digest(),
             self.versions,
-            model_facts(self.model).fingerprint,
+            weights_key(self.model),
             self.facts["dtype"],
             contract.soft_prompt.to_dict(),
             adapter.digest,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
 from interp_toolkit.errors import InterpToolkitError, first_line
 from interp_toolkit.models.backend import backend_of
+from interp_toolkit.models.wrapped import unwrapped
 from interp_toolkit.sites import Site
+
+logger = logging.getLogger(__name__)
 
 _TOKENS, _PREFIX = 12, 6
 # Rounding between two ways to compute the same stays well under these shares, and faults are well over them.
@@ -66,7 +67,7 @@ def hugging_face_pass(hf_model: Any) -> PlainPass:
 def hooked_pass(model: Any) -> PlainPass:
     """One pass of a hooked model by its own forward: of a bridge, with Hugging Face's modules back in their places."""
     if isinstance(model, TransformerBridge):
-        with _unwrapped(model.original_model):
+        with unwrapped(model.original_model):
             return hugging_face_pass(model.original_model)
     tokens = _some_tokens(model.cfg.d_vocab).to(model.cfg.device)
     logits, cache = model.run_with_cache(tokens, prepend_bos=False)
@@ -79,71 +80,68 @@ def _some_tokens(vocabulary: int) -> Tensor:
     return torch.randint(vocabulary // 20, vocabulary // 2, (1, _TOKENS), generator=generator)
 
 
-@contextmanager
-def _unwrapped(module: nn.Module) -> Iterator[None]:
-    """For the length of the block, Hugging Face's modules in place of TransformerLens's around them."""
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
-
-    def unwrap(parent: nn.Module) -> None:
-        for name, child in list(parent._modules.items()):
-            if isinstance(child, GeneralizedComponent):
-                replaced.append((parent, name, child))
-                while isinstance(child, GeneralizedComponent):
-                    child = child.original_component
-                parent._modules[name] = child
-            if child is not None:
-                unwrap(child)
-
-    try:
-        unwrap(module)
-        yield
-    finally:
-        for parent, name, child in reversed(replaced):
-            parent._modules[name] = child
-
-
-@torch.no_grad()
 def find_difference(model: Any, truth: PlainPass) -> str | None:
     """What a hooked model computes otherwise than ``truth``, and why that may be; None where all agrees.
 
-    The tokens are run here in two parts, the second behind the keys and values of the first, so that one comparison
-    covers the blocks, the cache and the head.
+    The tokens are run in two parts, the second behind the keys and values of the first, so that one comparison covers
+    blocks, cache and head. Where that fails and one pass is right, the model keeps another state than keys and values:
+    from then on it is run whole each time.
     """
+    backend = backend_of(model)
+    backend.continues = True
+    if _compare(model, truth, [(0, _PREFIX), (_PREFIX, _TOKENS)]) is None:
+        return None
+    backend.continues = False
+    # Without the second half the first is the same, in a model whose tokens see those before them only.
+    difference = _compare(model, truth, [(0, _TOKENS), (0, _PREFIX)])
+    if difference is None:
+        logger.warning(
+            "%s does not go on from keys and values alone: each new token runs all before it anew, which is slow",
+            getattr(model.cfg, "architecture", None) or type(model).__name__,
+        )
+    return difference
+
+
+@torch.no_grad()
+def _compare(model: Any, truth: PlainPass, spans: list[tuple[int, int]]) -> str | None:
+    """Likewise, with tokens from one position to another in each pass, the later ones behind those before them."""
     backend = backend_of(model)
     dtype = backend.dtype
     tolerance = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
-    parts: list[dict[int, Tensor]] = [{}, {}]
-    hidden = []
+    true_streams = _streams_of(model, truth, backend.n_layers)
+    faults: list[tuple[float, str, str]] = []
     past = None
-    for part, streams in zip(truth.tokens.split(_PREFIX, 1), parts):
+    for start, end in spans:
+        rows = slice(start, end)
+        streams: dict[int, Tensor] = {}
         edits = {Site.after(i): (lambda x, i=i, s=streams: s.update({i: x[0]})) for i in range(backend.n_layers)}
         try:
-            states, past = backend.hidden(part, past, edits, keep=True)
+            hidden, past = backend.hidden(truth.tokens[:, rows], past, edits, keep=backend.continues)
+            logits = backend.logits(hidden[0])
         except InterpToolkitError:
             raise
         except Exception as error:  # whatever another library raises at a model that it cannot run
-            where = "tokens behind the keys and values of others" if hidden else "a few tokens"
-            return f"{where} cannot be run ({type(error).__name__}: {first_line(error)})"
-        hidden.append(states)
-    theirs = _streams_of(model, truth, backend.n_layers)
-    faults: list[tuple[float, str, str]] = []
-    for part, (streams, states) in enumerate(zip(parts, hidden)):
-        rows = slice(part * _PREFIX, (part + 1) * _PREFIX)
-        where = " behind the keys and values of others" if part else ""
-        for i in range(backend.n_layers):
+            return f"a few tokens cannot be run ({type(error).__name__}: {first_line(error)})"
+        where = " behind the keys and values of others" if start else ""
+        where = " whose followers are left out" if (start, end) == (0, _PREFIX) and not backend.continues else where
+        for i, true_stream in enumerate(true_streams):
             if i not in streams:
                 return f"the residual stream after block {i} cannot be read"
-            difference = _difference(streams[i], theirs[i][rows], dtype) if theirs else 0.0
-            cause = "keys and values are not continued" if part else f"TransformerLens computes block {i} otherwise"
-            faults.append((difference, f"the residual stream after block {i}, of tokens{where},", cause))
-        logits, true_logits = backend.logits(states[0]), truth.logits[rows].float()
+            cause = f"block {i} is computed otherwise there"
+            cause = "tokens see those behind them" if "followers" in where else cause
+            difference = _difference(streams[i], true_stream[rows], dtype)
+            faults.append((difference, f"the residual streams after block {i}, of tokens{where},", cause))
+        true_logits = truth.logits[rows].float()
         difference = _difference(*(x - x.mean(-1, keepdim=True) for x in (logits, true_logits)), dtype)
         faults.append((difference, f"the logits of tokens{where}", "what follows the last block is done otherwise"))
     faults = [fault for fault in faults if not fault[0] <= tolerance]
     if not faults:
         return None
     largest, what, _ = max(faults)
-    return f"{what} differ by {largest:.2g} of their length, and rounding explains {tolerance:g}; likely {faults[0][2]}"
+    return (
+        f"{what} differ by {largest:.2g} of their length where rounding explains {tolerance:g}, probably because "
+        f"{faults[0][2]}"
+    )
 
 
 def _streams_of(model: Any, truth: PlainPass, n_layers: int) -> list[Tensor]:
@@ -151,7 +149,7 @@ def _streams_of(model: Any, truth: PlainPass, n_layers: int) -> list[Tensor]:
     names = {name for name, _ in truth.streams}
     if isinstance(model, TransformerBridge):
         blocks = (model.adapter.component_mapping or {}).get("blocks")
-        names &= {getattr(blocks, "name", None)} or names
+        names &= {getattr(blocks, "name", "")}
     for name in names:
         streams = [truth.streams.get((name, i)) for i in range(n_layers)]
         if all(stream is not None for stream in streams):

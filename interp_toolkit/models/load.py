@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -16,22 +15,22 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
-from interp_toolkit.errors import InterpToolkitError, first_line
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import embedded
 from interp_toolkit.models.backend import backend_of, is_hooked_model
-from interp_toolkit.models.check import find_difference, hooked_pass, hugging_face_pass, refuse
+from interp_toolkit.models.check import PlainPass, find_difference, hooked_pass, hugging_face_pass, refuse
+from interp_toolkit.models.checkpoints import read_model, read_tokenizer, short
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
-from interp_toolkit.models.wrapped import has_wrapped_modules, kept_bridge, keep_bridge, use_native_attention
+from interp_toolkit.models.state import frozen, modules_of
+from interp_toolkit.models.wrapped import has_wrapped_modules, keep_bridge, kept_bridge, unwrapped, use_native_modules
 
 logger = logging.getLogger(__name__)
 
 BackendName = Literal["bridge", "hooked_transformer"]
 
 _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-# Buffers that old checkpoints hold and today's classes compute themselves.
-_BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids)$")
 
 
 def load_model(
@@ -78,7 +77,7 @@ def load_model(
                 f"device, revision and backend are for models that are loaded by name, got {type(name).__name__}; move "
                 f"a model in memory with its own .to(...)"
             )
-        return _in_memory(name, dtype, tokenizer, check)
+        return _frozen(_in_memory(name, dtype, tokenizer, check))
     if backend not in ("bridge", "hooked_transformer"):
         raise InterpToolkitError(f"expected backend 'bridge' or 'hooked_transformer', got {backend!r}")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -88,11 +87,18 @@ def load_model(
     else:
         source, model_id, commit = str(name), str(name), revision or ""
     revision = None if source != name else revision
-    hf_model = _read_model(source, number, revision)
-    tokenizer = tokenizer or _read_tokenizer(source, revision)
+    hf_model = read_model(source, number, revision)
+    tokenizer = tokenizer or read_tokenizer(source, revision)
     hf_model.to(place)
     commit = commit or str(getattr(hf_model.config, "_commit_hash", None) or "")
-    return _hooked(hf_model, tokenizer, backend, model_id, commit, check)
+    return _frozen(_hooked(hf_model, tokenizer, backend, model_id, commit, check))
+
+
+def as_hooked_model(model: Any, **settings: Any) -> Any:
+    """A model in memory with hook points, its modes and gradients untouched; anything else through `load_model`."""
+    if isinstance(model, (str, Path)):
+        return load_model(model, **settings)
+    return _in_memory(model, settings.get("dtype"), None, True)
 
 
 def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
@@ -103,12 +109,14 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
         if tokenizer is not None and tokenizer is not model.tokenizer:
             raise InterpToolkitError("this model is hooked and has its tokenizer; set model.tokenizer for another")
         if dtype not in (None, "own") and choose_dtype(dtype, torch.device("cpu")) != backend_of(model).dtype:
-            raise InterpToolkitError(f"expected a model in {dtype}, this one is in {backend_of(model).dtype}; convert it")
+            raise InterpToolkitError(
+                f"expected a model in {dtype}, this one is in {backend_of(model).dtype}; convert it"
+            )
         if check and model not in _checked:
             _check_given(model)
         elif not check:
             _checked.add(model)
-        return _frozen(model)
+        return model
     if not isinstance(model, PreTrainedModel):
         raise InterpToolkitError(
             f"expected {embedded.NAME!r}, a hub id, a folder, a PreTrainedModel or a hooked model (TransformerBridge "
@@ -126,9 +134,17 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
             f"this {type(model).__name__} does not say where it comes from, so its tokenizer cannot be found; give "
             f"load_model(model, tokenizer=...), and its answer to whatever asked for a model"
         )
-    tokenizer = tokenizer or _read_tokenizer(source, None)
+    tokenizer = tokenizer or read_tokenizer(source, None)
     commit = str(getattr(model.config, "_commit_hash", None) or "")
-    bridge = _hooked(model, tokenizer, "bridge", source or type(model).__name__, commit, check)
+    attention, bias = model.config._attn_implementation, getattr(model.get_output_embeddings(), "bias", None)
+    try:
+        bridge = _hooked(model, tokenizer, "bridge", source or type(model).__name__, commit, check)
+    except InterpToolkitError:
+        with unwrapped(model, for_good=True):  # as it was
+            model.set_attn_implementation(attention)
+            if bias is None and getattr(model.get_output_embeddings(), "bias", None) is not None:
+                model.get_output_embeddings().bias = None
+        raise
     keep_bridge(model, bridge)
     return bridge
 
@@ -136,13 +152,13 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
 def _hooked(hf_model: Any, tokenizer: Any, backend: BackendName, model_id: str, commit: str, check: bool) -> Any:
     """A model of transformers with hook points, seen to compute what it did."""
     family = type(hf_model).__name__
-    hf_model.eval()
     if hf_model.get_output_embeddings() is None:
         raise InterpToolkitError(f"expected a causal language model, which gives logits, got {family}")
     # TransformerLens looks the family up under the name that a saved checkpoint has.
     hf_model.config.architectures = hf_model.config.architectures or [family]
     try:
-        truth = hugging_face_pass(hf_model) if check else None
+        with frozen(list(hf_model.modules()), list(hf_model.parameters())):
+            truth = hugging_face_pass(hf_model) if check else None
         with _library_chatter_off():
             if backend == "bridge":
                 hf_model.set_attn_implementation("eager")
@@ -152,82 +168,49 @@ def _hooked(hf_model: Any, tokenizer: Any, backend: BackendName, model_id: str, 
             else:
                 model = build_hooked_transformer(hf_model, tokenizer, model_id)
         name_model(model, model_id, commit)
-        difference = find_difference(model, truth) if truth else None
-        if truth and difference and backend == "bridge" and use_native_attention(model):
-            before, difference = difference, find_difference(model, truth)
-            if not difference:
-                logger.warning(
-                    "%s runs Hugging Face's own attention, in which no hook points fire: with TransformerLens's, %s",
-                    family,
-                    before,
-                )
+        if truth:
+            _settle(model, truth, family)
     except InterpToolkitError:
         raise
     except Exception as error:  # whatever other libraries raise at a family that they do not know
-        raise InterpToolkitError(f"{family} cannot be used with backend={backend!r}: {_short(error)}") from error
-    if difference:
-        other = "use backend='bridge'" if backend == "hooked_transformer" else "try another version of TransformerLens"
-        raise refuse(family, difference, other)
+        raise InterpToolkitError(f"{family} cannot be used with backend={backend!r}: {short(error)}") from error
     _checked.add(model)
-    return _frozen(model)
+    return model
+
+
+def _settle(model: Any, truth: PlainPass, family: str) -> None:
+    """Make a hooked model compute what it should, by Hugging Face's modules where TransformerLens's do not.
+
+    Raises:
+        InterpToolkitError: it computes something else all the same.
+    """
+    first = difference = find_difference(model, truth)
+    if not isinstance(model, TransformerBridge):
+        if difference:
+            raise refuse(family, f"as HookedTransformer {difference}", "use backend='bridge'")
+        return
+    for all_inside in (False, True):
+        names = use_native_modules(model, all_inside) if difference else []
+        if names and not (difference := find_difference(model, truth)):
+            logger.warning(
+                "%s runs Hugging Face's own %s, where no hook points fire, since with TransformerLens's %s",
+                family,
+                " and ".join(names),
+                first,
+            )
+    if difference:
+        raise refuse(family, str(first), "try another version of TransformerLens")
 
 
 def _check_given(model: Any) -> None:
-    """Check a hooked model of the user's, unless something is laid over it, which a later call may find gone."""
-    if any(point.has_hooks() for point in model.hook_dict.values()):
+    """Check a hooked model of the user's, unless its weights were processed or something is laid over it."""
+    if not backend_of(model).plain() or getattr(model, "compatibility_mode", False):
         return
-    _frozen(model)
-    if not getattr(model, "compatibility_mode", False) and (difference := find_difference(model, hooked_pass(model))):
+    with frozen(modules_of(model), list(model.parameters())):
+        truth = hooked_pass(model)
+    if difference := find_difference(model, truth):
         raise refuse(f"this {type(model).__name__}", difference, "load it by its name with load_model")
     _checked.add(model)
-
-
-def _read_model(source: str, dtype: torch.dtype | str, revision: str | None) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    local = Path(source).expanduser()
-    if source.startswith((".", "/", "~")) and not local.is_dir():
-        raise InterpToolkitError(f"expected a folder with a Hugging Face checkpoint, but {source} is no folder")
-    try:
-        # Eager attention is what the bridge's hook points stand in, and what its parity is stated against.
-        hf_model, info = AutoModelForCausalLM.from_pretrained(
-            local if local.is_dir() else source,
-            dtype=dtype,
-            revision=revision or "main",
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
-    except Exception as error:  # whatever transformers and what it builds on raise at a damaged or unknown checkpoint
-        raise InterpToolkitError(
-            f"could not load a causal language model from {source!r}: {_short(error)} "
-            f"(give {embedded.NAME!r}, a hub id such as 'org/name', or a local checkpoint folder)"
-        ) from error
-    for kind, keys in (("lacks", info["missing_keys"]), ("has no place for", info["unexpected_keys"])):
-        keys = sorted(key for key in keys if not _BUFFERS.search(key))
-        if keys:
-            raise InterpToolkitError(
-                f"the checkpoint {source!r} and its config do not belong together: {type(hf_model).__name__} "
-                + (f"lacks {len(keys)} weights there" if kind == "lacks" else f"has no place for {len(keys)} weights")
-                + f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}); get the whole checkpoint anew"
-            )
-    return hf_model
-
-
-def _read_tokenizer(source: str, revision: str | None) -> Any:
-    from transformers import AutoTokenizer
-
-    local = Path(source).expanduser()
-    try:
-        return AutoTokenizer.from_pretrained(local if local.is_dir() else source, revision=revision or "main")
-    except Exception as error:  # likewise
-        raise InterpToolkitError(
-            f"could not load the tokenizer of {source!r}: {_short(error)} (give one with load_model(..., tokenizer=...))"
-        ) from error
-
-
-def _short(error: BaseException) -> str:
-    line = first_line(error)
-    return line if len(line) <= 300 else f"{line[:300]}..."
 
 
 def _frozen(model: Any) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+from transformer_lens.model_bridge.generalized_components.normalization import NormalizationBridge
 
 _KEPT = "_interp_toolkit_bridge"
 
@@ -40,17 +43,52 @@ def has_wrapped_modules(hf_model: nn.Module) -> bool:
     return any(isinstance(module, GeneralizedComponent) for module in hf_model.modules())
 
 
-def use_native_attention(bridge: Any) -> bool:
-    """Put Hugging Face's attention back in its place in the model's tree; False where it was there all along.
+def use_native_modules(bridge: Any, all_inside: bool = False) -> list[str]:
+    """Put Hugging Face's modules back in their places in the model's tree, instead of TransformerLens's around them.
 
-    Its projections stay wrapped. Hook points of the attention itself do not fire any more.
+    Hook points of the modules around them do not fire any more; those of blocks and norms do.
+
+    Args:
+        bridge: the bridge.
+        all_inside: all that lies in blocks but norms, not attention alone.
+
+    Returns:
+        the class names of what was put back.
     """
-    places = [
-        (parent, name, child)
-        for parent in bridge.original_model.modules()
-        for name, child in parent._modules.items()
-        if isinstance(child, AttentionBridge) and child.original_component is not None
-    ]
-    for parent, name, child in places:
-        parent._modules[name] = child.original_component
-    return bool(places)
+    names: set[str] = set()
+    for block in bridge.blocks:
+        for parent in list(block.original_component.modules()):
+            for name, child in parent._modules.items():
+                replaceable = isinstance(child, GeneralizedComponent) and not isinstance(child, NormalizationBridge)
+                if replaceable and (all_inside or isinstance(child, AttentionBridge)):
+                    parent._modules[name] = child.original_component
+                    names.add(type(child.original_component).__name__)
+    return sorted(names)
+
+
+@contextmanager
+def unwrapped(module: nn.Module, for_good: bool = False) -> Iterator[None]:
+    """For the length of the block, Hugging Face's modules in place of TransformerLens's around them.
+
+    Args:
+        module: the model of transformers that lies in a bridge.
+        for_good: leave it so.
+    """
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+
+    def unwrap(parent: nn.Module) -> None:
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, GeneralizedComponent):
+                replaced.append((parent, name, child))
+                while isinstance(child, GeneralizedComponent):
+                    child = child.original_component
+                parent._modules[name] = child
+            if child is not None:
+                unwrap(child)
+
+    try:
+        unwrap(module)
+        yield
+    finally:
+        for parent, name, child in () if for_good else reversed(replaced):
+            parent._modules[name] = child

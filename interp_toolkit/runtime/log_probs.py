@@ -26,7 +26,8 @@ def token_log_probs(backend: Backend, states: Tensor, tokens: Tensor, smoothing:
     if torch.is_grad_enabled() and states.requires_grad:
         told: Tensor = _TokenLogProbs.apply(states, backend, tokens, smoothing)
         return told
-    return _read(backend, backend.unembedded(states), tokens, smoothing)
+    # The unembedding may be a user's that takes gradients.
+    return _read(backend, backend.unembedded(states).detach(), tokens, smoothing)
 
 
 class _TokenLogProbs(torch.autograd.Function):

@@ -155,7 +155,7 @@ def store_activations(
         progress: whether to show a bar, with tokens a second.
 
     Raises:
-        InterpToolkitError: a site that the model does not have.
+        InterpToolkitError: a site that the model does not have, or a model with hooks or replaced forwards of your own.
 
     Example:
         >>> rows = token_rows(model.tokenizer, read_passages("passages.jsonl.gz", "train")["text"])

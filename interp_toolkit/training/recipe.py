@@ -12,7 +12,7 @@ import yaml
 
 from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import PlaceLike, Site, parse_place
@@ -153,7 +153,7 @@ class Recipe:
             data: folder that paths of titles and pairs are relative to.
             progress: whether to show bars.
         """
-        model = load_model(self.model, dtype=self.dtype)
+        model = as_hooked_model(self.model, dtype=self.dtype)
         d_model = model_facts(model).d_model
         if self.pairs is not None:
             pairs = VectorLabelPairs.load(Path(data) / self.pairs)
