@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 import weakref
@@ -88,7 +89,7 @@ def load_model(
         source, model_id, commit = str(name), str(name), revision or ""
     revision = None if source != name else revision
     hf_model = read_model(source, number, revision)
-    tokenizer = tokenizer or read_tokenizer(source, revision)
+    tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, revision)
     hf_model.to(place)
     commit = commit or str(getattr(hf_model.config, "_commit_hash", None) or "")
     return _frozen(_hooked(hf_model, tokenizer, backend, model_id, commit, check))
@@ -134,7 +135,7 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
             f"this {type(model).__name__} does not say where it comes from, so its tokenizer cannot be found; give "
             f"load_model(model, tokenizer=...), and its answer to whatever asked for a model"
         )
-    tokenizer = tokenizer or read_tokenizer(source, None)
+    tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, None)
     commit = str(getattr(model.config, "_commit_hash", None) or "")
     attention, bias = model.config._attn_implementation, getattr(model.get_output_embeddings(), "bias", None)
     try:
@@ -200,6 +201,13 @@ def _settle(model: Any, truth: PlainPass, family: str) -> None:
             )
     if difference:
         raise refuse(family, str(first), "try another version of TransformerLens")
+
+
+def _as_given(tokenizer: Any) -> Any:
+    """A copy of a user's tokenizer that TransformerLens takes as it is, instead of reading it anew from its folder."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.init_kwargs = tokenizer.init_kwargs | {"name_or_path": tokenizer.name_or_path, "add_bos_token": True}
+    return tokenizer
 
 
 def _check_given(model: Any) -> None:

@@ -23,4 +23,4 @@ def rotary_limit(model: nn.Module) -> float:
             settings = settings[layer_type] if layer_type is not None else settings
             limit = settings.get("original_max_position_embeddings") if kind == "longrope" else None
             limits.append(limit or module.original_max_seq_len)  # type: ignore[arg-type]
-    return min(limits)
+    return float(min(limits))
