@@ -12,7 +12,7 @@ from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_a
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import ContractError
-from interp_toolkit.models import backend_of, model_facts, weights_key
+from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.vectors import topic_vectors
 
@@ -226,7 +226,12 @@ def _swap_rows(model):
     weight.copy_(weight.flip(0))
 
 
-@pytest.mark.parametrize("edit", [_edit_in_place, _edit_data, _replace_data, _swap_rows])
+def _swap_activation(model):
+    mlp = model.blocks[0].mlp
+    getattr(mlp, "original_component", mlp).act_fn = torch.nn.Tanh()
+
+
+@pytest.mark.parametrize("edit", [_edit_in_place, _edit_data, _replace_data, _swap_rows, _swap_activation])
 def test_caches_follow_the_weights(load, backend, edit):
     model = load("llama", backend)
     before = topic_vectors(model, ["Rivers"], Site.after(2))
@@ -236,6 +241,13 @@ def test_caches_follow_the_weights(load, backend, edit):
     assert weights_key(model) != key
     assert torch.allclose(after, read_activations(model, "Tell me about Rivers.", sites=[2]).vectors, atol=1e-5)
     assert not torch.equal(before, after)
+
+
+def test_what_libraries_hook_to_their_own_parts_is_no_change(load):
+    model = load()
+    model.original_model(torch.tensor([[1, 5]]), output_hidden_states=True)  # leaves hooks for good
+    assert any(module._forward_hooks for module in model.modules())
+    assert is_plain(model)
 
 
 def test_a_prompt_run_follows_the_weights(load, backend, tiny_prompt, random_vectors):
