@@ -17,10 +17,12 @@ from interp_toolkit.models.backend import is_hooked_model
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
+from interp_toolkit.torch_defaults import plain_defaults
 
 BackendName = Literal["bridge", "hooked_transformer"]
 
 
+@plain_defaults()
 def load_model(
     name: Any = embedded.NAME,
     *,

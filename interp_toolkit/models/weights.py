@@ -42,7 +42,7 @@ def _edits(weight: Tensor) -> int:
 
 
 def weights_digest(model: Any) -> str:
-    """A hash over every bit of every parameter and floating-point buffer, with their names, and the kinds of modules."""
+    """A hash over every bit of every parameter and floating-point buffer, their names, and the kinds of modules."""
     kinds = [(name, type(module).__module__, type(module).__qualname__) for name, module in model.named_modules()]
     digest = hashlib.sha256(repr(kinds).encode())
     for name, value in _tensors(model):

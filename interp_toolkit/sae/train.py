@@ -19,6 +19,7 @@ from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder
 from interp_toolkit.sae.store import ActivationStore
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae_files import SPARSITY, load_sae, sae_lens
 
 # Tokens from which the activations' mean and length are estimated.
@@ -70,6 +71,7 @@ class SAEConfig:
             raise InterpToolkitError(f"expected lr above 0, got {self.lr}")
 
 
+@plain_defaults()
 def train_sae(
     store: ActivationStore, config: SAEConfig, folder: str | Path, *, facts: ModelFacts, progress: bool = False
 ) -> Any:

@@ -17,6 +17,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Site
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
 # How Hugging Face's classes name the output of a block.
@@ -149,6 +150,7 @@ def check_sae(
     return facts
 
 
+@plain_defaults()
 def sae_vectors(
     sae: Any, indices: Sequence[int] | None = None, *, firing: Float[Tensor, " features"] | None = None
 ) -> SAEVectors:
