@@ -165,6 +165,7 @@ def _new_sae(store: ActivationStore, config: SAEConfig, facts: ModelFacts) -> An
     sae = library.TrainingSAE.from_dict(sae_config.to_dict())
     metadata = sae.cfg.metadata
     metadata.model_name, metadata.model_fingerprint = facts.model_id, facts.fingerprint
+    metadata.model_block_signs = list(facts.block_signs)
     metadata.hook_name = str(store.site)
     metadata.context_size = max(map(len, store.rows.ids))
     return sae
