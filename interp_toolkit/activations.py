@@ -17,6 +17,7 @@ from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, backend_of
 from interp_toolkit.sites import Site, SiteLike, SiteStack
+from interp_toolkit.torch_defaults import plain_defaults
 
 Positions = Sequence[int] | Literal["all", "last"]
 
@@ -41,6 +42,7 @@ class Activations:
         return len(self.vectors)
 
 
+@plain_defaults()
 def read_activations(
     model: Any,
     prompts: Prompt | Sequence[Prompt],

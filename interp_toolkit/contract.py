@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -38,11 +38,8 @@ class ModelFacts:
     block_signs: tuple[int, ...] = ()
 
     def same_blocks(self, signs: tuple[int, ...]) -> bool:
-        """Whether ``signs`` may be of these weights: unless both are known and differ by more than float16 rounds."""
-        if not signs or not self.block_signs:
-            return True
-        pairs = zip(signs, self.block_signs)
-        return len(signs) == len(self.block_signs) and all(abs(x - y) <= 2 + 1e-5 * max(x, y) for x, y in pairs)
+        """Whether ``signs`` may be of these weights; see `same_blocks`."""
+        return same_blocks(signs, self.block_signs)
 
 
 @dataclass(frozen=True)
@@ -225,6 +222,16 @@ class Contract:
         parts["block_signs"] = tuple(map(int, data["block_signs"]))
         parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return cls(**parts, mean=mean)
+
+
+def same_blocks(these: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether two `ModelFacts.block_signs` may be of the same weights.
+
+    They are not if both are known and differ by more than what float16 rounds to zero.
+    """
+    if not these or not others:
+        return True
+    return len(these) == len(others) and all(abs(x - y) <= 2 + 1e-5 * max(x, y) for x, y in zip(these, others))
 
 
 def library_versions() -> dict[str, str]:

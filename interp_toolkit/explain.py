@@ -21,6 +21,7 @@ from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Sampling temperature where several samples are asked for; the paper's (arXiv 2602.10352, section 4).
 _TEMPERATURE = 0.7
@@ -36,6 +37,7 @@ class _Vectors:
     positions: list[int]
 
 
+@plain_defaults()
 def self_explain(
     inputs: Prompt | Sequence[Prompt] | Float[Tensor, "*n d_model"],
     *,

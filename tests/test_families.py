@@ -3,20 +3,19 @@ import copy
 import families
 import pytest
 import torch
+from conftest import BACKENDS
 
 from interp_toolkit import load_model, read_activations
 from interp_toolkit.models import backend_of
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sites import Site
 
-_QUICK = {
-    "cohere",
-    "granite",
-    "llama with biases",
-    "mamba",
-    "opt with a narrow embedding",
-    "phi3 past its short factors",
-}
+_HOOKED_TRANSFORMERS = ["gemma2", "gpt2", "gpt2 scaled by layers", "llama", "llama with biases in attention", "qwen2"]
+_CASES = list(families.CASES)
+if "hooked_transformer" in BACKENDS:
+    _CASES += [f"{case} as hooked_transformer" for case in _HOOKED_TRANSFORMERS]
+_QUICK = {"cohere", "granite", "mamba", "opt with a narrow embedding", "phi3 past its short factors"}
+_QUICK |= {"llama with biases in attention as hooked_transformer"}
 _SITE = "blocks.0.hook_resid_pre"
 
 
@@ -25,23 +24,29 @@ def relative(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_tokenizer):
+def pair(tiny_tokenizer, tmp_path_factory):
     """pair(case): the model in Hugging Face's own class, and a hooked copy; the last one is kept."""
     kept = {}
 
     def get(case):
         if case not in kept:
             kept.clear()
-            truth = families.build(case)
-            kept[case] = truth, load_model(copy.deepcopy(truth), tokenizer=tiny_tokenizer)
+            name, _, backend = case.partition(" as ")
+            truth = families.build(name)
+            if backend:
+                folder = tmp_path_factory.mktemp("checkpoint")
+                truth.save_pretrained(folder)
+                model = load_model(folder, backend=backend, dtype="float32", tokenizer=tiny_tokenizer)
+            else:
+                model = load_model(copy.deepcopy(truth), tokenizer=tiny_tokenizer)
+            kept[case] = truth, model
         return kept[case]
 
     return get
 
 
 @pytest.fixture(
-    scope="module",
-    params=[case if case in _QUICK else pytest.param(case, marks=pytest.mark.slow) for case in families.CASES],
+    scope="module", params=[case if case in _QUICK else pytest.param(case, marks=pytest.mark.slow) for case in _CASES]
 )
 def case(request):
     return request.param

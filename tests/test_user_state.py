@@ -7,14 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import make_sae
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_activations, self_explain
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import ContractError
-from interp_toolkit.models import backend_of, model_facts, weights_key
+from interp_toolkit.evaluation import example_texts
+from interp_toolkit.evaluation.bench import Bench, kept_result, write_result
+from interp_toolkit.evaluation.conditions import null_vector
+from interp_toolkit.evaluation.runs import knowledge, losses, questions
+from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
 from interp_toolkit.runtime import PromptRun, generate, score
-from interp_toolkit.vectors import topic_vectors
+from interp_toolkit.sae import store_activations, token_rows
+from interp_toolkit.vectors import check_sae, topic_vectors
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
 HOOK = "blocks.1.hook_resid_post"
@@ -226,7 +232,12 @@ def _swap_rows(model):
     weight.copy_(weight.flip(0))
 
 
-@pytest.mark.parametrize("edit", [_edit_in_place, _edit_data, _replace_data, _swap_rows])
+def _swap_activation(model):
+    mlp = model.blocks[0].mlp
+    getattr(mlp, "original_component", mlp).act_fn = torch.nn.Tanh()
+
+
+@pytest.mark.parametrize("edit", [_edit_in_place, _edit_data, _replace_data, _swap_rows, _swap_activation])
 def test_caches_follow_the_weights(load, backend, edit):
     model = load("llama", backend)
     before = topic_vectors(model, ["Rivers"], Site.after(2))
@@ -236,6 +247,13 @@ def test_caches_follow_the_weights(load, backend, edit):
     assert weights_key(model) != key
     assert torch.allclose(after, read_activations(model, "Tell me about Rivers.", sites=[2]).vectors, atol=1e-5)
     assert not torch.equal(before, after)
+
+
+def test_what_libraries_hook_to_their_own_parts_is_no_change(load):
+    model = load()
+    model.original_model(torch.tensor([[1, 5]]), output_hidden_states=True)  # leaves hooks for good
+    assert any(module._forward_hooks for module in model.modules())
+    assert is_plain(model)
 
 
 def test_a_prompt_run_follows_the_weights(load, backend, tiny_prompt, random_vectors):
@@ -417,3 +435,78 @@ def test_the_model_is_as_it_was_after_an_exception_in_a_pass(load, backend):
     assert not _forwards(model)
     assert not any(m._forward_hooks for m in model.modules())
     assert torch.equal(model(ids, attention_mask=mask), before)
+
+
+class _Bench(Bench):
+    versions, facts = {}, {"dtype": "float32"}
+
+    def __init__(self, model):
+        self.model = model
+
+
+def _places(model, adapter, tmp_path):
+    """Where each kind of evaluation keeps what it does with a model."""
+    bench = _Bench(model)
+    return [
+        example_texts._place(tmp_path, model, example_texts.Writing()),
+        bench._file(adapter, torch.zeros(1, 32), 1, False),
+        losses._file(bench, null_vector(adapter, 1), ["a"]),
+        questions._file(bench, "grids", (), []),
+        knowledge._file(bench, ["a"]),
+    ]
+
+
+def test_evaluations_are_kept_by_the_weights_in_use(load, tiny_prompt, tmp_path):
+    model = load()
+    adapter = _adapter(model, tiny_prompt)
+    before = _places(model, adapter, tmp_path)
+    assert _places(load(), adapter, tmp_path) == before
+    _edit_data(model)
+    assert not set(before) & set(_places(model, adapter, tmp_path))
+    model.blocks[1].mlp.register_forward_hook(lambda module, arguments, out: None)
+    with pytest.raises(InterpToolkitError, match="expected the model as it was loaded.*blocks.1.mlp"):
+        _places(model, adapter, tmp_path)
+
+
+def test_texts_are_written_anew_after_an_edit_and_not_kept_under_a_hook(load, tmp_path):
+    model, writing = load(), example_texts.Writing(texts=2, prompt="Say {label}", max_new_tokens=4)
+    before = example_texts.write_texts(model, {"a": 2}, writing, tmp_path)
+    _random_blocks(model)
+    after = example_texts.write_texts(model, {"a": 2}, writing, tmp_path)
+    assert after != before
+    assert after == example_texts.write_texts(model, {"a": 2}, writing)
+    with model.hooks(fwd_hooks=[(HOOK, _edit_last)]):
+        example_texts.write_texts(model, {"a": 2}, writing)
+        with pytest.raises(InterpToolkitError, match="leave out the folder"):
+            example_texts.write_texts(model, {"a": 2}, writing, tmp_path)
+
+
+def test_a_result_of_other_weights_is_not_taken_for_this_one(tmp_path):
+    path = tmp_path / "result.json"
+    write_result(path, dict(settings=dict(n=1, weights="a")))
+    assert kept_result(path, dict(n=1, weights="a"))
+    assert kept_result(path, dict(n=1, weights="b")) is None
+    write_result(path, dict(settings=dict(n=1)))
+    assert kept_result(path, dict(n=1, weights="b"))
+
+
+def test_an_sae_is_refused_when_the_blocks_have_other_weights(load):
+    model = load()
+    facts = model_facts(model)
+    sae = make_sae(model_fingerprint=facts.fingerprint, model_block_signs=list(facts.block_signs))
+    check_sae(sae, model)
+    _random_blocks(model)
+    with pytest.raises(ContractError, match="trained on another model.*any_model=True"):
+        check_sae(sae, model)
+    check_sae(sae, model, any_model=True)
+
+
+def test_activations_are_not_stored_under_a_hook(load):
+    model = load()
+    rows = token_rows(model.tokenizer, ["Tell me about rivers and the history of Poland."])
+    store_activations(model, rows, 2)
+    with (
+        model.hooks(fwd_hooks=[(HOOK, _edit_last)]),
+        pytest.raises(InterpToolkitError, match="expected the model as it was loaded.*has a hook on blocks.1"),
+    ):
+        store_activations(model, rows, 2)

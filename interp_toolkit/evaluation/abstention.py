@@ -19,6 +19,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.conditions import random_directions
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.runtime import PromptRun, evidence, generate
+from interp_toolkit.torch_defaults import plain_defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class EvidenceControls:
     descriptions: tuple[str, ...]
 
 
+@plain_defaults()
 @torch.no_grad()
 def evidence_controls(
     model: Any, adapter: Adapter, vectors: Float[Tensor, "n width"], seed: int = 0, progress: bool = False
@@ -74,6 +76,7 @@ def evidence_controls(
     )
 
 
+@plain_defaults()
 def calibrate_threshold(
     controls: EvidenceControls, false_positive_rate: float = 0.05, seed: int = 0
 ) -> EvidenceThreshold:

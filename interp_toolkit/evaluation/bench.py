@@ -134,6 +134,7 @@ class Bench:
             model=facts.model_id,
             revision=facts.revision,
             dtype=str(next(self.model.parameters()).dtype),
+            weights=weights_key(self.model)[:16],
             embedder=EMBEDDER,
             titles=self.titles.digest,
             index=len(self.titles.index),
@@ -250,12 +251,18 @@ def write_result(path: Path, told: dict[str, Any]) -> None:
 
 
 def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """A result that is there and was made with these settings, else None."""
+    """A result that is there and was made with these settings, else None.
+
+    Results of version 0.1 do not say from which weights they are, and are taken at their word.
+    """
     try:
         told = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    return told if told["settings"] == json.loads(json.dumps(settings)) else None
+    wanted = json.loads(json.dumps(settings))
+    if "weights" not in told["settings"]:
+        wanted.pop("weights", None)
+    return told if told["settings"] == wanted else None
 
 
 def digest(settings: dict[str, Any]) -> str:

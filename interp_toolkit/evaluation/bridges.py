@@ -18,6 +18,7 @@ from interp_toolkit.evaluation.means import Means
 from interp_toolkit.evaluation.names import Entity, find_names
 from interp_toolkit.evaluation.spans import Where
 from interp_toolkit.sites import SiteLike, SiteStack
+from interp_toolkit.torch_defaults import plain_defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +103,7 @@ class BridgeEntities:
             return (named * weights).sum(1) / weights.sum(1)
 
 
+@plain_defaults()
 def find_bridge_entities(
     model: Any,
     prompts: Sequence[str],
@@ -168,6 +170,7 @@ def find_bridge_entities(
     return name_bridges(grid, bridges)
 
 
+@plain_defaults()
 def name_bridges(grid: Grid, bridges: Sequence[Entity]) -> BridgeEntities:
     """Look for each prompt's bridge in a grid that is there already.
 

@@ -20,6 +20,7 @@ from interp_toolkit.explain import self_explain
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
 from interp_toolkit.sae.asking import Ask
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_sae, sae_digest, sae_vectors
 
 ORIGINAL, REWORDED = "original label", "original label, reworded"
@@ -27,6 +28,7 @@ ORIGINAL, REWORDED = "original label", "original label, reworded"
 _SHARD = 64
 
 
+@plain_defaults()
 def describe_features(
     model: Any,
     adapter: Adapter,

@@ -21,6 +21,7 @@ from interp_toolkit.evaluation.spans import contents
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
 from interp_toolkit.sae.encode import feature_activations
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_sae, sae_digest
 
 EMPTY_LABEL = "the label is empty"
@@ -39,6 +40,7 @@ Texts = Mapping[str, Sequence[str]]
 Faced = Mapping[str, Sequence[int]]
 
 
+@plain_defaults()
 def generation_scores(
     model: Any,
     sae: Any,

@@ -21,6 +21,7 @@ from interp_toolkit.evaluation.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Place, SiteLike, SiteStack
+from interp_toolkit.torch_defaults import plain_defaults
 
 _FAILED = ("prompt", "text", "reason")
 CELLS = (
@@ -74,6 +75,7 @@ class Grid:
         return cls(_cells(data["cells"]), pd.DataFrame(data["prompts"]), pd.DataFrame(data["failed"]))
 
 
+@plain_defaults()
 def describe_grid(
     model: Any,
     prompts: Sequence[str],

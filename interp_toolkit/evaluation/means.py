@@ -16,6 +16,7 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.spans import contents
 from interp_toolkit.sites import Place, Site, SiteLike
+from interp_toolkit.torch_defaults import plain_defaults
 
 Means = Mapping[Site, Tensor]
 """What to take off at each site: [distances, d_model] by distance from a prompt's end, or [d_model]."""
@@ -24,6 +25,7 @@ Means = Mapping[Site, Tensor]
 _FEWEST = 8
 
 
+@plain_defaults()
 def site_means(
     model: Any, prompts: Sequence[str], sites: SiteLike | Sequence[SiteLike], *, chat: bool = False
 ) -> dict[Site, Float[Tensor, "distances d_model"]]:

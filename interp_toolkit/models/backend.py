@@ -76,7 +76,7 @@ class Backend(ABC):
             self._modules = modules_of(self.model)
             self._parameters = [p for module in self._modules for p in module._parameters.values() if p is not None]
             self.change = describe_change(self.model, self._modules)
-            return self.change, weights_version(dict.fromkeys(self._parameters))
+            return self.change, weights_version(self._modules, dict.fromkeys(self._parameters))
 
     def plain(self) -> bool:
         """Whether nothing of the user's is laid over the model, so that a sequence may be run in parts or padded."""

@@ -26,6 +26,7 @@ from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
 from interp_toolkit.models.state import frozen, modules_of
 from interp_toolkit.models.wrapped import has_wrapped_modules, keep_bridge, kept_bridge, unwrapped, use_native_modules
+from interp_toolkit.torch_defaults import plain_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ BackendName = Literal["bridge", "hooked_transformer"]
 _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
+@plain_defaults()
 def load_model(
     name: Any = embedded.NAME,
     *,

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 _ABSENT = object()
+# Users' hooks on hook points are wrapped by `transformer_lens.hook_points`, which is none of these.
+_LIBRARIES = ("transformers.", "transformer_lens.model_bridge.", "accelerate.")
 
 
 def modules_of(model: Any) -> list[nn.Module]:
@@ -27,19 +29,18 @@ def modules_of(model: Any) -> list[nn.Module]:
 def has_hooks(module: nn.Module) -> bool:
     """Whether a user has put something before, behind or in place of a module's ``forward``.
 
-    What the bridge hooks to its own parts, and what accelerate puts there to move tensors between devices, compute the
-    same and do not count.
+    What libraries hook to their own parts, to capture outputs or to move tensors between devices, does not count.
     """
     if module._forward_hooks or module._forward_pre_hooks:
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if not all(_module_of(hook).startswith("transformer_lens.model_bridge.") for hook in hooks):
+        if not all(map(_of_a_library, hooks)):
             return True
-    return "forward" in module.__dict__ and _module_of(module.__dict__["forward"]) != "accelerate.hooks"
+    return "forward" in module.__dict__ and not _of_a_library(module.__dict__["forward"])
 
 
-def _module_of(function: Any) -> str:
-    """Where a function, or the function of a partial, is defined."""
-    return str(getattr(getattr(function, "func", function), "__module__", ""))
+def _of_a_library(function: Any) -> bool:
+    """Whether a function, or the function of a partial, is defined where no user's code is."""
+    return str(getattr(getattr(function, "func", function), "__module__", "")).startswith(_LIBRARIES)
 
 
 def describe_change(model: Any, modules: Iterable[nn.Module]) -> str | None:
@@ -53,6 +54,8 @@ def describe_change(model: Any, modules: Iterable[nn.Module]) -> str | None:
     if torch.nn.modules.module._global_forward_hooks or torch.nn.modules.module._global_forward_pre_hooks:
         return "a hook on every module"
     for module in modules:
+        if type(module).__module__.startswith("peft."):
+            return f"an adapter of peft that is not merged, {_name(model, module)}"
         if has_hooks(module):
             kind = "a replaced forward" if "forward" in module.__dict__ else "a hook"
             return f"{kind} on {_name(model, module)}"

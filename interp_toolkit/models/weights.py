@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Values of each weight that are looked at to notice an edit that leaves no other trace.
 _SAMPLE = 64
@@ -18,12 +18,12 @@ _COLUMNS = 4099
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|blocks|h|layer|block)\.(\d+)\.")
 
 
-def weights_version(parameters: Iterable[Tensor]) -> bytes:
-    """A token that changes when weights do; cheap enough for every call.
+def weights_version(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) -> bytes:
+    """A token that changes when modules or weights do; cheap enough for every call.
 
     It sees tensors that were replaced, edited in place, or (by some of their values) edited through ``.data``.
     """
-    token = hashlib.sha256()
+    token = hashlib.sha256(" ".join(str(id(module)) for module in modules).encode())
     samples: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for weight in parameters:
         token.update(f"{id(weight)} {weight.data_ptr()} {_edits(weight)} {tuple(weight.shape)}".encode())
@@ -42,8 +42,9 @@ def _edits(weight: Tensor) -> int:
 
 
 def weights_digest(model: Any) -> str:
-    """A hash over every bit of every parameter and floating-point buffer, with their names, shapes and dtypes."""
-    digest = hashlib.sha256()
+    """A hash over every bit of every parameter and floating-point buffer, their names, and the kinds of modules."""
+    kinds = [(name, type(module).__module__, type(module).__qualname__) for name, module in model.named_modules()]
+    digest = hashlib.sha256(repr(kinds).encode())
     for name, value in _tensors(model):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(_bit_sums(value.detach()))

@@ -11,8 +11,10 @@ from torch import Tensor
 from interp_toolkit.runtime.generate import Generation
 from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.runtime.score import score
+from interp_toolkit.torch_defaults import plain_defaults
 
 
+@plain_defaults()
 @torch.no_grad()
 def evidence(
     run: PromptRun,

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import stop_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
 _ROWS = 384
@@ -47,6 +48,7 @@ class Generation:
     ended: Until
 
 
+@plain_defaults()
 @torch.no_grad()
 def generate(
     run: PromptRun,

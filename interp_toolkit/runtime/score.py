@@ -11,6 +11,7 @@ from torch import Tensor
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime.log_probs import token_log_probs
 from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Rows in one forward pass: enough to fill a processor; more only takes more memory for their logits.
 _ROWS = 64
@@ -36,6 +37,7 @@ class Scores:
         return sums / lengths
 
 
+@plain_defaults()
 def score(
     run: PromptRun,
     soft_tokens: Tensor,

@@ -20,6 +20,7 @@ from interp_toolkit.models.backend import Edit
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_sae, require_site
 
 # Tokens in one pass, each of which needs logits over the whole vocabulary.
@@ -41,6 +42,7 @@ class _Sums:
     predicted: np.ndarray
 
 
+@plain_defaults()
 @torch.no_grad()
 def sae_quality(
     model: Any, sae: Any, rows: TokenRows, *, any_model: bool = False, seed: int = 0, progress: bool = False
@@ -97,6 +99,7 @@ def sae_quality(
     return pd.DataFrame(found).set_index("metric").loc[order].reset_index()
 
 
+@plain_defaults()
 def feature_quantiles(
     sae: Any, vectors: Float[Tensor, "n d_model"], features: Sequence[int], share: float = 0.99
 ) -> Float[Tensor, " features"]:

@@ -23,6 +23,7 @@ from interp_toolkit.models.dtype import fast_bfloat16
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.examples import Examples, batches
@@ -55,6 +56,8 @@ class TrainResult:
     history: pd.DataFrame
 
 
+@plain_defaults()
+@torch.enable_grad()
 def train_adapter(
     model: Any,
     pairs: VectorLabelPairs,

@@ -18,6 +18,7 @@ from torch import Tensor
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.pairs import VectorLabelPairs, published
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import sae_digest, sae_facts, sae_vectors
 from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
@@ -118,6 +119,7 @@ def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELa
     return _export([(f"{path}, row {number}", row) for number, row in enumerate(data)], path)
 
 
+@plain_defaults()
 def sae_pairs(
     sae: Any,
     labels: SAELabels | Mapping[int, str | Sequence[str]] | str | Path,

@@ -20,6 +20,7 @@ from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import is_plain, model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place
+from interp_toolkit.torch_defaults import plain_defaults
 
 PROMPT = "Tell me about {title}."
 # Titles read and kept on disk at a time: what an interruption can lose, and how often the bar moves.
@@ -47,6 +48,7 @@ def topic_vectors(model: Any, titles: Sequence[str], site: PlaceLike, *, progres
     return torch.cat(each, dim=1) if len(each) > 1 else each[0]
 
 
+@plain_defaults()
 def topic_vectors_by_site(
     model: Any, titles: Sequence[str], sites: Sequence[SiteLike], *, progress: bool = False
 ) -> dict[Site, Tensor]:
@@ -89,6 +91,7 @@ def topic_vectors_by_site(
     return out
 
 
+@plain_defaults()
 def topic_pairs(
     model: Any,
     titles: Sequence[str],
