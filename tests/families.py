@@ -39,18 +39,17 @@ def _longrope(limit):
     )
 
 
+_PLAIN = """
+afmoe apertus arcee bitnet bloom codegen cohere cohere2 ernie4_5 ernie4_5_moe exaone4 falcon falcon_mamba
+flex_olmo gemma gemma2 gemma3_text glm glm4 glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_oss gptj
+hunyuan_v1_dense internlm3 iquestcoder jais2 jetmoe laguna llama llama4_text mamba minimax_m2 ministral3
+mistral mixtral modernbert-decoder mpt nanochat nemotron olmo olmo2 olmo3 olmo_hybrid olmoe opt phi phi3 qwen2
+qwen2_moe qwen3 qwen3_5_text qwen3_5_moe_text qwen3_moe qwen3_next recurrent_gemma seed_oss smollm3 stablelm
+starcoder2 vaultgemma xglm
+"""
+
 # Name of a case: model type, and what its config needs or is worth trying.
-CASES = {
-    name: (name, {})
-    for name in (
-        "afmoe apertus arcee bitnet bloom codegen cohere cohere2 ernie4_5 ernie4_5_moe exaone4 falcon falcon_mamba "
-        "flex_olmo gemma gemma2 gemma3_text glm glm4 glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_oss gptj "
-        "hunyuan_v1_dense internlm3 iquestcoder jais2 jetmoe laguna llama llama4_text mamba minimax_m2 ministral3 mistral "
-        "mixtral modernbert-decoder mpt nanochat nemotron olmo olmo2 olmo3 olmo_hybrid olmoe opt phi phi3 qwen2 qwen2_moe "
-        "qwen3 qwen3_5_text qwen3_5_moe_text qwen3_moe qwen3_next recurrent_gemma seed_oss smollm3 stablelm starcoder2 "
-        "vaultgemma xglm"
-    ).split()
-} | {
+CASES = {name: (name, {}) for name in _PLAIN.split()} | {
     "bamba": ("bamba", _MAMBA | dict(attn_layer_indices=[1, 3])),
     "deepseek_v2": ("deepseek_v2", _LATENT),
     "deepseek_v3": ("deepseek_v3", _LATENT),

@@ -118,22 +118,25 @@ def _compare(model: Any, truth: PlainPass, spans: list[tuple[int, int]]) -> str 
         try:
             hidden, past = backend.hidden(truth.tokens[:, rows], past, edits, keep=backend.continues)
             logits = backend.logits(hidden[0])
-        except InterpToolkitError:
-            raise
         except Exception as error:  # whatever another library raises at a model that it cannot run
             return f"a few tokens cannot be run ({type(error).__name__}: {first_line(error)})"
-        where = " behind the keys and values of others" if start else ""
-        where = " whose followers are left out" if (start, end) == (0, _PREFIX) and not backend.continues else where
+        where = ", of tokens behind the keys and values of others," if start else ""
+        where = (
+            ", of tokens whose followers are left out,"
+            if (start, end) == (0, _PREFIX) and not backend.continues
+            else where
+        )
         for i, true_stream in enumerate(true_streams):
             if i not in streams:
                 return f"the residual stream after block {i} cannot be read"
             cause = f"block {i} is computed otherwise there"
             cause = "tokens see those behind them" if "followers" in where else cause
             difference = _difference(streams[i], true_stream[rows], dtype)
-            faults.append((difference, f"the residual streams after block {i}, of tokens{where},", cause))
+            faults.append((difference, f"the residual streams after block {i}{where}", cause))
         true_logits = truth.logits[rows].float()
-        difference = _difference(*(x - x.mean(-1, keepdim=True) for x in (logits, true_logits)), dtype)
-        faults.append((difference, f"the logits of tokens{where}", "what follows the last block is done otherwise"))
+        centred = [x - x.mean(-1, keepdim=True) for x in (logits, true_logits)]
+        difference = _difference(centred[0], centred[1], dtype)
+        faults.append((difference, f"the logits{where}", "what follows the last block is done otherwise"))
     faults = [fault for fault in faults if not fault[0] <= tolerance]
     if not faults:
         return None

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from interp_toolkit.errors import InterpToolkitError, first_line
+from interp_toolkit.models import embedded
 
 # Buffers that old checkpoints hold and today's classes compute themselves.
-_BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids)$")
+_BUFFERS = re.compile(
+    r"(^|\.)(inv_freq|cos_cached|sin_cached|causal_mask|masked_bias|attn\.bias|attention\.bias|position_ids)$"
+)
 
 
 def read_model(source: str, dtype: torch.dtype | str, revision: str | None) -> Any:
@@ -32,25 +35,29 @@ def read_model(source: str, dtype: torch.dtype | str, revision: str | None) -> A
         raise InterpToolkitError(f"expected a folder with a Hugging Face checkpoint, but {source} is no folder")
     try:
         # Eager attention is what the bridge's hook points stand in, and what its parity is stated against.
-        hf_model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             local if local.is_dir() else source,
             dtype=dtype,
             revision=revision or "main",
             attn_implementation="eager",
             output_loading_info=True,
         )
+        hf_model, info = loaded
     except Exception as error:  # whatever transformers and what it builds on raise at a damaged or unknown checkpoint
         raise InterpToolkitError(
             f"could not load a causal language model from {source!r}: {short(error)} "
             f"(give {embedded.NAME!r}, a hub id such as 'org/name', or a local checkpoint folder)"
         ) from error
-    for kind, keys in (("lacks", info["missing_keys"]), ("has no place for", info["unexpected_keys"])):
+    family = type(hf_model).__name__
+    for fault, keys in (
+        (f"lacks weights of {family}", info["missing_keys"]),
+        (f"has weights that {family} has no place for", info["unexpected_keys"]),
+    ):
         keys = sorted(key for key in keys if not _BUFFERS.search(key))
         if keys:
             raise InterpToolkitError(
-                f"the checkpoint {source!r} and its config do not belong together: {type(hf_model).__name__} "
-                + (f"lacks {len(keys)} weights there" if kind == "lacks" else f"has no place for {len(keys)} weights")
-                + f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}); get the whole checkpoint anew"
+                f"the checkpoint {source!r} {fault}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''} "
+                f"({len(keys)} in all); expected those that its config asks for, so get both anew from one place"
             )
     return hf_model
 

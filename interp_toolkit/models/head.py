@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 # Logits at which whatever a model does to them shows: a cap leaves small ones as they are.
 _PROBE = 100.0

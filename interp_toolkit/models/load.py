@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 BackendName = Literal["bridge", "hooked_transformer"]
 
 _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_wrapping = threading.RLock()
 
 
 @plain_defaults()
@@ -105,7 +107,12 @@ def as_hooked_model(model: Any, **settings: Any) -> Any:
 
 
 def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
-    """A model that is there already: hooked, or to be wrapped."""
+    """A model that is there already, hooked or to be wrapped; of several threads the first wraps and checks it."""
+    with _wrapping:
+        return _wrapped_and_checked(model, dtype, tokenizer, check)
+
+
+def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
     if isinstance(model, PreTrainedModel) and (bridge := kept_bridge(model)) is not None:
         model = bridge
     if is_hooked_model(model):
@@ -122,7 +129,7 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
         return model
     if not isinstance(model, PreTrainedModel):
         raise InterpToolkitError(
-            f"expected {embedded.NAME!r}, a hub id, a folder, a PreTrainedModel or a hooked model (TransformerBridge "
+            f"expected {embedded.NAME!r}, a hub id, a PreTrainedModel, a folder or a hooked model (TransformerBridge "
             f"or HookedTransformer), got {type(model).__name__}"
         )
     source = str(getattr(model, "name_or_path", "") or "")
@@ -139,14 +146,15 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
         )
     tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, None)
     commit = str(getattr(model.config, "_commit_hash", None) or "")
+    hf_model: Any = model
     attention, bias = model.config._attn_implementation, getattr(model.get_output_embeddings(), "bias", None)
     try:
         bridge = _hooked(model, tokenizer, "bridge", source or type(model).__name__, commit, check)
     except InterpToolkitError:
         with unwrapped(model, for_good=True):  # as it was
-            model.set_attn_implementation(attention)
+            hf_model.set_attn_implementation(attention)
             if bias is None and getattr(model.get_output_embeddings(), "bias", None) is not None:
-                model.get_output_embeddings().bias = None
+                hf_model.get_output_embeddings().bias = None
         raise
     keep_bridge(model, bridge)
     return bridge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import nn
 
@@ -14,13 +15,14 @@ def rotary_limit(model: nn.Module) -> float:
     what a short pass makes of them.
     """
     limits = [math.inf]
+    module: Any
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
         for layer_type, kind in kinds.items() if isinstance(kinds, dict) else [(None, kinds)]:
             if kind != "longrope" and "dynamic" not in str(kind):
                 continue
-            settings = module.config.rope_parameters  # type: ignore[union-attr]
+            settings = module.config.rope_parameters
             settings = settings[layer_type] if layer_type is not None else settings
             limit = settings.get("original_max_position_embeddings") if kind == "longrope" else None
-            limits.append(limit or module.original_max_seq_len)  # type: ignore[arg-type]
+            limits.append(limit or module.original_max_seq_len)
     return float(min(limits))
