@@ -19,6 +19,7 @@ from interp_toolkit.models import Backend, StopForward, backend_of
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 from interp_toolkit.sites import Site, SiteLike, SiteStack, parse_sites
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Tokens in one forward pass: enough to fill the processor, little enough for its caches and a wide model.
 _TOKENS_A_BATCH = 1024
@@ -43,6 +44,7 @@ class Activations:
         return len(self.vectors)
 
 
+@plain_defaults()
 def read_activations(
     model: Any,
     prompts: Prompt | Iterable[Prompt],
@@ -55,7 +57,8 @@ def read_activations(
     """Residual streams of many prompts at chosen sites and positions.
 
     Prompts are run in batches of like length; what all of them begin with (a chat template's system turn) is run once;
-    the pass ends at the deepest asked site; nothing but the asked rows is kept.
+    the pass ends at the deepest asked site; nothing but the asked rows is kept. Under hooks or replaced forwards of
+    your own, each prompt is run whole and without padding, so that what they do to a position is done to that position.
 
     Args:
         model: a hooked model.
@@ -129,18 +132,16 @@ def _table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], wanted: l
 def _read(
     backend: Backend, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]], progress: bool
 ) -> Tensor:
-    shared = min(_common_prefix(tokens), min(min(at) for at in wanted))
-    past = None
-    if shared:
-        prefix = torch.tensor([tokens[0][:shared]], device=backend.device)
-        _, past = backend.hidden(prefix, keep=True)
+    whole = backend.whole(max(map(len, tokens)))
+    shared = 0 if whole else min(_common_prefix(tokens), min(min(at) for at in wanted))
+    past = backend.prefix(torch.tensor([tokens[0][:shared]], device=backend.device)) if shared else None
     # Row of each prompt's first reading in the result; sites then positions within.
     counts = np.array([len(sites) * len(at) for at in wanted])
     starts = np.concatenate([[0], np.cumsum(counts)])
     out = torch.empty(int(starts[-1]), backend.d_model)
     deepest = max(sites)
     bar = tqdm(total=len(tokens), desc="reading", unit="prompt", disable=not progress)
-    for batch in _batches([len(row) - shared for row in tokens]):
+    for batch in _batches(backend, [len(row) - shared for row in tokens]):
         width = max(len(tokens[i]) - shared for i in batch)
         padded = torch.zeros(len(batch), width, dtype=torch.long)
         for row, i in enumerate(batch):
@@ -166,13 +167,13 @@ def _read(
     return out
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
+def _batches(backend: Backend, lengths: list[int]) -> Iterator[list[int]]:
     """Numbers of prompts, longest first so that memory runs out at once or never, as many as fit the token budget."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
         size = max(1, _TOKENS_A_BATCH // max(1, lengths[order[start]]))
-        yield order[start : start + size]
+        yield from backend.together(order[start : start + size], lengths)
         start += size
 
 

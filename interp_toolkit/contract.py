@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
@@ -27,6 +27,8 @@ class ModelFacts:
             from another whatever the path, dtype or class; a light fine-tune may keep it.
         d_model: width of the residual stream.
         n_layers: number of blocks.
+        block_signs: for each block how many numbers in its weight matrices are positive; the same in every dtype and
+            class. Empty where unknown.
     """
 
     model_id: str
@@ -34,6 +36,11 @@ class ModelFacts:
     fingerprint: str
     d_model: int
     n_layers: int
+    block_signs: tuple[int, ...] = ()
+
+    def same_blocks(self, signs: tuple[int, ...]) -> bool:
+        """Whether ``signs`` may be of these weights; see `same_blocks`."""
+        return same_blocks(signs, self.block_signs)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Contract:
         soft_prompt: the question, its slots, and where soft tokens are written; None where the file does not say.
         threshold: the evidence above which a description is a reading; None before calibration.
         versions: library versions at training time, for the record.
+        block_signs: `ModelFacts.block_signs`; empty where the adapter's file does not say.
     """
 
     model_id: str
@@ -106,6 +114,7 @@ class Contract:
     fingerprint: str = ""
     threshold: EvidenceThreshold | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    block_signs: tuple[int, ...] = ()
 
     __repr__ = brief_repr
 
@@ -124,16 +133,17 @@ class Contract:
             revision=facts.revision,
             fingerprint=facts.fingerprint,
             versions=library_versions(),
+            block_signs=facts.block_signs,
         )
 
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a model that the adapter was not trained for.
 
         Fingerprints decide where both sides have one. Else the names do, by their last part, since one model may be
-        loaded from the hub and from a folder.
+        loaded from the hub and from a folder. The signs in the blocks tell a model from its fine-tunes and edits.
 
         Raises:
-            ContractError: another width, another model, or too few layers.
+            ContractError: another width, another model, other weights in its blocks, or too few layers.
         """
         if self.d_model != facts.d_model:
             raise ContractError(
@@ -149,6 +159,13 @@ class Contract:
                 f"the adapter was trained on {self.model_id} (fingerprint {self.fingerprint or 'unknown'}), the model "
                 f"is {facts.model_id} (fingerprint {facts.fingerprint}); load the adapter's own model, or train an "
                 f"adapter for this one"
+            )
+        if not facts.same_blocks(self.block_signs):
+            raise ContractError(
+                f"the adapter was trained on {self.model_id}, and the blocks of this model have other weights, though "
+                f"its embedding is the same: it was fine-tuned, edited, merged or processed since; load the model as "
+                f"the adapter's was, train an adapter for this one, or, to try it all the same, set adapter.contract = "
+                f"dataclasses.replace(adapter.contract, block_signs=())"
             )
         if self.site is not None:
             self.site.require_in(facts.n_layers)
@@ -206,6 +223,7 @@ class Contract:
             soft_prompt=self.soft_prompt.to_dict() if self.soft_prompt else None,
             threshold=asdict(self.threshold) if self.threshold else None,
             versions=dict(self.versions),
+            block_signs=list(self.block_signs),
         )
 
     @classmethod
@@ -215,6 +233,7 @@ class Contract:
         Raises:
             FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
         """
+        data = {"block_signs": [], **data}  # version 0.1 did not write them
         expected = set(cls("", 0, None, None).to_dict())
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
@@ -234,8 +253,19 @@ class Contract:
         if mean is not None and mean.shape != (width,):
             raise FileFormatError(f"expected a mean vector of shape ({width},), got {tuple(mean.shape)}")
         parts["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
+        parts["block_signs"] = tuple(map(int, data["block_signs"]))
         parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return cls(**parts, mean=mean)
+
+
+def same_blocks(these: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether two `ModelFacts.block_signs` may be of the same weights.
+
+    They are not if both are known and differ by more than what float16 rounds to zero.
+    """
+    if not these or not others:
+        return True
+    return len(these) == len(others) and all(abs(x - y) <= 2 + 1e-5 * max(x, y) for x, y in zip(these, others))
 
 
 def library_versions() -> dict[str, str]:

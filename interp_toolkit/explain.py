@@ -21,17 +21,19 @@ from interp_toolkit.contract import EvidenceThreshold, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Means, centring, given_vectors, prompt_title, read_vectors, vectors_among
-from interp_toolkit.models import backend_of, load_model, model_facts
+from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.settings import whole_number
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import PlaceLike, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Sampling temperature where several samples are asked for; the paper's (arXiv 2602.10352, section 4).
 _TEMPERATURE = 0.7
 
 
+@plain_defaults()
 def self_explain(
     inputs: Prompt | Iterable[Prompt] | Float[Tensor, "*n d_model"] | Activations,
     *,
@@ -97,7 +99,7 @@ def self_explain(
         >>> self_explain("Tell me about baseball.")[0].description
         >>> self_explain(vectors, model=model, adapter="my-adapter", samples=6, seed=0).to_df()
     """
-    model = load_model(model)
+    model = as_hooked_model(model)
     backend = backend_of(model)
     facts = model_facts(model)
     inputs, vectors = (inputs, inputs.vectors) if isinstance(inputs, Activations) else vectors_among(inputs)

@@ -3,6 +3,7 @@ import torch
 
 from interp_toolkit import InterpToolkitError, Site, read_activations
 from interp_toolkit.chat import prompt_ids
+from interp_toolkit.models import backend_of
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
 
@@ -37,15 +38,22 @@ def test_every_position_of_the_embedded_model(smollm, smollm_hf):
     assert "".join(first.token) == smollm.tokenizer.decode(prompt_ids(smollm.tokenizer, PROMPTS[:1])[0])
 
 
-def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny, backend):
+def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny, backend, monkeypatch):
     model = tiny("llama", backend)
+    runner = backend_of(model)
     widths, deep = [], []
-    fwd = [
-        ("blocks.0.hook_resid_post", lambda x, hook: widths.append(tuple(x.shape[:2]))),
-        ("blocks.2.hook_resid_post", lambda x, hook: deep.append(x.shape[1])),
-    ]
-    with model.hooks(fwd_hooks=fwd):
-        read_activations(model, ["Tell me about rivers.", "Tell me about foxes."], sites=[1])
+    # Inside the pass: hooks of a user's would be seen, and then nothing is shared.
+    watch = {
+        Site.after(0): lambda x: widths.append(tuple(x.shape[:2])),
+        Site.after(2): lambda x: deep.append(x.shape[1]),
+    }
+
+    def watched(*arguments, run=runner._run):
+        with runner._hooked(watch):
+            return run(*arguments)
+
+    monkeypatch.setattr(runner, "_run", watched)
+    read_activations(model, ["Tell me about rivers.", "Tell me about foxes."], sites=[1])
     ids = prompt_ids(model.tokenizer, ["Tell me about rivers.", "Tell me about foxes."])
     shared = next(i for i, (a, b) in enumerate(zip(*ids)) if a != b)
     assert widths == [(1, shared), (2, max(map(len, ids)) - shared)]

@@ -17,6 +17,7 @@ from interp_toolkit.adapters.config import AdapterConfig
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.markup import html_table
+from interp_toolkit.torch_defaults import plain_defaults
 
 _EPSILON = 1e-8
 
@@ -50,6 +51,7 @@ class Adapter(nn.Module):
     def __init_subclass__(cls) -> None:
         Adapter._kinds[cls.kind] = cls
 
+    @plain_defaults()
     def __init__(self, config: AdapterConfig, contract: Contract | None = None) -> None:
         super().__init__()
         self.config = config
@@ -82,6 +84,7 @@ class Adapter(nn.Module):
         return cls.from_config(AdapterConfig.from_dict(dict(kind=kind, d_model=d_model, **settings)), seed=seed)
 
     @classmethod
+    @plain_defaults()
     def from_config(cls, config: AdapterConfig, contract: Contract | None = None, seed: int = 0) -> Adapter:
         """An untrained adapter of this config."""
         with torch.random.fork_rng(devices=[]):
@@ -125,6 +128,7 @@ class Adapter(nn.Module):
             x = (each / (each.norm(dim=-1, keepdim=True) + _EPSILON)).flatten(-2)
         return x
 
+    @plain_defaults()
     def null(self) -> Float[Tensor, "*tokens d_model"]:
         """The soft token of the null vector: what the adapter says about nothing."""
         parameter = next(self.parameters(), None)
@@ -178,6 +182,7 @@ class Adapter(nn.Module):
             files.write(stored, path, dtype)
 
     @classmethod
+    @plain_defaults()
     def load(cls, path: str | Path, *, revision: str | None = None) -> Adapter:
         """An adapter from a folder, a published ``.safetensors`` or ``.pt`` file, or a hub id.
 

@@ -20,6 +20,7 @@ from interp_toolkit.evaluation.conditions import random_directions
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class EvidenceControls:
     __repr__ = brief_repr
 
 
+@plain_defaults()
 @torch.no_grad()
 def evidence_controls(
     model: Any, adapter: Adapter, vectors: Float[Tensor, "n width"], seed: int = 0, progress: bool = False
@@ -81,6 +83,7 @@ def evidence_controls(
     )
 
 
+@plain_defaults()
 def calibrate_threshold(
     controls: EvidenceControls, false_positive_rate: float = 0.05, seed: int = 0
 ) -> EvidenceThreshold:

@@ -27,7 +27,7 @@ from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.models import as_hooked_model, model_facts, weights_key
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.vectors import read_titles
 
@@ -124,7 +124,7 @@ class Bench:
     @cached_property
     def model(self) -> Any:
         """The hooked model."""
-        return load_model(self._model)
+        return as_hooked_model(self._model)
 
     @cached_property
     def index(self) -> Tensor:
@@ -139,6 +139,7 @@ class Bench:
             model=facts.model_id,
             revision=facts.revision,
             dtype=str(next(self.model.parameters()).dtype),
+            weights=weights_key(self.model)[:16],
             embedder=EMBEDDER,
             titles=self.titles.digest,
             index=len(self.titles.index),
@@ -232,7 +233,7 @@ class Bench:
         told = [
             code_digest(),
             self.versions,
-            model_facts(self.model).fingerprint,
+            weights_key(self.model),
             self.facts["dtype"],
             contract.soft_prompt.to_dict(),
             adapter.digest,
@@ -255,12 +256,18 @@ def write_result(path: Path, told: dict[str, Any]) -> None:
 
 
 def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """A result that is there and was made with these settings, else None."""
+    """A result that is there and was made with these settings, else None.
+
+    Results of version 0.1 do not say from which weights they are, and are taken at their word.
+    """
     try:
         told = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    return told if told["settings"] == json.loads(json.dumps(settings)) else None
+    wanted = json.loads(json.dumps(settings))
+    if "weights" not in told["settings"]:
+        wanted.pop("weights", None)
+    return told if told["settings"] == wanted else None
 
 
 def code_digest() -> str:

@@ -28,11 +28,13 @@ from interp_toolkit.evaluation.conditions import (
 from interp_toolkit.evaluation.controls import SCALES, Named
 from interp_toolkit.evaluation.statistics import Values, ratio_interval
 from interp_toolkit.models import model_facts
+from interp_toolkit.torch_defaults import plain_defaults
 
 # What `share_table` is given of each row, in this order.
 ARMS = ("untrained", "trained", NULL, BIAS)
 
 
+@plain_defaults()
 def bias_share(
     model: Any,
     adapter: Adapter,
@@ -90,6 +92,7 @@ def bias_share(
     return pd.concat(tables, ignore_index=True)
 
 
+@plain_defaults()
 def best_scale(
     model: Any,
     adapter: Adapter,

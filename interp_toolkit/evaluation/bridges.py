@@ -20,6 +20,7 @@ from interp_toolkit.evaluation.names import Entity, find_names
 from interp_toolkit.evaluation.spans import Where
 from interp_toolkit.sites import PlaceLike
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,7 @@ class BridgeEntities:
             return (named * weights).sum(1) / weights.sum(1)
 
 
+@plain_defaults()
 def find_bridge_entities(
     model: Any,
     prompts: Iterable[str],
@@ -173,6 +175,7 @@ def find_bridge_entities(
     return name_bridges(grid, bridges)
 
 
+@plain_defaults()
 def name_bridges(grid: Grid, bridges: Iterable[Entity]) -> BridgeEntities:
     """Look for each prompt's bridge in a grid that is there already.
 

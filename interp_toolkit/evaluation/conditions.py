@@ -15,6 +15,7 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.torch_defaults import plain_defaults
 
 OWN, NULL, BIAS, UNTRAINED = "own vectors", "null vector", "bias only", "untrained"
 
@@ -107,6 +108,7 @@ def untrained(adapter: Adapter, vectors: Tensor, scale: float) -> Condition:
     return Condition(UNTRAINED, made, torch.nn.functional.normalize(own, dim=-1) * scale, rows, rows, scale)
 
 
+@plain_defaults()
 def random_directions(vectors: Float[Tensor, "n width"], sites: int = 1, seed: int = 0) -> Float[Tensor, "n width"]:
     """Random directions, each of the norm of its vector; for vectors of several sites, of each site's own.
 

@@ -37,6 +37,7 @@ from interp_toolkit.evaluation.statistics import (
     proportion_interval,
 )
 from interp_toolkit.models import model_facts
+from interp_toolkit.torch_defaults import plain_defaults
 
 SHUFFLED, RANDOM, LABELS = "shuffled vectors", "random directions", "random labels"
 # Lengths of the untrained direction that are tried: topics are read best at 4, features of early layers at 80.
@@ -61,6 +62,7 @@ class ControlLosses:
     null: float
 
 
+@plain_defaults()
 def control_losses(
     model: object, adapter: Adapter, vectors: Float[Tensor, "n width"], labels: Sequence[str]
 ) -> ControlLosses:
@@ -86,6 +88,7 @@ def control_losses(
     return ControlLosses(*(control.losses(model, labels).mean().item() for control in asked))
 
 
+@plain_defaults()
 def control_table(
     model: Any,
     adapter: Adapter,

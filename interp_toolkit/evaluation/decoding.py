@@ -18,10 +18,12 @@ from interp_toolkit.evaluation.statistics import (
     proportion_interval,
     ratio_interval,
 )
+from interp_toolkit.torch_defaults import plain_defaults
 
 ANY_CELL, BEST_SITE = "any cell", "best site"
 
 
+@plain_defaults()
 def decode_rates(
     found: Mapping[str, BridgeEntities], *, said: bool = False, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:

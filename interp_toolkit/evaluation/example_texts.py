@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import weights_key
 from interp_toolkit.runtime.answers import sampled_answers
 
 PROMPT = (
@@ -110,9 +110,8 @@ def _kept(folder: Path | None, model: Any, writing: Writing) -> dict[str, list[s
 
 def _place(folder: Path, model: Any, writing: Writing) -> Path:
     """A folder named for all that decides a text but its label and number."""
-    facts = model_facts(model)
     settings = {name: value for name, value in asdict(writing).items() if name != "texts"}
-    told = [facts.fingerprint, str(next(model.parameters()).dtype), settings]
+    told = [weights_key(model), settings]
     return folder / "texts" / hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -18,8 +18,9 @@ from interp_toolkit.evaluation.conditions import contract_of
 from interp_toolkit.evaluation.label_sources import TRIES, label_rows, paraphrases, random_labels, shuffled_labels
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import weights_key
 from interp_toolkit.sae.asking import Ask
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_sae, sae_digest, sae_vectors
 
 ORIGINAL, REWORDED = "original label", "original label, reworded"
@@ -27,6 +28,7 @@ ORIGINAL, REWORDED = "original label", "original label, reworded"
 _SHARD = 64
 
 
+@plain_defaults()
 def describe_features(
     model: Any,
     adapter: Adapter,
@@ -74,7 +76,7 @@ def describe_features(
     if found.dead.any():
         bad = found.index[int(found.dead.nonzero()[0])]
         raise InterpToolkitError(f"feature {bad} has no direction, since its decoder row is zero; leave it out")
-    key = _key(model, adapter, sae, samples, seed)
+    key = [] if folder is None else _key(model, adapter, sae, samples, seed)
     rows: list[tuple[int, int, str, float | None]] = []
     with tqdm(total=len(features), desc="describing", unit="feature", disable=not progress) as bar:
         for start in range(0, len(found), _SHARD):
@@ -147,8 +149,7 @@ def _key(model: Any, adapter: Adapter, sae: Any, samples: int, seed: int) -> lis
     """All that decides a description but its feature."""
     prompt = contract_of(adapter).soft_prompt
     assert prompt is not None
-    dtype = str(next(model.parameters()).dtype)
-    of = [model_facts(model).fingerprint, dtype, adapter.digest, prompt.to_dict(), sae_digest(sae)]
+    of = [weights_key(model), adapter.digest, prompt.to_dict(), sae_digest(sae)]
     return [*of, samples, seed, library_versions()]
 
 

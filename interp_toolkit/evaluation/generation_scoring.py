@@ -19,8 +19,9 @@ from interp_toolkit.evaluation.example_texts import Writing, write_texts
 from interp_toolkit.evaluation.label_sources import LabelRow, check_rows
 from interp_toolkit.evaluation.spans import contents
 from interp_toolkit.files import whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import weights_key
 from interp_toolkit.sae.encode import feature_activations
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_sae, sae_digest
 
 EMPTY_LABEL = "the label is empty"
@@ -39,6 +40,7 @@ Texts = Mapping[str, Sequence[str]]
 Faced = Mapping[str, Sequence[int]]
 
 
+@plain_defaults()
 def generation_scores(
     model: Any,
     sae: Any,
@@ -107,7 +109,7 @@ def generation_scores(
         facing[row.label].add(row.feature)
     faced = {label: sorted(own) for label, own in facing.items() if label in texts}
     read = partial(_shard_peaks, model, sae, chat, any_model)
-    key = [model_facts(model).fingerprint, str(next(model.parameters()).dtype), sae_digest(sae), chat]
+    key = [] if kept is None else [weights_key(model), sae_digest(sae), chat]
     peaks = _all_peaks(read, key, texts, faced, kept, progress)
     told = []
     for row, lot in zip(given, lots):

@@ -24,6 +24,7 @@ from interp_toolkit.inputs import parse_means
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Place, PlaceLike, SiteStack
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 
 _FAILED = ("prompt", "text", "reason")
 CELLS = (
@@ -79,6 +80,7 @@ class Grid:
         return cls(_cells(data["cells"]), pd.DataFrame(data["prompts"]), pd.DataFrame(data["failed"]))
 
 
+@plain_defaults()
 def describe_grid(
     model: Any,
     prompts: Iterable[str],

@@ -16,6 +16,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.protocols import description_ranks
 from interp_toolkit.evaluation.statistics import mean_interval
 from interp_toolkit.runtime.answers import MAX_NEW_TOKENS, plain_answers
+from interp_toolkit.torch_defaults import plain_defaults
 
 QUESTION = "What is {title}? Answer in one sentence, without using its name."
 ADAPTER, PROMPTED, GAP = "adapter", "prompted", "gap"
@@ -56,6 +57,7 @@ class KnowledgeRanks:
     prompted: Tensor
 
 
+@plain_defaults()
 def prompted_descriptions(
     model: Any,
     titles: Sequence[str],
@@ -110,6 +112,7 @@ def redact(text: str, title: str) -> str:
     return _tidy(re.sub(named, " ", _tidy(text), flags=re.IGNORECASE))
 
 
+@plain_defaults()
 def knowledge_ranks(
     model: str,
     parameters: int,

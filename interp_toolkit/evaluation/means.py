@@ -16,6 +16,7 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.spans import contents
 from interp_toolkit.sites import Place, Site, SiteLike, parse_sites
+from interp_toolkit.torch_defaults import plain_defaults
 
 Means = Mapping[Any, Tensor | np.ndarray]
 """What to take off at each site (or layer): [distances, d_model] by distance from a prompt's end, or [d_model]."""
@@ -24,6 +25,7 @@ Means = Mapping[Any, Tensor | np.ndarray]
 _FEWEST = 8
 
 
+@plain_defaults()
 def site_means(
     model: Any, prompts: Iterable[str], sites: SiteLike | Sequence[SiteLike] | np.ndarray, *, chat: bool = False
 ) -> dict[Site, Float[Tensor, "distances d_model"]]:

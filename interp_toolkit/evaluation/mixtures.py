@@ -13,6 +13,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.protocols import description_ranks
 from interp_toolkit.evaluation.statistics import proportion_interval
+from interp_toolkit.torch_defaults import plain_defaults
 
 SHARES = (0.1, 0.25, 0.5)
 SAMPLES = (1, 6)
@@ -24,6 +25,7 @@ Named = Callable[[Sequence[Sequence[str]], Sequence[str]], Sequence[bool]]
 """The descriptions of each vector and a label for each, to whether any of a vector's descriptions names its label."""
 
 
+@plain_defaults()
 def mix(
     first: Float[Tensor, "n width"], second: Float[Tensor, "n width"], share: float, sites: int = 1
 ) -> Float[Tensor, "n width"]:
@@ -43,6 +45,7 @@ def mix(
     return (1 - share) * _directions(first, sites) + share * _directions(second, sites)
 
 
+@plain_defaults()
 def take_out(
     vectors: Float[Tensor, "n width"], first: Float[Tensor, "n width"], sites: int = 1
 ) -> Float[Tensor, "n width"]:
@@ -51,6 +54,7 @@ def take_out(
     return (parts - (parts * along).sum(-1, keepdim=True) * along).flatten(-2)
 
 
+@plain_defaults()
 def mixture_table(
     adapter: Adapter,
     vectors: Float[Tensor, "n width"],

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.retrieval import retrieval_ranks
+from interp_toolkit.torch_defaults import plain_defaults
 
 # An empty description says nothing; it is looked up as this, since some embedding models refuse an empty text.
 _EMPTY = "-"
 
 
+@plain_defaults()
 def description_ranks(
     descriptions: Sequence[Sequence[str]],
     embed: Callable[[list[str]], Tensor],

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.statistics import mean_interval
+from interp_toolkit.torch_defaults import plain_defaults
 
 
+@plain_defaults()
 def retrieval_ranks(
     queries: Float[Tensor, "queries width"], index: Float[Tensor, "entries width"], answers: Int[Tensor, " queries"]
 ) -> Int[Tensor, " queries"]:

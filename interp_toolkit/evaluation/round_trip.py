@@ -17,12 +17,14 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.evaluation.statistics import mean_interval
 from interp_toolkit.explain import self_explain
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors import topic_vectors
 
 # An empty description says nothing; it goes back as this, since the topic prompt needs some text.
 _EMPTY = "-"
 
 
+@plain_defaults()
 def round_trip(
     model: Any,
     adapter: Adapter,

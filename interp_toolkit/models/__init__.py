@@ -1,17 +1,19 @@
 """Hooked models: loading one, and the facts about it."""
 
 from interp_toolkit.models.backend import Backend, StopForward, backend_of, is_hooked_model
-from interp_toolkit.models.facts import ModelFacts, model_facts, weights_key
+from interp_toolkit.models.facts import ModelFacts, is_plain, model_facts, weights_key
 from interp_toolkit.models.kv import KV
-from interp_toolkit.models.load import load_model
+from interp_toolkit.models.load import as_hooked_model, load_model
 
 __all__ = [
     "KV",
     "Backend",
     "ModelFacts",
     "StopForward",
+    "as_hooked_model",
     "backend_of",
     "is_hooked_model",
+    "is_plain",
     "load_model",
     "model_facts",
     "weights_key",

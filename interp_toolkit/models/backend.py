@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import weakref
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens import TransformerLensKeyValueCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models.kv import KV
+from interp_toolkit.models.head import Head, base_of
+from interp_toolkit.models.kv import KV, Edit, WholePast
 from interp_toolkit.models.recompute import recomputing
+from interp_toolkit.models.rotary import rotary_limit
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
+from interp_toolkit.models.state import describe_change, frozen, has_hooks, modules_of
+from interp_toolkit.models.weights import weights_version
 from interp_toolkit.sites import Site
 
 try:  # TransformerLens 4 has the bridge only.
@@ -27,11 +32,12 @@ try:  # TransformerLens 4 has the bridge only.
 except ImportError:
     HookedTransformer = None
 
-Edit = Callable[[Tensor], Tensor | None]
-"""What a hook does to the stream at its site: a tensor [batch, position, d_model] in, its replacement (or None) out."""
-
 # A context level of our own, so that taking our hooks off leaves those of the caller where they are.
 _HOOK_LEVEL = 1_000_003
+
+
+# Tokens that a soft prompt and what is written behind it may take.
+_ROOM = 512
 
 
 class StopForward(Exception):
@@ -43,6 +49,9 @@ class Backend(ABC):
 
     Every row of a batch is read from its first token on; shorter rows are padded on the right, where no real token
     looks, so no mask is ever needed.
+
+    Passes of several threads wait for each other, since hooks are on the model while one runs. In a pass the model is
+    in evaluation mode and takes no gradient; afterwards it is as it was.
     """
 
     def __init__(self, model: Any) -> None:
@@ -50,8 +59,55 @@ class Backend(ABC):
         cfg = model.cfg
         self.d_model: int = cfg.d_model
         self.n_layers: int = cfg.n_layers
-        # c of c tanh(logit / c), as Gemma 2 has it; 0 for none.
-        self.soft_cap: float = float(getattr(cfg, "output_logits_soft_cap", 0) or 0)
+        # Whether tokens may follow the keys and values of others; the check at load finds who keeps another state.
+        self.continues = True
+        self.rotary_limit = rotary_limit(getattr(model, "original_model", model))
+        self.lock = threading.RLock()
+        self._running = False
+        self.change: str | None = None
+        self.look()
+
+    def look(self) -> tuple[str | None, bytes]:
+        """See how the model is now: what a user has laid over it (None for nothing), and a token of its weights.
+
+        Whatever was computed before is of use as long as the answer is the same, and only without a change.
+        """
+        with self.lock:
+            self._modules = modules_of(self.model)
+            self._parameters = [p for module in self._modules for p in module._parameters.values() if p is not None]
+            self.change = describe_change(self.model, self._modules)
+            return self.change, weights_version(self._modules, dict.fromkeys(self._parameters))
+
+    def plain(self) -> bool:
+        """Whether nothing of the user's is laid over the model, so that a sequence may be run in parts or padded."""
+        return self.look()[0] is None
+
+    def whole(self, longest: int) -> bool:
+        """Whether sequences up to ``longest`` tokens must be run whole and unpadded, each as a plain pass runs it."""
+        return not self.plain() or longest + _ROOM > self.rotary_limit
+
+    def together(self, rows: Sequence[int], lengths: Mapping[int, int] | Sequence[int]) -> list[list[int]]:
+        """Rows that can share a pass: all of them padded, or those of one length where that makes a difference.
+
+        Args:
+            rows: numbers of rows.
+            lengths: of each row by its number, in tokens.
+        """
+        if not self.whole(max(lengths[row] for row in rows)):
+            return [list(rows)]
+        groups: dict[int, list[int]] = defaultdict(list)
+        for row in rows:
+            groups[lengths[row]].append(row)
+        return list(groups.values())
+
+    def prefix(self, tokens: Tensor) -> KV:
+        """Tokens [1, positions] that all rows of later passes share, run once where they can be run apart."""
+        if self.whole(tokens.shape[1]):
+            return WholePast.from_tokens(tokens)
+        with torch.no_grad():
+            _, past = self.hidden(tokens, keep=True)
+        assert past is not None
+        return past
 
     @abstractmethod
     def _hook_point(self, name: str) -> HookPoint | None: ...
@@ -62,6 +118,11 @@ class Backend(ABC):
     @abstractmethod
     def unembedded(self, hidden: Tensor) -> Tensor:
         """Final hidden states [n, d_model] times the unembedding: [n, vocabulary] in the model's dtype."""
+
+    @property
+    @abstractmethod
+    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:
+        """What follows the unembedding (a factor, a soft cap), for float32 rows [n, vocabulary]; None for nothing."""
 
     @property
     @abstractmethod
@@ -102,17 +163,43 @@ class Backend(ABC):
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
+        if keep and past is None and not self.continues:
+            past = WholePast.from_tokens(tokens[:1, :0])
+        if isinstance(past, WholePast):
+            whole = past.followed_by(tokens, dict(edits or {}))
+            hidden, _ = self.hidden(whole.tokens, None, whole.all_edits(), recompute=recompute)
+            return hidden[:, past.length :], whole if keep else None
+        if past is not None and past.total + tokens.shape[1] > self.rotary_limit:
+            raise InterpToolkitError(
+                f"expected at most {self.rotary_limit:g} tokens, behind which this model turns all positions at other "
+                f"frequencies, got {past.total + tokens.shape[1]}, of which some have been run; give shorter prompts"
+            )
         hooks = edits or {}
-        with self._hooked(hooks):
-            if not recompute:
-                return self._run(tokens, past, keep, reserve)
-            with recomputing(list(self.model.blocks), partial(self._around, hooks, past)):
-                return self._run(tokens, past, keep, reserve)
+        with self._around(hooks):
+            if self._running:
+                raise InterpToolkitError(
+                    "a hook called this library on the model that it stands on, in the middle of a pass; read what the "
+                    "hook needs before the hook is put on"
+                )
+            self._running = True
+            try:
+                if not recompute:
+                    return self._run(tokens, past, keep, reserve)
+                with recomputing(list(self.model.blocks), partial(self._again, hooks, past)):
+                    return self._run(tokens, past, keep, reserve)
+            finally:
+                self._running = False
 
     @contextmanager
-    def _around(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
+    def _around(self, edits: Mapping[Site, Edit]) -> Iterator[None]:
+        """What surrounds a pass."""
+        with self.lock, frozen(self._modules, self._parameters), self._hooked(edits):
+            yield
+
+    @contextmanager
+    def _again(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
         """What surrounds blocks in `hidden`, for when they run anew."""
-        with self._hooked(edits):
+        with self._around(edits):
             yield
 
     def visit(self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit]) -> None:
@@ -125,8 +212,8 @@ class Backend(ABC):
         # Two axes, whatever came: on a CPU three of them, cut from a larger tensor, take a path four times slower.
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = self.unembedded(flat).float()
-        if self.soft_cap > 0:
-            logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
+        if self.logit_transform:
+            logits = self.logit_transform(logits)
         return logits.view(*hidden.shape[:-1], -1)
 
     def require(self, site: Site) -> HookPoint:
@@ -140,22 +227,29 @@ class Backend(ABC):
         point = self._hook_point(str(site))
         if point is None:
             raise InterpToolkitError(f"{type(self.model).__name__} has no hook point {site}; choose another stream")
+        width = self.embedding_weight.shape[1]
+        if site == Site.embedding() and width != self.d_model:
+            raise InterpToolkitError(
+                f"expected {site} to be of the stream's width {self.d_model}, it is of {width} in this model, which "
+                f"projects it; take blocks.0.hook_resid_pre instead, as in soft_prompt.at('blocks.0.hook_resid_pre')"
+            )
         return point
 
     @contextmanager
     def _hooked(self, edits: Mapping[Site, Edit]) -> Iterator[None]:
         # Hooks go on the hook points directly: the classes' own `hooks()` walk over every name of the model first,
         # which costs as much as decoding a token.
-        points = []
+        placed: list[tuple[HookPoint, Any]] = []
         try:
             for site, edit in edits.items():
                 point = self.require(site)
-                points.append(point)
                 point.add_hook(lambda tensor, hook, edit=edit: edit(tensor), level=_HOOK_LEVEL)
+                placed.append((point, point.fwd_hooks[-1]))
             yield
         finally:
-            for point in points:
-                point.remove_hooks("fwd", level=_HOOK_LEVEL)
+            for point, handle in placed:
+                handle.hook.remove()
+                point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
 
 
 class _FixedCache(DynamicCache):
@@ -172,6 +266,17 @@ class BridgeBackend(Backend):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._shared_attention = SharedAttention(model)
+        self._base = base_of(model.original_model)
+        self._head = Head(model.original_model, self._base)
+
+    def look(self) -> tuple[str | None, bytes]:  # noqa: D102
+        for module in (self.model, self.model.original_model):
+            if has_hooks(module):
+                raise InterpToolkitError(
+                    f"{type(module).__name__} as a whole has a hook or a replaced forward, which passes here go past; "
+                    f"take it off, or put it on a block, a module or a hook point inside"
+                )
+        return super().look()
 
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.get_hook_point(name)
@@ -181,8 +286,8 @@ class BridgeBackend(Backend):
         batch, length = tokens.shape
         positions = torch.arange(start, start + length, device=tokens.device).expand(batch, -1)
         # The base model stops before the vocabulary; logits are taken later, where they are wanted.
-        run = partial(self.model.original_model.base_model, input_ids=tokens, position_ids=positions)
-        if self._shared_attention.usable():
+        run = partial(self._base, input_ids=tokens, position_ids=positions)
+        if self.change is None and self._shared_attention.usable():
             prefix, own = past.behind() if past else (None, None)
             cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
             with self._shared_attention.standing_in(prefix):
@@ -197,16 +302,20 @@ class BridgeBackend(Backend):
         return out.last_hidden_state, KV(layers, start + length) if keep else None
 
     @contextmanager
-    def _around(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
-        with super()._around(edits, past):
-            if not self._shared_attention.usable():
+    def _again(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
+        with super()._again(edits, past):
+            if self.change is not None or not self._shared_attention.usable():
                 yield
                 return
             with self._shared_attention.standing_in(past.behind()[0] if past else None):
                 yield
 
     def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        return self.model.unembed(hidden[None]).squeeze(0)
+        return self._head.unembedded(hidden)
+
+    @cached_property
+    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:  # noqa: D102
+        return self._head.transform()
 
     @property
     def embedding_weight(self) -> Tensor:  # noqa: D102
@@ -241,11 +350,32 @@ class HookedTransformerBackend(Backend):
         return self.model.unembed(hidden[None]).squeeze(0)
 
     @property
+    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:  # noqa: D102
+        cap = self.model.cfg.output_logits_soft_cap
+        return (lambda rows: cap * torch.tanh(rows / cap)) if cap > 0 else None
+
+    @property
     def embedding_weight(self) -> Tensor:  # noqa: D102
         return self.model.W_E
 
 
-_backends: weakref.WeakKeyDictionary[nn.Module, Backend] = weakref.WeakKeyDictionary()
+_KEPT = "_interp_toolkit_backend"
+
+
+class _Kept:
+    """Holds the `Backend` of a model on the model itself, so that both go together; a copy of a model has its own."""
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self.backend = backend
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
+        return _Kept()
+
+    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
+        return _Kept, ()
+
+
+_making = threading.Lock()
 
 
 def is_hooked_model(value: object) -> bool:
@@ -262,12 +392,19 @@ def backend_of(model: Any) -> Backend:
         InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
     """
     if not is_hooked_model(model):
+        if is_hooked_model(inner := getattr(model, "_orig_mod", None)):
+            raise InterpToolkitError(
+                f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that "
+                f"was compiled, which the wrapper has as compiled._orig_mod"
+            )
         raise InterpToolkitError(
             f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
             f"load one with interp_toolkit.load_model"
         )
-    if model not in _backends:
-        _backends[model] = (
-            BridgeBackend(model) if isinstance(model, TransformerBridge) else (HookedTransformerBackend(model))
-        )
-    return _backends[model]
+    with _making:
+        kept = model.__dict__.setdefault(_KEPT, _Kept())
+        # A shallow copy of a model comes with the original's.
+        if kept.backend is None or kept.backend.model is not model:
+            kind = BridgeBackend if isinstance(model, TransformerBridge) else HookedTransformerBackend
+            kept = model.__dict__[_KEPT] = _Kept(kind(model))
+        return kept.backend  # type: ignore[return-value]

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from interp_toolkit.contract import ModelFacts
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.backend import backend_of
+from interp_toolkit.models.weights import block_signs, weights_digest
 
 _names: weakref.WeakKeyDictionary[nn.Module, tuple[str, str]] = weakref.WeakKeyDictionary()
-_facts: weakref.WeakKeyDictionary[nn.Module, ModelFacts] = weakref.WeakKeyDictionary()
+_facts: weakref.WeakKeyDictionary[nn.Module, tuple[bytes, ModelFacts]] = weakref.WeakKeyDictionary()
 
 
 def name_model(model: Any, model_id: str, revision: str) -> None:
@@ -23,18 +25,20 @@ def name_model(model: Any, model_id: str, revision: str) -> None:
 
 
 def model_facts(model: Any) -> ModelFacts:
-    """The facts of a hooked model.
+    """The facts of a hooked model as it is now: they are read anew when its weights have changed.
 
     Raises:
         InterpToolkitError: not a hooked model.
     """
     backend = backend_of(model)
-    if model not in _facts:
+    version = backend.look()[1]
+    kept = _facts.get(model)
+    if kept is None or kept[0] != version:
         model_id, revision = _names.get(model) or _own_name(model)
-        _facts[model] = ModelFacts(
-            model_id, revision, _fingerprint(backend.embedding_weight), backend.d_model, backend.n_layers
-        )
-    return _facts[model]
+        fingerprint = _fingerprint(backend.embedding_weight)
+        facts = ModelFacts(model_id, revision, fingerprint, backend.d_model, backend.n_layers, block_signs(model))
+        kept = _facts[model] = (version, facts)
+    return kept[1]
 
 
 def _own_name(model: Any) -> tuple[str, str]:
@@ -51,13 +55,23 @@ def _fingerprint(embedding: torch.Tensor) -> str:
 
 
 def weights_key(model: Any) -> str:
-    """A hash that tells a model from its fine-tunes, which may keep its name and its embedding, and from another dtype.
+    """A hash that names what is computed by a model with these weights, dtype and chat template.
 
-    It covers 64 values of every weight, and the chat template.
+    It covers every bit of the weights, so it tells a model from its fine-tunes and edits, which may keep its name.
+
+    Raises:
+        InterpToolkitError: the model has hooks or replaced forwards of the user's, which no hash can cover.
     """
-    told = hashlib.sha256(str(getattr(model.tokenizer, "chat_template", "")).encode())
-    for name, weight in model.named_parameters():
-        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        some = torch.linspace(0, weight.numel() - 1, 64, dtype=torch.float64).long().to(weight.device)
-        told.update(weight.detach()[torch.unravel_index(some, weight.shape)].float().cpu().numpy().tobytes())
-    return told.hexdigest()
+    change = backend_of(model).look()[0]
+    if change is not None:
+        raise InterpToolkitError(
+            f"expected the model as it was loaded, since results are kept by its weights, and it has {change}; take "
+            f"that off, or leave out the folder where there is one to leave out"
+        )
+    template = str(getattr(model.tokenizer, "chat_template", ""))
+    return hashlib.sha256((weights_digest(model) + template).encode()).hexdigest()
+
+
+def is_plain(model: Any) -> bool:
+    """Whether a model runs as it was loaded: no hooks and no replaced forwards of the user's are on it."""
+    return backend_of(model).plain()

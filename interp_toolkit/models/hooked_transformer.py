@@ -54,7 +54,8 @@ def build_hooked_transformer(hf_model: Any, tokenizer: Any, name: str) -> Any:
     )
     model = HookedTransformer(cfg, tokenizer)
     with torch.no_grad():
-        state = {key: value.to(parameter.dtype) for key, value in convert(hf_model, cfg).items()}
+        converted = convert(hf_model, cfg) | _attention_biases(hf_model, cfg)
+        state = {key: value.to(parameter.dtype) for key, value in converted.items()}
     if "pos_embed.W_pos" in state:
         state["pos_embed.W_pos"] = state["pos_embed.W_pos"][: cfg.n_ctx]
     model.load_and_process_state_dict(
@@ -63,8 +64,28 @@ def build_hooked_transformer(hf_model: Any, tokenizer: Any, name: str) -> Any:
     return model.eval()
 
 
+def _attention_biases(hf_model: Any, cfg: Any) -> dict[str, torch.Tensor]:
+    """Biases of Llama's kind of attention, of which TransformerLens's conversions know Qwen2's only."""
+    biases = {}
+    for layer, block in enumerate(getattr(hf_model.base_model, "layers", ())):
+        for letter, heads in (("Q", cfg.n_heads), ("K", cfg.n_key_value_heads), ("V", cfg.n_key_value_heads)):
+            bias = getattr(block.self_attn, f"{letter.lower()}_proj").bias
+            if bias is not None:
+                grouped = "_" if letter != "Q" and cfg.n_key_value_heads else ""
+                biases[f"blocks.{layer}.attn.{grouped}b_{letter}"] = bias.reshape(heads or cfg.n_heads, -1)
+        if block.self_attn.o_proj.bias is not None:
+            biases[f"blocks.{layer}.attn.b_O"] = block.self_attn.o_proj.bias
+    return biases
+
+
 def _rotary(config: Any) -> dict[str, Any]:
     """What Llama and its descendants have in common."""
+    window = getattr(config, "sliding_window", None)
+    if config.model_type != "gemma2" and window and window < min(config.max_position_embeddings, _MAX_CONTEXT):
+        raise InterpToolkitError(
+            f"backend='hooked_transformer' has no sliding windows for {config.model_type}, got one of {window} tokens; "
+            f"use backend='bridge'"
+        )
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     grouped = config.num_key_value_heads != config.num_attention_heads
     return dict(
@@ -121,6 +142,8 @@ def _gpt2(config: Any) -> dict[str, Any]:
         eps=config.layer_norm_epsilon,
         act_fn=config.activation_function,
         normalization_type="LN",
+        use_attn_scale=config.scale_attn_weights,
+        scale_attn_by_inverse_layer_idx=config.scale_attn_by_inverse_layer_idx,
     )
 
 

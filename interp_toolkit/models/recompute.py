@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from interp_toolkit.models.state import replaced_forwards
+
 
 @contextmanager
 def recomputing(blocks: Sequence[nn.Module], again: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
@@ -32,11 +34,5 @@ def recomputing(blocks: Sequence[nn.Module], again: Callable[[], AbstractContext
 
         return run
 
-    try:
-        for block in blocks:
-            # Past the bridge's own __setattr__, which hands new attributes on to the module it wraps.
-            block.__dict__["forward"] = wrapped(block.forward)
+    with replaced_forwards([(block, wrapped(block.forward)) for block in blocks]):
         yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)

@@ -19,10 +19,13 @@ from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface
 
 from interp_toolkit.models.kv import KV
+from interp_toolkit.models.state import has_hooks, replaced_forwards
 
 _NAME = "interp_toolkit_shared_prefix"
 # Attention that is projections, rotary positions, cache, attention function, projection, and nothing else.
 _KNOWN = ("LlamaAttention", "Qwen2Attention", "Gemma2Attention")
+# What transformers itself brings; any other is a function of the user's.
+_STANDARD = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 _prefix: ContextVar[KV | None] = ContextVar("prefix", default=None)
 
 
@@ -68,32 +71,34 @@ class SharedAttention:
         self._known = len(self._layers) == len(model.blocks) and all(
             type(attention.original_component).__name__ in _KNOWN for attention in self._layers
         )
+        self._modules = [module for attention in self._layers for module in attention.modules()]
         # Hook points within the projections fire either way.
-        self._skipped = [
+        self._passed = {
             module
             for attention in self._layers
             for name, module in attention.named_modules()
-            if isinstance(module, HookPoint) and "." not in name
-        ]
+            if isinstance(module, HookPoint) and "." in name
+        }
 
     def usable(self) -> bool:
-        """Whether it gives all that anybody asks for: a known architecture, and no hook inside the attention."""
-        return self._known and not any(point.has_hooks() for point in self._skipped)
+        """Whether it gives all that anybody asks for: a known architecture, and an attention that nobody changed."""
+        return (
+            self._known
+            and self._config._attn_implementation in _STANDARD
+            and not any(has_hooks(module) for module in self._modules if module not in self._passed)
+        )
 
     @contextmanager
     def standing_in(self, prefix: KV | None) -> Iterator[None]:
         """For the length of the block, every attention layer reads ``prefix`` before its row's own tokens."""
         implementation = self._config._attn_implementation
         token = _prefix.set(prefix)
-        self._config._attn_implementation = _NAME
         try:
-            for attention in self._layers:
-                # Past the bridge's own __setattr__, which hands new attributes on to the module it wraps.
-                attention.__dict__["forward"] = attention.original_component.forward
-            yield
+            self._config._attn_implementation = _NAME
+            forwards = [(attention, attention.original_component.forward) for attention in self._layers]
+            with replaced_forwards(forwards):
+                yield
         finally:
-            for attention in self._layers:
-                attention.__dict__.pop("forward", None)
             self._config._attn_implementation = implementation
             _prefix.reset(token)
 

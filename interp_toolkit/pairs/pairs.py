@@ -16,6 +16,7 @@ from interp_toolkit.markup import escaped, html_table
 from interp_toolkit.pairs import checks, folder, mixing
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Place, PlaceLike, parse_place
+from interp_toolkit.torch_defaults import plain_defaults
 
 _FACE_ROWS = 10
 
@@ -52,6 +53,7 @@ class VectorLabelPairs:
     source_of: tuple[int, ...]
 
     @classmethod
+    @plain_defaults()
     def build(
         cls,
         vectors: Tensor,
@@ -122,6 +124,7 @@ class VectorLabelPairs:
         return cls.load(path)
 
     @classmethod
+    @plain_defaults()
     def mix(cls, groups: Sequence[tuple[VectorLabelPairs, float]], seed: int = 0) -> VectorLabelPairs:
         """Pairs of several sources, each with its share of an epoch's (vector, label) examples.
 
@@ -250,6 +253,7 @@ class VectorLabelPairs:
         folder.write_table(draft, pd.DataFrame(told), site, self.mean is not None, [dict(x) for x in self.sources])
 
     @classmethod
+    @plain_defaults()
     def load(cls, path: str | Path) -> VectorLabelPairs:
         """Open a folder that `save` or `write` wrote; vectors are read when they are used, so it may exceed memory.
 

@@ -19,6 +19,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.runtime.evidence import evidence_behind, with_null
 from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
 _ROWS = 384
@@ -55,6 +56,7 @@ class Generation:
     evidence: float = math.nan
 
 
+@plain_defaults()
 @torch.no_grad()
 def generate(
     run: PromptRun,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +13,34 @@ from interp_toolkit.models import Backend
 from interp_toolkit.models.backend import Edit
 from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import SoftPrompt
+
+
+@dataclass(frozen=True, eq=False)
+class SoftTokenEdit:
+    """Writes the soft tokens of each row into its slots.
+
+    Attributes:
+        soft_tokens: [batch, d_model], or [batch, tokens, d_model].
+        places: the slots, positions within the tokens that are run.
+        add: whether to add to what is there, instead of replacing it.
+    """
+
+    soft_tokens: Tensor
+    places: Tensor
+    add: bool
+
+    def __call__(self, stream: Tensor) -> Tensor:
+        """The stream [batch, position, d_model] with the soft tokens in it."""
+        # The adapter works in float32; the stream keeps its own dtype and device.
+        rows = self.soft_tokens.to(stream)
+        rows = rows[:, None] if rows.ndim == 2 else rows
+        new = rows.repeat(1, len(self.places) // rows.shape[1], 1)
+        write = stream.index_add if self.add else stream.index_copy
+        return write(1, self.places.to(stream.device), new)
+
+    def take(self, rows: Tensor) -> SoftTokenEdit:
+        """The edit for the given rows of the batch, in that order."""
+        return SoftTokenEdit(self.soft_tokens.index_select(0, rows.to(self.soft_tokens.device)), self.places, self.add)
 
 
 def write_soft_tokens(
@@ -35,13 +64,4 @@ def write_soft_tokens(
             f"soft tokens, got {len(slots)}; see SoftPrompt.for_chat(tokens={tokens})"
         )
     places = torch.tensor(slots, device=backend.device)
-
-    def edit(stream: Tensor) -> Tensor:
-        # The adapter works in float32; the stream keeps its own dtype and device.
-        rows = soft_tokens.to(stream).reshape(len(soft_tokens), tokens, stream.shape[-1])
-        new = rows.repeat(1, len(slots) // tokens, 1)
-        if soft_prompt.mode == "add":
-            return stream.index_add(1, places.to(stream.device), new)
-        return stream.index_copy(1, places.to(stream.device), new)
-
-    return {soft_prompt.site: edit}
+    return {soft_prompt.site: SoftTokenEdit(soft_tokens, places, soft_prompt.mode == "add")}

@@ -26,7 +26,8 @@ def token_log_probs(backend: Backend, states: Tensor, tokens: Tensor, smoothing:
     if torch.is_grad_enabled() and states.requires_grad:
         told: Tensor = _TokenLogProbs.apply(states, backend, tokens, smoothing)
         return told
-    return _read(backend, backend.unembedded(states), tokens, smoothing)
+    # The unembedding may be a user's that takes gradients.
+    return _read(backend, backend.unembedded(states).detach(), tokens, smoothing)
 
 
 class _TokenLogProbs(torch.autograd.Function):
@@ -60,26 +61,25 @@ def _read(
 
     All in one buffer: a new tensor of this size for each step costs more than what is computed in it.
     """
-    vocabulary, cap = unembedded.shape[1], backend.soft_cap
+    transform, vocabulary = backend.logit_transform, unembedded.shape[1]
     buffer = torch.empty(min(_ROWS, len(tokens)), vocabulary, device=unembedded.device)
     values = torch.empty(len(tokens), device=unembedded.device)
     for start in range(0, len(tokens), _ROWS):
         rows = slice(start, start + _ROWS)
         wanted = tokens[rows, None]
-        x = buffer[: len(wanted)].copy_(unembedded[rows])
-        if cap > 0:
-            x.div_(cap).tanh_()
-            bend = 1 - x.square() if slopes is not None else None
-            x.mul_(cap)
-        else:
-            bend = None
+        x = raw = buffer[: len(wanted)].copy_(unembedded[rows])
+        if transform:
+            raw = raw.requires_grad_(slopes is not None)
+            with torch.set_grad_enabled(slopes is not None):
+                logits = transform(raw)
+            x = logits.detach().clone()
         of_token, of_all, highest = x.gather(1, wanted)[:, 0], x.mean(1), x.amax(1)
         torch.softmax(x, 1, out=x)
         # The highest probability is never too small for its logarithm, as the token's may be.
         normaliser = highest - x.amax(1).log()
         values[rows] = torch.lerp(of_token, of_all, smoothing) - normaliser
         if slopes is not None:
-            x.neg_().add_(smoothing / vocabulary)
+            x.neg_().add_(smoothing / x.shape[1])
             x.scatter_add_(1, wanted, x.new_full(wanted.shape, 1 - smoothing))
-            slopes[rows] = x if bend is None else x.mul_(bend)
+            slopes[rows] = torch.autograd.grad(logits, raw, x)[0] if transform else x
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ class PromptRun:
     """A soft prompt on a frozen model, for `score` and `generate`.
 
     The tokens before the first slot see no soft token, so their keys and values are the same for every vector: they
-    are computed at the first use and kept.
+    are computed at the first use and kept as long as the model's weights stay and no hooks of the user's are on it.
 
     Attributes:
         model: the hooked model.
@@ -37,14 +36,16 @@ class PromptRun:
         self.backend.require(soft_prompt.site)
         self.soft_prompt = soft_prompt
         self.tokens = soft_prompt.tokens(model.tokenizer)
+        self._kept: tuple[tuple[str | None, bytes] | None, KV | None] = (None, None)
 
-    @cached_property
+    @property
     def past(self) -> KV:
-        """Keys and values of the tokens before the first slot, one row."""
-        ids = torch.tensor([self.tokens.prefix], device=self.backend.device)
-        with torch.no_grad():
-            _, past = self.backend.hidden(ids, keep=True)
-        assert past is not None
+        """The tokens before the first slot, one row; see `Backend.prefix`."""
+        state = self.backend.look()
+        kept_state, past = self._kept
+        if past is None or state != kept_state:
+            past = self.backend.prefix(torch.tensor([self.tokens.prefix], device=self.backend.device))
+            self._kept = state, past
         return past
 
     def read(

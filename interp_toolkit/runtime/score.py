@@ -12,6 +12,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.runtime.log_probs import token_log_probs
 from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Rows in one forward pass: enough to fill a processor; more only takes more memory for their logits.
 ROWS = 64
@@ -37,6 +38,7 @@ class Scores:
         return sums / lengths
 
 
+@plain_defaults()
 def score(
     run: PromptRun,
     soft_tokens: Tensor,
@@ -71,13 +73,15 @@ def score(
         )
     if empty := [i for i, target in enumerate(targets) if not len(target)]:
         raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
-    shared = len(set(rows)) < len(rows)
+    # A user's hooks see the prompt and the target in one pass, and no padding.
+    shared = len(set(rows)) < len(rows) and run.backend.plain()
     # Targets of like length together, so that little is padded; those of one soft token together, so that it is read
     # once. Ties keep their order, and so the numbers.
     order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))
     parts: list[Tensor | None] = [None] * len(targets)
-    for start in range(0, len(order), ROWS):
-        batch = order[start : start + ROWS]
+    lengths = [len(target) for target in targets]
+    starts = range(0, len(order), ROWS)
+    for batch in (batch for i in starts for batch in run.backend.together(order[i : i + ROWS], lengths)):
         ids = [list(targets[i]) for i in batch]
         score_batch = _score_shared if shared else _score_once
         flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch], smoothing)

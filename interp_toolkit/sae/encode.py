@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_encoding, check_features, check_sae, require_site
 from interp_toolkit.vectors.sae_files import for_inference
 
@@ -22,6 +23,7 @@ _BLOCK = 2**24
 _TOKENS = 2**15
 
 
+@plain_defaults()
 @torch.no_grad()
 def encode_features(
     sae: Any, vectors: Float[Tensor, "n width"], features: Sequence[int] | None = None
@@ -69,6 +71,7 @@ class Encoder:
         return torch.cat(parts) if parts else torch.empty(0, count)
 
 
+@plain_defaults()
 @torch.no_grad()
 def feature_activations(
     model: Any, sae: Any, rows: Sequence[Sequence[int]], features: Sequence[int], *, any_model: bool = False

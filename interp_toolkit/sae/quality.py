@@ -20,6 +20,7 @@ from interp_toolkit.resampling import bootstrap_interval
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import check_sae, require_site
 from interp_toolkit.vectors.sae_files import for_inference
 
@@ -41,6 +42,7 @@ class _Sums:
     predicted: np.ndarray
 
 
+@plain_defaults()
 @torch.no_grad()
 def sae_quality(
     model: Any, sae: Any, rows: TokenRows, *, any_model: bool = False, seed: int = 0, progress: bool = False
@@ -94,6 +96,7 @@ def sae_quality(
     return pd.DataFrame(found).set_index("metric").loc[order].reset_index()
 
 
+@plain_defaults()
 def feature_quantiles(
     sae: Any, vectors: Float[Tensor, "n d_model"], features: Sequence[int], share: float = 0.99
 ) -> Float[Tensor, " features"]:
@@ -130,7 +133,7 @@ def _sums(model: Any, sae: Any, site: Site, rows: TokenRows, progress: bool) -> 
     # To take squares about a mean that is known at the end only.
     vectors = torch.zeros(len(numbers), backend.d_model, dtype=torch.float64)
     fired = torch.zeros(sae.W_dec.shape[0], dtype=torch.bool)
-    for batch in tqdm(_batches(rows), desc="quality", unit="batch", disable=not progress):
+    for batch in tqdm(_batches(backend, rows), desc="quality", unit="batch", disable=not progress):
         ids = [rows.ids[i] for i in batch]
         places = [numbers[rows.passage[i]] for i in batch]
         read: list[Tensor] = []
@@ -179,11 +182,11 @@ def _losses(backend: Backend, ids: Sequence[Sequence[int]], site: Site, edit: Ed
     return list(torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().split(lengths))
 
 
-def _batches(rows: TokenRows) -> list[list[int]]:
+def _batches(backend: Backend, rows: TokenRows) -> list[list[int]]:
     order = sorted(range(len(rows)), key=lambda i: -len(rows.ids[i]))
     batches, start = [], 0
     while start < len(order):
         size = max(1, _TOKENS // len(rows.ids[order[start]]))
-        batches.append(order[start : start + size])
+        batches += backend.together(order[start : start + size], [len(row) for row in rows.ids])
         start += size
     return batches

@@ -20,6 +20,7 @@ from interp_toolkit.sae.store import store_activations
 from interp_toolkit.sae.train import SAEConfig, train_sae
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Site
+from interp_toolkit.torch_defaults import plain_defaults
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class SAERecipe:
         numbers = passages.index.tolist()
         return TokenRows(rows.ids, tuple(numbers[i] for i in rows.passage))
 
+    @plain_defaults()
     def run(self, data: str | Path, model: Any = None, *, progress: bool = False) -> SAEResult:
         """Make the SAE, or go on where an earlier run of the same recipe was interrupted.
 

@@ -22,6 +22,7 @@ from interp_toolkit.sae.contexts import FORMAT, Contexts
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sae.store import ActivationStore
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import require_site, sae_digest, sae_facts
 
 # Tokens encoded together.
@@ -50,6 +51,7 @@ class _Window:
         return start, np.minimum(position + self.after, lengths - 1) - start + 1
 
 
+@plain_defaults()
 def write_contexts(
     sae: Any,
     store: ActivationStore,

@@ -25,6 +25,7 @@ from interp_toolkit.models import backend_of, model_facts, weights_key
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site, SiteLike, parse_sites
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 
 # Rows of a shard: what an interruption can lose.
 _ROWS = 64
@@ -92,7 +93,7 @@ class ActivationStore:
         groups = max(1, min(len(counts) // _MIXED, sum(counts) // size))
         epoch = 0
         while True:
-            order = torch.randperm(len(counts), generator=_generator(seed, epoch)).tolist()
+            order = torch.randperm(len(counts), generator=_generator(seed, epoch), device="cpu").tolist()
             for number in range(groups):
                 group = order[number::groups]
                 whole = sum(counts[shard] for shard in group) // size
@@ -100,17 +101,18 @@ class ActivationStore:
                     skip -= whole
                     continue
                 vectors = torch.cat([self._read(shard) for shard in group])
-                mixed = torch.randperm(len(vectors), generator=_generator(seed, epoch, number))
+                mixed = torch.randperm(len(vectors), generator=_generator(seed, epoch, number), device="cpu")
                 for batch in mixed[: whole * size].split(size)[skip:]:
                     yield vectors[batch].float()
                 skip = 0
             epoch += 1
 
+    @plain_defaults()
     def sample(self, count: int, seed: int = 0) -> Float[Tensor, "count d_model"]:
         """Vectors of ``count`` tokens drawn from all (all of them, where there are fewer), float32."""
         if count >= self.tokens:
             return torch.cat([self._read(shard) for shard in range(len(self.files))]).float()
-        chosen = torch.randperm(self.tokens, generator=_generator(seed))[:count].sort().values
+        chosen = torch.randperm(self.tokens, generator=_generator(seed), device="cpu")[:count].sort().values
         parts, start = [], 0
         for shard in range(len(self.files)):
             held = sum(len(self.rows.ids[i]) - 1 for i in self._numbers(shard))
@@ -133,6 +135,7 @@ class ActivationStore:
             ) from error
 
 
+@plain_defaults()
 def store_activations(
     model: Any,
     rows: TokenRows,
@@ -158,7 +161,7 @@ def store_activations(
         progress: whether to show a bar, with tokens a second.
 
     Raises:
-        InterpToolkitError: a site that the model does not have.
+        InterpToolkitError: a site that the model does not have, or a model with hooks or replaced forwards of your own.
 
     Example:
         >>> rows = token_rows(model.tokenizer, read_passages("passages.jsonl.gz", "train")["text"])
@@ -215,4 +218,4 @@ def _shard_file(folder: Path, key: str, site: Site, ids: list[list[int]]) -> Pat
 
 def _generator(*seeds: int) -> torch.Generator:
     told = hashlib.sha256(json.dumps(seeds).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(told[:7], "little"))
+    return torch.Generator("cpu").manual_seed(int.from_bytes(told[:7], "little"))

@@ -19,6 +19,7 @@ from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder
 from interp_toolkit.sae.store import ActivationStore
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae_files import SPARSITY, load_sae, sae_lens
 
 # Tokens from which the activations' mean and length are estimated.
@@ -70,9 +71,8 @@ class SAEConfig:
             raise InterpToolkitError(f"expected lr above 0, got {self.lr}")
 
 
-# The caller may have switched gradients off, and finds them off again afterwards.
-@torch.inference_mode(False)
-@torch.enable_grad()
+@plain_defaults()
+@torch.enable_grad()  # the caller may have switched gradients off
 def train_sae(
     store: ActivationStore, config: SAEConfig, folder: str | Path, *, facts: ModelFacts, progress: bool = False
 ) -> Any:
@@ -166,6 +166,7 @@ def _new_sae(store: ActivationStore, config: SAEConfig, facts: ModelFacts) -> An
     sae = library.TrainingSAE.from_dict(sae_config.to_dict())
     metadata = sae.cfg.metadata
     metadata.model_name, metadata.model_fingerprint = facts.model_id, facts.fingerprint
+    metadata.model_block_signs = list(facts.block_signs)
     metadata.hook_name = str(store.site)
     metadata.context_size = max(map(len, store.rows.ids))
     return sae

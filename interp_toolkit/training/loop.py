@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.models.dtype import fast_bfloat16
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.examples import Examples, batches, draw_validation
@@ -57,8 +58,7 @@ class TrainResult:
     history: pd.DataFrame
 
 
-# The caller may have switched gradients off, and finds them off again afterwards.
-@torch.inference_mode(False)
+@plain_defaults()
 @torch.enable_grad()
 def train_adapter(
     model: Any,
@@ -100,7 +100,7 @@ def train_adapter(
         >>> result.adapter.save("my-adapter")
     """
     config = config or TrainConfig()
-    model = load_model(model)  # a model of the user's own may still be in training mode, with gradients
+    model = as_hooked_model(model)
     facts = model_facts(model)
     made = adapter.config
     if made.d_model != facts.d_model or made.width != pairs.width:

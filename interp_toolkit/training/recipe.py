@@ -12,11 +12,12 @@ import yaml
 
 from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.models import load_model, model_facts
+from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import PlaceLike, Site, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
 from interp_toolkit.vectors import read_topics, topic_pairs
@@ -146,6 +147,7 @@ class Recipe:
         changed = {**self.training.to_dict(), **settings}
         return replace(self, training=settings_from(TrainConfig, changed, "the training settings"))
 
+    @plain_defaults()
     def run(self, data: str | Path = ".", *, progress: bool = True) -> TrainResult:
         """Make the pairs and train; what an interrupted run has done is not done again.
 
@@ -153,7 +155,7 @@ class Recipe:
             data: folder that paths of titles and pairs are relative to.
             progress: whether to show bars.
         """
-        model = load_model(self.model, dtype=self.dtype)
+        model = as_hooked_model(self.model, dtype=self.dtype)
         d_model = model_facts(model).d_model
         if self.pairs is not None:
             pairs = VectorLabelPairs.load(Path(data) / self.pairs)

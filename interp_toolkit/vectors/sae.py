@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.contract import same_blocks
 from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Site
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae_files import is_folder, is_inference_sae, load_sae, read_firing
 
 # How Hugging Face's classes name a block, whose output is meant unless the name says otherwise. Only parts of language
@@ -49,6 +51,7 @@ class SAEFacts:
         writes_to: where its decoder rows live: another place for transcoders only.
         site: ``hook_name`` as a place in the residual stream; None where it is none.
         neuronpedia_id: ``model/source`` on Neuronpedia, or empty.
+        block_signs: of that model (`ModelFacts.block_signs`), which SAEs trained here record; empty elsewhere.
     """
 
     architecture: str
@@ -60,6 +63,7 @@ class SAEFacts:
     writes_to: str
     site: Site | None
     neuronpedia_id: str
+    block_signs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +108,7 @@ def sae_facts(sae: Any) -> SAEFacts:
         writes_to=str(metadata.hook_name_out or hook_name),
         site=_site(hook_name),
         neuronpedia_id=str(metadata.neuronpedia_id or ""),
+        block_signs=tuple(metadata.model_block_signs or ()),
     )
 
 
@@ -122,7 +127,8 @@ def check_sae(
 ) -> SAEFacts:
     """Refuse an SAE that does not belong to a hooked model or an adapter.
 
-    Fingerprints of models decide where both sides have one; else the last parts of their names do.
+    Fingerprints of models and the signs in their blocks decide where both sides have them; else the last parts of their
+    names do.
 
     Args:
         sae: the SAE.
@@ -148,7 +154,7 @@ def check_sae(
             )
         known = facts.fingerprint or facts.model
         same = facts.fingerprint == own.fingerprint if facts.fingerprint else _short(facts.model, own.model_id)
-        if known and not same and not any_model:
+        if known and not (same and own.same_blocks(facts.block_signs)) and not any_model:
             raise ContractError(
                 f"{of} was trained on another model than {own.model_id}; load its own, or pass any_model=True "
                 f"(--any-model) if this is the same model under another name, or a fine-tune of it"
@@ -160,6 +166,7 @@ def check_sae(
     return facts
 
 
+@plain_defaults()
 def sae_vectors(
     sae: Any, indices: Sequence[int] | None = None, *, firing: Float[Tensor, " features"] | None = None
 ) -> SAEVectors:
@@ -300,7 +307,7 @@ def _check_adapter(facts: SAEFacts, of: str, adapter: Adapter, any_model: bool, 
         same = facts.fingerprint == contract.fingerprint
     else:
         same = not facts.model or _short(facts.model, contract.model_id)
-    if not same and not any_model:
+    if not (same and same_blocks(facts.block_signs, contract.block_signs)) and not any_model:
         raise ContractError(
             f"{of} was trained on another model than the adapter ({contract.model_id}); use an adapter of the same "
             f"model, or pass any_model=True (--any-model) if it is one under another name, or a fine-tune of it"

@@ -19,6 +19,7 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.pairs import VectorLabelPairs, published
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae import sae_digest, sae_facts, sae_vectors
 from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
@@ -121,6 +122,7 @@ def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELa
     return _export([(f"{path}, row {number}", row) for number, row in enumerate(data)], path)
 
 
+@plain_defaults()
 def sae_pairs(
     sae: Any,
     labels: SAELabels | Mapping[int, str | Sequence[str]] | str | Path,

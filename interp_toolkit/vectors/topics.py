@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import model_facts, weights_key
+from interp_toolkit.models import is_plain, model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place, parse_sites
+from interp_toolkit.torch_defaults import plain_defaults
 
 PROMPT = "Tell me about {title}."
 # Titles read and kept on disk at a time: what an interruption can lose, and how often the bar moves.
@@ -47,6 +48,7 @@ def topic_vectors(model: Any, titles: Sequence[str], site: PlaceLike, *, progres
     return torch.cat(each, dim=1) if len(each) > 1 else each[0]
 
 
+@plain_defaults()
 def topic_vectors_by_site(
     model: Any, titles: Sequence[str], sites: Sequence[SiteLike], *, progress: bool = False
 ) -> dict[Site, Tensor]:
@@ -54,7 +56,8 @@ def topic_vectors_by_site(
 
     They are read in shards of titles that are kept in the cache folder, one file a shard and site, named for what is in
     it: the model's weights, its template, site and titles. So an interrupted reading goes on, and titles added at the
-    end leave all shards but the last unfilled one as they are.
+    end leave all shards but the last unfilled one as they are. Under hooks or replaced forwards of your own nothing is
+    taken from there or kept.
 
     Returns:
         for each site float32 [titles, d_model], not centred.
@@ -71,12 +74,13 @@ def topic_vectors_by_site(
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     _check_titles(titles)
-    read_from, width = weights_key(model), model_facts(model).d_model
+    width = model_facts(model).d_model
+    read_from = weights_key(model) if is_plain(model) else None
     out = {site: torch.empty(len(titles), width) for site in wanted}
     with tqdm(total=len(titles), desc="topic vectors", unit="title", disable=not progress) as bar:
         for start in range(0, len(titles), _SHARD):
             shard = list(titles[start : start + _SHARD])
-            files = {site: _shard_file(read_from, site, shard) for site in wanted}
+            files = {site: _shard_file(read_from, site, shard) for site in wanted} if read_from else {}
             kept = {site: _kept(file, (len(shard), width)) for site, file in files.items()}
             found = {site: vectors for site, vectors in kept.items() if vectors is not None}
             if missing := [site for site in wanted if site not in found]:
@@ -87,6 +91,7 @@ def topic_vectors_by_site(
     return out
 
 
+@plain_defaults()
 def topic_pairs(
     model: Any,
     titles: Sequence[str],
@@ -148,14 +153,15 @@ def _check_titles(titles: Sequence[str]) -> None:
             raise InterpToolkitError(f"topic {row} has an empty title; leave it out")
 
 
-def _read(model: Any, titles: list[str], sites: list[Site], files: dict[Site, Path]) -> dict[Site, Tensor]:
+def _read(model: Any, titles: list[str], sites: list[Site], files: Mapping[Site, Path]) -> dict[Site, Tensor]:
     read = read_activations(model, [PROMPT.format(title=title) for title in titles], sites).vectors
     found = {}
     for number, site in enumerate(sites):
         # Readings are ordered by prompt, then by site.
         found[site] = read[number :: len(sites)].contiguous()
-        with whole_file(files[site]) as draft:
-            save_file({"vectors": found[site]}, draft)
+        if site in files:
+            with whole_file(files[site]) as draft:
+                save_file({"vectors": found[site]}, draft)
     return found
 
 

@@ -27,7 +27,7 @@ from interp_toolkit.evaluation.runs.questions import (
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.evaluation.twohop import KEPT, SHORTCUT, balanced_sample, read_aliases, read_twohop
 from interp_toolkit.files import sha256_of
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import model_facts, weights_key
 from interp_toolkit.sites import Site, SiteStack
 
 FILES = dict(composed="composed_twohop.jsonl.gz", mquake="mquake_2hop_creme.jsonl.gz")
@@ -111,6 +111,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         model=facts.model_id,
         revision=facts.revision,
         dtype=str(next(bench.model.parameters()).dtype),
+        weights=weights_key(bench.model)[:16],
         adapter=adapter.digest,
         data={name: sha256_of(path)[:16] for name, path in paths.items()},
         aliases=len(aliases),

@@ -28,7 +28,7 @@ from interp_toolkit.evaluation.knowledge import (
 )
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import weights_key
 
 # Titles asked about at a time and kept on disk: what an interruption can lose.
 _SHARD = 256
@@ -146,7 +146,7 @@ def _ask(bench: Bench, titles: list[str]) -> list[dict[str, str]]:
 def _file(bench: Bench, titles: list[str]) -> Path:
     """Where a shard is kept: named for all that decides its texts, the code that writes them included."""
     code = Path(knowledge.__file__).read_bytes()
-    fingerprint = model_facts(bench.model).fingerprint
-    told = json.dumps([code_digest(), bench.facts, fingerprint, bench.versions, QUESTION, MAX_NEW_TOKENS, titles])
+    weights = weights_key(bench.model)
+    told = json.dumps([code_digest(), bench.facts, weights, bench.versions, QUESTION, MAX_NEW_TOKENS, titles])
     name = hashlib.sha256(code + told.encode()).hexdigest()[:32]
     return cache_folder() / "prompted" / f"{name}.json"

@@ -22,7 +22,7 @@ from interp_toolkit.evaluation.bench import Bench, code_digest
 from interp_toolkit.evaluation.conditions import Condition, contract_of
 from interp_toolkit.evaluation.protocols import description_ranks
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import weights_key
 
 # Rows scored at a time and kept on disk: what an interruption can lose.
 _SHARD = 256
@@ -134,7 +134,7 @@ def _file(bench: Bench, condition: Condition, labels: list[str]) -> Path:
     told = [
         code_digest(),
         bench.versions,
-        model_facts(bench.model).fingerprint,
+        weights_key(bench.model),
         bench.facts["dtype"],
         prompt.to_dict(),
         condition.adapter.digest,

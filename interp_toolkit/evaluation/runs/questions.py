@@ -25,7 +25,7 @@ from interp_toolkit.evaluation.grid import Grid, describe_grid
 from interp_toolkit.evaluation.means import Means, site_means
 from interp_toolkit.evaluation.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
 from interp_toolkit.files import cache_folder, sha256_of, whole_file
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import weights_key
 from interp_toolkit.sites import Place, Site, SiteStack
 
 TWO_HOP, ONE_HOP = "two-hop", "one-hop"
@@ -222,7 +222,7 @@ class Grids:
 def _file(bench: Bench, what: str, modules: Sequence[ModuleType], asked: Any) -> Path:
     """Where a shard is kept: named for all that decides it, the code that makes it included."""
     code = [code_digest(), *(sha256_of(Path(str(module.__file__))) for module in modules)]
-    facts = [bench.versions, model_facts(bench.model).fingerprint, str(next(bench.model.parameters()).dtype), SEED]
+    facts = [bench.versions, weights_key(bench.model), SEED]
     name = hashlib.sha256(json.dumps([code, facts, asked]).encode()).hexdigest()[:32]
     return cache_folder() / "bridges" / what / f"{name}.json"
 

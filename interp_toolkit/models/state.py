@@ -1,0 +1,111 @@
+"""What the user has done to a model since it was loaded, and leaving the model as it is found.
+
+Hooks and replaced ``forward`` methods of the user's own are part of what a pass computes. Nothing here removes them: a
+pass runs with them, whole and unpadded (see `Backend.plain`), and nothing that it gives is kept for later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+_ABSENT = object()
+# Users' hooks on hook points are wrapped by `transformer_lens.hook_points`, which is none of these.
+_LIBRARIES = ("transformers.", "transformer_lens.model_bridge.", "accelerate.")
+
+
+def modules_of(model: Any) -> list[nn.Module]:
+    """Every module that a pass through a hooked model may reach, each once."""
+    # A bridge does not register the Hugging Face model that it is made from.
+    original = getattr(model, "original_model", None)
+    everything = [*model.modules(), *(original.modules() if isinstance(original, nn.Module) else ())]
+    return list(dict.fromkeys(everything))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a user has put something before, behind or in place of a module's ``forward``.
+
+    What libraries hook to their own parts, to capture outputs or to move tensors between devices, does not count.
+    """
+    if module._forward_hooks or module._forward_pre_hooks:
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if not all(map(_of_a_library, hooks)):
+            return True
+    return "forward" in module.__dict__ and not _of_a_library(module.__dict__["forward"])
+
+
+def _of_a_library(function: Any) -> bool:
+    """Whether a function, or the function of a partial, is defined where no user's code is."""
+    return str(getattr(getattr(function, "func", function), "__module__", "")).startswith(_LIBRARIES)
+
+
+def describe_change(model: Any, modules: Iterable[nn.Module]) -> str | None:
+    """What a user has laid over the first changed module, in words; None where nothing is.
+
+    Args:
+        model: the hooked model.
+        modules: see `modules_of`.
+    """
+    # The registry of hooks for all modules is private, and has no other way in.
+    if torch.nn.modules.module._global_forward_hooks or torch.nn.modules.module._global_forward_pre_hooks:
+        return "a hook on every module"
+    for module in modules:
+        if type(module).__module__.startswith("peft."):
+            return f"an adapter of peft that is not merged, {_name(model, module)}"
+        if has_hooks(module):
+            kind = "a replaced forward" if "forward" in module.__dict__ else "a hook"
+            return f"{kind} on {_name(model, module)}"
+    return None
+
+
+def _name(model: Any, module: nn.Module) -> str:
+    parts = [model, getattr(model, "original_model", None)]
+    names = (name for part in parts if part is not None for name, other in part.named_modules() if other is module)
+    return next(names, "").replace("_original_component.", "") or type(module).__name__
+
+
+@contextmanager
+def frozen(modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """For the length of the block, the modules are in evaluation mode and the parameters take no gradient.
+
+    Afterwards each is as it was. Without gradients, parameters are left alone.
+    """
+    training = [module for module in modules if module.training]
+    trained = [p for p in parameters if p.requires_grad] if torch.is_grad_enabled() else []
+    try:
+        for module in training:
+            # Past the bridge's own __setattr__, which hands attributes on to the module it wraps.
+            module.__dict__["training"] = False
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module in training:
+            module.__dict__["training"] = True
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def replaced_forwards(forwards: Sequence[tuple[nn.Module, Any]]) -> Iterator[None]:
+    """For the length of the block, modules run other functions; what they had before is put back, whatever happens.
+
+    Args:
+        forwards: modules, each with what to call instead of its ``forward``.
+    """
+    before = [(module, module.__dict__.get("forward", _ABSENT)) for module, _ in forwards]
+    try:
+        for module, forward in forwards:
+            # Past the bridge's own __setattr__, which hands attributes on to the module it wraps.
+            module.__dict__["forward"] = forward
+        yield
+    finally:
+        for module, forward in before:
+            if forward is _ABSENT:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = forward
