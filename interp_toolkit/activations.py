@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import Backend, StopForward, backend_of
+from interp_toolkit.models import Backend, StopForward, backend_of, require_context, require_rows
 from interp_toolkit.sites import Site, SiteLike, SiteStack
 
 Positions = Sequence[int] | Literal["all", "last"]
@@ -47,7 +47,7 @@ def read_activations(
     sites: SiteLike | Sequence[SiteLike] | SiteStack,
     positions: Positions = "last",
     *,
-    chat: bool = True,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> Activations:
     """Residual streams of many prompts at chosen sites and positions.
@@ -57,18 +57,20 @@ def read_activations(
 
     Args:
         model: a hooked model.
-        prompts: texts (read as user turns followed by the generation prompt), lists of messages, or lists of ids.
+        prompts: texts (read as user turns followed by the generation prompt, or as they are where the model has no chat
+            template), lists of messages, or lists of ids.
         sites: `Site` values, hook names, or layer numbers (the stream after that block); of a `SiteStack` the vectors
             of a token stand side by side as one.
         positions: token positions, negative ones from the end; ``"last"`` or ``"all"``.
-        chat: whether texts go through the chat template.
+        chat: whether texts go through the chat template; by default where the model has one.
         progress: whether to show a bar.
 
     Returns:
         `Activations`.
 
     Raises:
-        InterpToolkitError: an empty prompt, a layer or position that does not exist.
+        InterpToolkitError: an empty prompt, one longer than the model's context, a layer or position that does not
+            exist.
 
     Example:
         >>> acts = read_activations(model, ["Tell me about baseball."], sites=[11, 23], positions=[-1])
@@ -79,6 +81,9 @@ def read_activations(
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:
         raise InterpToolkitError("expected at least one prompt, got none")
+    for i, row in enumerate(tokens):
+        require_context(model, len(row), f"prompt {i}")
+        require_rows(len(backend.embedding_weight), row, f"prompt {i}")
     each = sites.sites if isinstance(sites, SiteStack) else [sites] if isinstance(sites, (Site, str, int)) else sites
     chosen = [Site.parse(site) for site in each]
     if not chosen:

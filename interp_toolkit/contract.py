@@ -67,6 +67,8 @@ class Contract:
         soft_prompt: the question, its slots, and where soft tokens are written; None where the file does not say.
         threshold: the evidence above which a description is a reading; None before calibration.
         versions: library versions at training time, for the record.
+        chat: whether the prompts that vectors were read from were user turns in the chat template (True) or plain text
+            (False); None where nothing says so, and then they are user turns where the model has a chat template.
     """
 
     model_id: str
@@ -79,10 +81,17 @@ class Contract:
     fingerprint: str = ""
     threshold: EvidenceThreshold | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    chat: bool | None = None
 
     @classmethod
     def of(
-        cls, facts: ModelFacts, site: Place | None, soft_prompt: SoftPrompt, mean: Tensor | None, normalize: bool
+        cls,
+        facts: ModelFacts,
+        site: Place | None,
+        soft_prompt: SoftPrompt,
+        mean: Tensor | None,
+        normalize: bool,
+        chat: bool | None = None,
     ) -> Contract:
         """The contract of an adapter trained now, on the model that ``facts`` describe."""
         return cls(
@@ -95,6 +104,7 @@ class Contract:
             revision=facts.revision,
             fingerprint=facts.fingerprint,
             versions=library_versions(),
+            chat=chat,
         )
 
     def check_model(self, facts: ModelFacts) -> None:
@@ -178,6 +188,7 @@ class Contract:
             soft_prompt=self.soft_prompt.to_dict() if self.soft_prompt else None,
             threshold=asdict(self.threshold) if self.threshold else None,
             versions=dict(self.versions),
+            chat=self.chat,
         )
 
     @classmethod
@@ -188,12 +199,15 @@ class Contract:
             FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
         """
         expected = set(cls("", 0, None, None).to_dict())
+        data = {"chat": None, **data}  # files of 0.1 do not say
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
             raise FileFormatError(f"the contract is not whole: missing {missing or 0}, unknown {unknown or 0}")
         if (data["centring"] == "mean") != (mean is not None):
             raise FileFormatError(f"the contract says centring {data['centring']!r}, but the mean vector is "
                                   f"{'there' if mean is not None else 'missing'}")  # fmt: skip
+        if data["chat"] not in (True, False, None):
+            raise FileFormatError(f"expected chat of true, false or null in the contract, got {data['chat']!r:.80}")
         parts = {key: value for key, value in data.items() if key != "centring"}
         site = parts["site"] = parse_place(data["site"]) if data["site"] else None
         width = data["d_model"] * (len(site.sites) if site else 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp_toolkit.activations import Positions, read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.chat import Prompt, list_prompts
+from interp_toolkit.chat import Prompt, has_chat_template, list_prompts
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
@@ -54,6 +54,7 @@ def self_explain(
     any_site: bool = False,
     means: Mapping[Site, Tensor] | None = None,
     soft_prompt: SoftPrompt | None = None,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> Explanations:
     """What the model says its own hidden states mean.
@@ -84,6 +85,8 @@ def self_explain(
         means: what to take off vectors read at other sites than the adapter's, by site; nothing where a site is not
             named, and then the mean direction of that site speaks loudest.
         soft_prompt: by default the adapter's own.
+        chat: whether texts are user turns in the chat template (True) or plain text (False); by default as those that
+            the adapter was trained on, and where it does not say, where the model has a chat template.
         progress: whether to show bars.
 
     Returns:
@@ -113,11 +116,16 @@ def self_explain(
     if not len(scales):
         raise InterpToolkitError("expected at least one scale, got none")
 
+    usual_chat = has_chat_template(model.tokenizer) if contract.chat is None else contract.chat
     if isinstance(inputs, Tensor):
+        if chat is not None:
+            raise InterpToolkitError(f"chat={chat} says how texts are read, and vectors were given; leave it out")
         found = _given(inputs, contract, adapter.config.width, raw)
     else:
         chosen = _places(sites, contract, any_site)
-        found = _read(model, inputs, chosen, positions, contract, means or {}, progress)
+        found = _read(
+            model, inputs, chosen, positions, contract, means or {}, usual_chat if chat is None else chat, progress
+        )
     run = PromptRun(model, prompt)
     adapter = adapter.to(backend.device)
     with torch.no_grad():
@@ -138,8 +146,9 @@ def self_explain(
         progress=progress,
     )
     log_probs, told_by = (x.tolist() for x in evidence(run, nothing[0], [text for row in texts for text in row]))
-    # The threshold is for the adapter's own soft prompt.
-    threshold = contract.threshold.value if contract.threshold and soft_prompt is None else None
+    # The threshold is for the adapter's own soft prompt, and for texts read as it was trained on.
+    usual = soft_prompt is None and chat in (None, usual_chat)
+    threshold = contract.threshold.value if contract.threshold and usual else None
     measured = iter(zip(log_probs, told_by, _readings(told_by, threshold)))
     places = [
         (source, site, position, scale)
@@ -205,10 +214,11 @@ def _read(
     positions: Positions,
     contract: Contract,
     means: Mapping[Site, Tensor],
+    chat: bool,
     progress: bool,
 ) -> _Vectors:
     each = [site for place in sites for site in place.sites]
-    read = read_activations(model, prompts, each, positions, progress=progress)
+    read = read_activations(model, prompts, each, positions, chat=chat, progress=progress)
     if isinstance(sites[0], SiteStack):
         read = stack_sites(read, sites[0])
     values = read.vectors

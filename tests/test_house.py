@@ -17,7 +17,7 @@ PACKAGE = ROOT / "interp_toolkit"
 ROOMS = [
     ["errors"],
     ["files", "markup", "settings", "sites", "tables", "torch_files"],
-    ["chat"],
+    ["chat", "quotes"],
     ["soft_prompt"],
     ["contract"],
     ["adapters", "models"],

@@ -3,6 +3,7 @@
 from interp_toolkit.models.backend import Backend, StopForward, backend_of, is_hooked_model
 from interp_toolkit.models.facts import ModelFacts, model_facts, weights_key
 from interp_toolkit.models.kv import KV
+from interp_toolkit.models.limits import context_length, require_context, require_rows
 from interp_toolkit.models.load import load_model
 
 __all__ = [
@@ -11,8 +12,11 @@ __all__ = [
     "ModelFacts",
     "StopForward",
     "backend_of",
+    "context_length",
     "is_hooked_model",
     "load_model",
     "model_facts",
+    "require_context",
+    "require_rows",
     "weights_key",
 ]

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.kv import KV
+from interp_toolkit.models.limits import require_context
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
 from interp_toolkit.sites import Site
@@ -102,6 +103,7 @@ class Backend(ABC):
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
+        require_context(self.model, (past.total if past else 0) + tokens.shape[1], "the longest text")
         hooks = edits or {}
         with self._hooked(hooks):
             if not recompute:

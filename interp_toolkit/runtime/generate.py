@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import stop_ids
+from interp_toolkit.chat import encode, stop_ids
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.quotes import QUOTE, closing_quote, described
 from interp_toolkit.runtime.prefix import PromptRun
 
 # Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
@@ -92,7 +93,9 @@ def generate(
         raise InterpToolkitError(
             f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
         )
-    ends = _Ends.of(run.model, until)
+    # The last token is written, and read no more.
+    run.require_room(max_new_tokens - 1, f"max_new_tokens={max_new_tokens}")
+    ends = _Ends.of(run, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
@@ -125,6 +128,7 @@ def _decode(
     written: list[list[int]] = [[] for _ in range(n)]
     told: list[list[float]] = [[] for _ in range(n)]
     ended: list[Until] = ["length"] * n
+    closed = [0] * n  # with how many tokens a text was closed by a quote, unless the stop token follows a later one
     alive = np.arange(n)  # which text each row of the batch is
     for step in range(max_new_tokens):
         tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
@@ -139,8 +143,10 @@ def _decode(
             else:
                 written[text].append(token)
                 told[text].append(log_prob)
-                if token in ends.quotes and closing_quote(ends.tokenizer.decode(written[text])) is not None:
-                    ended[text] = "quote"
+                if token in ends.quotes and not closed[text] and ends.closes(written[text]):
+                    closed[text] = len(written[text])
+                if ends.is_stopped(written[text]):
+                    ended[text] = "stop"
             running[row] = ended[text] == "length"
         if not running.any() or step == max_new_tokens - 1:
             break
@@ -150,59 +156,56 @@ def _decode(
         hidden, past = backend.hidden(tokens[:, None], past, keep=True)
         assert past is not None
         logits = backend.logits(hidden[:, -1])
-    return [Generation(ends.text(ids), tuple(ids), tuple(probs), end) for ids, probs, end in zip(written, told, ended)]
-
-
-def closing_quote(text: str) -> int | None:
-    """Where the quote that encloses a description is closed, or None.
-
-    The opening quote stands in the prompt. A quote at the beginning of the text or behind a space or bracket opens
-    one inside, and the next closes it: ``"Weird Al" Yankovic"`` is closed by its last.
-
-    Example:
-        >>> closing_quote('a bird" and so on')
-        6
-    """
-    inside = False
-    for i, char in enumerate(text):
-        if char != '"':
-            continue
-        if not inside and (i == 0 or text[i - 1].isspace() or text[i - 1] in "([{"):
-            inside = True
-        elif inside:
-            inside = False
-        else:
-            return i
-    return None
-
-
-def described(text: str) -> str:
-    """A text up to its closing quote; a quote that is left open at the very end is taken for the closing one.
-
-    Example:
-        >>> described('Bees "')
-        'Bees'
-    """
-    end = closing_quote(text)
-    return text[:end].strip() if end is not None else text.strip().removesuffix('"').strip()
+    return [ends.generation(*row) for row in zip(written, told, ended, closed)]
 
 
 @dataclass(frozen=True, eq=False)
 class _Ends:
-    """At which tokens a text may end."""
+    """At which tokens a text may end; a plain soft prompt stops at a text, such as a line break, instead of a token."""
 
     tokenizer: Any
     stops: frozenset[int]
     quotes: frozenset[int]
+    stop_text: str
 
     @classmethod
-    def of(cls, model: Any, until: Until) -> _Ends:
-        quotes = _quote_tokens(model.tokenizer) if until == "quote" else frozenset()
-        return cls(model.tokenizer, frozenset() if until == "length" else frozenset(stop_ids(model)), quotes)
+    def of(cls, run: PromptRun, until: Until) -> _Ends:
+        tokenizer, stop = run.model.tokenizer, run.soft_prompt.stop
+        if until != "quote":
+            return cls(tokenizer, frozenset() if until == "length" else frozenset(stop_ids(run.model)), frozenset(), "")
+        ids = encode(tokenizer, stop)
+        special = len(ids) == 1 and ids[0] in set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        stops = frozenset(stop_ids(run.model)) | frozenset(ids if special else ())
+        return cls(tokenizer, stops, _quote_tokens(tokenizer), "" if special else stop)
 
-    def text(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(ids)
-        return described(text) if self.quotes else text.strip()
+    def decode(self, ids: Sequence[int]) -> str:
+        # Some tokenizers would take spaces before punctuation away, which may stand in a label.
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def closes(self, ids: Sequence[int]) -> bool:
+        """Whether a quote closes the text, if no later one stands right before the stop token."""
+        return closing_quote(self.decode(ids)) is not None
+
+    def is_stopped(self, ids: Sequence[int]) -> bool:
+        """Whether the soft prompt's plain stop stands in the text."""
+        return bool(self.stop_text) and self.stop_text in self.decode(ids)
+
+    def generation(self, ids: list[int], log_probs: list[float], ended: Until, closed: int) -> Generation:
+        """What was written, up to where it ended; ``closed`` as in `_decode`."""
+        text = self.decode(ids)
+        if self.stop_text and self.stop_text in text:
+            text = text[: text.index(self.stop_text)]
+            ids = ids[:-1] if self.decode(ids[:-1]) == text else ids
+        if not self.quotes:
+            return Generation(text.strip(), tuple(ids), tuple(log_probs[: len(ids)]), ended)
+        stopped = ended == "stop"
+        if closed and not (stopped and text.endswith(QUOTE)):
+            # The model went on behind the closing quote.
+            ids, stopped = ids[:closed], False
+            text = self.decode(ids)
+        return Generation(
+            described(text, stopped), tuple(ids), tuple(log_probs[: len(ids)]), "quote" if closed else ended
+        )
 
 
 _quotes: weakref.WeakKeyDictionary[Any, frozenset[int]] = weakref.WeakKeyDictionary()

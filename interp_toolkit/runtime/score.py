@@ -70,6 +70,7 @@ def score(
         )
     if empty := [i for i, target in enumerate(targets) if not len(target)]:
         raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
+    run.require_room(max(map(len, targets), default=1) - 1, "the longest target")
     shared = len(set(rows)) < len(rows)
     # Targets of like length together, so that little is padded; those of one soft token together, so that it is read
     # once. Ties keep their order, and so the numbers.

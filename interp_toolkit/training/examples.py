@@ -39,13 +39,15 @@ class Examples:
         """The examples of ``pairs``, or the ``first`` of them with the vectors that they are of.
 
         Raises:
-            InterpToolkitError: there are none.
+            InterpToolkitError: there are none, or one does not fit the model's context.
         """
         rows, labels = zip(*pairs.examples[:first]) if len(pairs) else ((), ())
         if not rows:
             raise InterpToolkitError("expected training and validation rows in the pairs, and one side has none")
         pairs = pairs.take(range(rows[-1] + 1))
         targets = run.soft_prompt.targets(run.model.tokenizer, labels)
+        longest = max(range(len(targets)), key=lambda i: len(targets[i]))
+        run.require_room(len(targets[longest]) - 1, f"the label {labels[longest]!r:.80}")
         weights = [float(pairs.weights[row]) for row in rows]
         return cls(pairs, rows, tuple(targets), tuple(weights))
 
