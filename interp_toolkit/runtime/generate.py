@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import encode, stop_ids
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.quotes import QUOTE, closing_quote, described
+from interp_toolkit.quotes import closing_quote, described
 from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.runtime.texts import Generation, TextEnds, Until, WrittenText
+
+__all__ = ["Generation", "Until", "closing_quote", "described", "generate"]
 
 # Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
 _ROWS = 384
@@ -26,26 +24,6 @@ _FINISHED_SHARE = 0.2
 _TOP = 256
 # Tokens that are summed together when a draw is looked up.
 _BLOCK = 256
-
-
-Until = Literal["quote", "stop", "length"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A text that the model wrote.
-
-    Attributes:
-        text: up to the closing quote or stop token, stripped.
-        token_ids: of the tokens written, the closing one included and a stop token left out.
-        log_probs: of each of them under the model (temperature 1), in nats.
-        ended: by the closing ``"quote"``, a ``"stop"`` token, or ``"length"``.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    log_probs: tuple[float, ...]
-    ended: Until
 
 
 @torch.no_grad()
@@ -95,7 +73,7 @@ def generate(
         )
     # The last token is written, and read no more.
     run.require_room(max_new_tokens - 1, f"max_new_tokens={max_new_tokens}")
-    ends = _Ends.of(run, until)
+    ends = TextEnds.of(run, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
@@ -115,7 +93,7 @@ def _decode(
     top_p: float,
     draws: Tensor | None,
     max_new_tokens: int,
-    ends: _Ends,
+    ends: TextEnds,
 ) -> list[Generation]:
     backend = run.backend
     hidden, past = run.read(vectors, keep=True, reserve=max_new_tokens)
@@ -125,29 +103,14 @@ def _decode(
         index = torch.arange(len(vectors), device=backend.device).repeat_interleave(samples)
         past, logits = past.take(index), logits[index]
     n = len(vectors) * samples
-    written: list[list[int]] = [[] for _ in range(n)]
-    told: list[list[float]] = [[] for _ in range(n)]
-    ended: list[Until] = ["length"] * n
-    closed = [0] * n  # with how many tokens a text was closed by a quote, unless the stop token follows a later one
+    texts = [WrittenText(ends) for _ in range(n)]
     alive = np.arange(n)  # which text each row of the batch is
     for step in range(max_new_tokens):
         tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
         log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         running = np.ones(len(alive), dtype=bool)
         for row, (text, token, log_prob) in enumerate(zip(alive, tokens.tolist(), log_probs.tolist())):
-            if ended[text] != "length":
-                running[row] = False  # finished, and carried along until enough are
-                continue
-            if token in ends.stops:
-                ended[text] = "stop"
-            else:
-                written[text].append(token)
-                told[text].append(log_prob)
-                if token in ends.quotes and not closed[text] and ends.closes(written[text]):
-                    closed[text] = len(written[text])
-                if ends.is_stopped(written[text]):
-                    ended[text] = "stop"
-            running[row] = ended[text] == "length"
+            running[row] = texts[text].add(token, log_prob)
         if not running.any() or step == max_new_tokens - 1:
             break
         if 1 - running.mean() > _FINISHED_SHARE:
@@ -156,66 +119,7 @@ def _decode(
         hidden, past = backend.hidden(tokens[:, None], past, keep=True)
         assert past is not None
         logits = backend.logits(hidden[:, -1])
-    return [ends.generation(*row) for row in zip(written, told, ended, closed)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Ends:
-    """At which tokens a text may end; a plain soft prompt stops at a text, such as a line break, instead of a token."""
-
-    tokenizer: Any
-    stops: frozenset[int]
-    quotes: frozenset[int]
-    stop_text: str
-
-    @classmethod
-    def of(cls, run: PromptRun, until: Until) -> _Ends:
-        tokenizer, stop = run.model.tokenizer, run.soft_prompt.stop
-        if until != "quote":
-            return cls(tokenizer, frozenset() if until == "length" else frozenset(stop_ids(run.model)), frozenset(), "")
-        ids = encode(tokenizer, stop)
-        special = len(ids) == 1 and ids[0] in set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        stops = frozenset(stop_ids(run.model)) | frozenset(ids if special else ())
-        return cls(tokenizer, stops, _quote_tokens(tokenizer), "" if special else stop)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        # Some tokenizers would take spaces before punctuation away, which may stand in a label.
-        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-
-    def closes(self, ids: Sequence[int]) -> bool:
-        """Whether a quote closes the text, if no later one stands right before the stop token."""
-        return closing_quote(self.decode(ids)) is not None
-
-    def is_stopped(self, ids: Sequence[int]) -> bool:
-        """Whether the soft prompt's plain stop stands in the text."""
-        return bool(self.stop_text) and self.stop_text in self.decode(ids)
-
-    def generation(self, ids: list[int], log_probs: list[float], ended: Until, closed: int) -> Generation:
-        """What was written, up to where it ended; ``closed`` as in `_decode`."""
-        text = self.decode(ids)
-        if self.stop_text and self.stop_text in text:
-            text = text[: text.index(self.stop_text)]
-            ids = ids[:-1] if self.decode(ids[:-1]) == text else ids
-        if not self.quotes:
-            return Generation(text.strip(), tuple(ids), tuple(log_probs[: len(ids)]), ended)
-        stopped = ended == "stop"
-        if closed and not (stopped and text.endswith(QUOTE)):
-            # The model went on behind the closing quote.
-            ids, stopped = ids[:closed], False
-            text = self.decode(ids)
-        return Generation(
-            described(text, stopped), tuple(ids), tuple(log_probs[: len(ids)]), "quote" if closed else ended
-        )
-
-
-_quotes: weakref.WeakKeyDictionary[Any, frozenset[int]] = weakref.WeakKeyDictionary()
-
-
-def _quote_tokens(tokenizer: Any) -> frozenset[int]:
-    """Every token that writes a double quote, alone or with other characters; looked up once a tokenizer."""
-    if tokenizer not in _quotes:
-        _quotes[tokenizer] = frozenset(i for token, i in tokenizer.get_vocab().items() if '"' in token)
-    return _quotes[tokenizer]
+    return [text.generation() for text in texts]
 
 
 def _uniforms(vectors: Tensor, samples: int, seed: int, steps: int) -> Tensor:
