@@ -31,8 +31,8 @@ DROPPED = _loop("{{ m['text'] }}")
 UPPER = _loop("{{ m['content'] | upper }}")
 DATED = (
     "{% if not date_string is defined %}{% if strftime_now is defined %}"
-    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = 'never' %}{% endif %}{% endif %}<|im_start|>system\nToday Date: {{ date_string }}"
-    "<|im_end|>\n" + STRINGS
+    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = 'never' %}{% endif %}{% endif %}"
+    "<|im_start|>system\nToday Date: {{ date_string }}<|im_end|>\n" + STRINGS
 )
 SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}{{ raise_exception('this model wants a system turn') }}{% endif %}"
