@@ -28,7 +28,7 @@ def test_prompts_past_the_context_are_refused(tiny, architecture, backend):
 
 def test_a_soft_prompt_with_what_follows_it_fits_the_context(tiny, architecture, backend, random_vectors):
     model = tiny(architecture, backend)
-    run = PromptRun(model, SoftPrompt.for_chat(model.tokenizer, "Z" * 185 + "{slot}"))
+    run = PromptRun(model, SoftPrompt.for_chat(model.tokenizer, "Z" * 222 + "{slot}"))
     room = CONTEXT - len(run.tokens.ids)
     assert 0 < room < 20
     vectors = random_vectors(2)
