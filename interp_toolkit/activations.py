@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import Backend, StopForward, backend_of
+from interp_toolkit.models import Backend, StopForward, backend_of, require_context, require_rows
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 from interp_toolkit.sites import Site, SiteLike, SiteStack, parse_sites
 from interp_toolkit.tables import brief_repr
@@ -51,7 +51,7 @@ def read_activations(
     sites: SiteLike | Sequence[SiteLike] | np.ndarray | SiteStack,
     positions: Positions = "last",
     *,
-    chat: bool = True,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> Activations:
     """Residual streams of many prompts at chosen sites and positions.
@@ -62,20 +62,22 @@ def read_activations(
 
     Args:
         model: a hooked model.
-        prompts: texts (read as user turns followed by the generation prompt), lists of messages, or lists of ids.
-            They are numbered in their order; of a data frame's column the index is not regarded.
+        prompts: texts (read as user turns followed by the generation prompt, or as they are where the model has no chat
+            template), lists of messages, or lists of ids. They are numbered in their order; of a data frame's column
+            the index is not regarded.
         sites: `Site` values, hook names, or layer numbers (the stream after that block); of a `SiteStack` the vectors
             of a token stand side by side as one.
         positions: ``"last"``, ``"all"``, a token position or several (negative ones from the end), a slice, or a mask
             with True or False for each of a prompt's tokens, the template's included.
-        chat: whether texts go through the chat template.
+        chat: whether texts go through the chat template; by default where the model has one.
         progress: whether to show a bar.
 
     Returns:
         `Activations`.
 
     Raises:
-        InterpToolkitError: an empty prompt, a layer or position that does not exist.
+        InterpToolkitError: an empty prompt, one longer than the model's context, a layer or position that does not
+            exist.
 
     Example:
         >>> acts = read_activations(model, ["Tell me about baseball."], sites=[11, 23], positions=[-1])
@@ -86,12 +88,9 @@ def read_activations(
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:
         raise InterpToolkitError("expected at least one prompt, got none")
-    vocabulary = len(backend.embedding_weight)
     for i, row in enumerate(tokens):
-        if max(row) >= vocabulary:
-            raise InterpToolkitError(
-                f"prompt {i} holds token id {max(row)}, and the model knows {vocabulary} tokens, numbered from 0"
-            )
+        require_context(model, len(row), f"prompt {i}")
+        require_rows(len(backend.embedding_weight), row, f"prompt {i}")
     chosen = parse_sites(sites)
     if not chosen:
         raise InterpToolkitError("expected at least one site, got none")

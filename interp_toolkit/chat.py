@@ -1,7 +1,8 @@
-"""Chat templates: from what a user says to the text, and the ids, that the model reads."""
+"""Chat templates and plain text: from what a user says to the text, and the ids, that the model reads."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,32 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.errors import InterpToolkitError, first_line
 
-Prompt = str | Sequence[dict[str, str]] | Sequence[int] | Sequence[np.integer] | np.ndarray | Tensor
+Message = dict[str, Any]
+Prompt = str | Sequence[Message] | Sequence[int] | Sequence[np.integer] | np.ndarray | Tensor
 """What a person says, a list of chat messages, or token ids as they are."""
 
 # Not in any text, and not split or joined by a template.
 _PROBE = "interp-toolkit-probe"
+
+DATE = "26 Jul 2024"
+"""The day that a template prints where it asks for today's: else a prompt would read differently tomorrow.
+
+It is the day that Llama's templates fall back on.
+"""
+_DATE = {
+    "%Y": "2024", "%y": "24", "%m": "07", "%-m": "7", "%B": "July", "%b": "Jul", "%h": "Jul", "%d": "26", "%-d": "26",
+    "%e": "26", "%j": "208", "%A": "Friday", "%a": "Fri", "%u": "5", "%w": "5", "%F": "2024-07-26", "%D": "07/26/24",
+    "%x": "07/26/24", "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM", "%T": "00:00:00", "%X": "00:00:00",
+    "%R": "00:00", "%Z": "", "%z": "",
+}  # fmt: skip
+# transformers passes no functions to templates, so the date is given by a macro in front of the template.
+_PINNED = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f"|replace({directive!r}, {text!r})" for directive, text in _DATE.items())
+    + " }}{% endmacro +%}"
+)
 
 
 def has_chat_template(tokenizer: Any) -> bool:
@@ -23,18 +43,97 @@ def has_chat_template(tokenizer: Any) -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def render(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
-    """The text of a conversation up to the point where the assistant begins to speak.
+def uses_chat(tokenizer: Any, chat: bool | None) -> bool:
+    """Whether texts are rendered as user turns: as ``chat`` says, by default where there is a chat template.
 
     Raises:
-        InterpToolkitError: the tokenizer has no chat template, or the template refuses these messages.
+        InterpToolkitError: ``chat`` is True and there is no chat template.
+    """
+    known = has_chat_template(tokenizer)
+    if chat and not known:
+        raise InterpToolkitError("the model's tokenizer has no chat template; give plain text with chat=False")
+    return known if chat is None else chat
+
+
+def render(tokenizer: Any, messages: Sequence[Message], generation_prompt: bool = True) -> str:
+    """The text of a conversation, by default up to the point where the assistant begins to speak.
+
+    A template that wants a message's content as a list of parts gets it so. One that prints today's date prints `DATE`.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: dicts of ``role`` and ``content``.
+        generation_prompt: whether the beginning of the assistant's turn follows.
+
+    Raises:
+        InterpToolkitError: the tokenizer has no chat template, the template refuses these messages, or leaves out or
+            changes what one of them says.
     """
     if not has_chat_template(tokenizer):
-        raise InterpToolkitError("the model's tokenizer has no chat template; give plain text with chat=False")
+        raise InterpToolkitError(
+            "the model's tokenizer has no chat template to write messages with; give plain text with chat=False"
+        )
+    given = _in_parts(messages) if _wants_parts(tokenizer, messages) else list(messages)
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        text = _apply(tokenizer, given, generation_prompt)
     except Exception as error:  # jinja2 raises what the template's author chose
-        raise InterpToolkitError(f"the chat template refuses these messages: {error}") from error
+        raise InterpToolkitError(
+            f"the chat template refuses these messages: {first_line(error)}; where it asks for a system turn, give "
+            f"messages that begin with one ({{'role': 'system', 'content': ...}}), or give plain text with chat=False"
+        ) from error
+    for message in messages:
+        for said in _texts(message):
+            if said not in text:
+                raise InterpToolkitError(
+                    f"the chat template leaves out or changes what the {message.get('role', 'unknown role')!s} says: "
+                    f"{said!r:.80} does not stand in the rendered text; give token ids, or plain text with chat=False"
+                )
+    return text
+
+
+def _apply(tokenizer: Any, messages: Sequence[Message], generation_prompt: bool) -> str:
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        template = _PINNED + template
+    return tokenizer.apply_chat_template(
+        list(messages), chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+    )
+
+
+_parts: weakref.WeakKeyDictionary[Any, dict[Any, bool]] = weakref.WeakKeyDictionary()
+
+
+def _wants_parts(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Whether the template drops (or refuses) a content that is a text, and writes one that is a list of parts."""
+    if not all(isinstance(message.get("content"), str) for message in messages):
+        return False
+    key = (str(tokenizer.chat_template), tuple(str(message.get("role")) for message in messages))
+    known = _parts.setdefault(tokenizer, {})
+    if key not in known:
+        probes = [{**message, "content": f"{_PROBE}-{i}-"} for i, message in enumerate(messages)]
+        known[key] = not _stand(tokenizer, probes, probes) and _stand(tokenizer, _in_parts(probes), probes)
+    return known[key]
+
+
+def _stand(tokenizer: Any, messages: Sequence[Message], probes: Sequence[Message]) -> bool:
+    try:
+        text = _apply(tokenizer, messages, False)
+    except Exception:  # as in `render`, which says so where no way serves
+        return False
+    return all(probe["content"] in text for probe in probes)
+
+
+def _in_parts(messages: Sequence[Message]) -> list[Message]:
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def _texts(message: Message) -> list[str]:
+    """What must stand in the rendering: the texts of a message, without an assistant's thoughts."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    thinks = message.get("role") == "assistant"
+    return [(text.rsplit("</think>", 1)[-1] if thinks else text).strip() for text in texts]
 
 
 def end_of_turn(tokenizer: Any) -> str:
@@ -46,14 +145,23 @@ def end_of_turn(tokenizer: Any) -> str:
         InterpToolkitError: there is neither.
     """
     if has_chat_template(tokenizer):
-        talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
-        text = tokenizer.apply_chat_template(talk, tokenize=False)
-        after = encode(tokenizer, text.split(_PROBE)[-1])
+        after = encode(tokenizer, _after_answer(tokenizer))
         if after and after[0] in set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder):
             return tokenizer.convert_ids_to_tokens(after[0])
     if tokenizer.eos_token:
         return tokenizer.eos_token
     raise InterpToolkitError("the tokenizer has no end-of-sequence token; give the soft prompt a stop token")
+
+
+def _after_answer(tokenizer: Any) -> str:
+    """What the template writes behind an assistant's words; some templates ask for a system turn."""
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
+    for messages in (talk, [{"role": "system", "content": "x"}, *talk]):
+        try:
+            return render(tokenizer, messages, generation_prompt=False).rsplit(_PROBE, 1)[-1]
+        except InterpToolkitError:
+            continue
+    return ""
 
 
 def stop_ids(model: Any) -> tuple[int, ...]:
@@ -63,7 +171,8 @@ def stop_ids(model: Any) -> tuple[int, ...]:
     ids = {declared} if isinstance(declared, int) else set(declared or ())
     if tokenizer.eos_token_id is not None:
         ids.add(tokenizer.eos_token_id)
-    ids.add(tokenizer.convert_tokens_to_ids(end_of_turn(tokenizer)))
+    if has_chat_template(tokenizer):
+        ids.add(tokenizer.convert_tokens_to_ids(end_of_turn(tokenizer)))
     return tuple(sorted(ids))
 
 
@@ -108,11 +217,19 @@ def missing_reason(prompt: Any) -> str | None:
     return None
 
 
-def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool = True) -> list[list[int]]:
+def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool | None = None) -> list[list[int]]:
     """Token ids of prompts: texts as user turns with the generation prompt (or as they are), messages, or ids.
 
+    A text that is read as it is begins with the beginning-of-sequence token, where the tokenizer has one, once.
+
+    Args:
+        tokenizer: of the model.
+        prompts: texts, lists of messages, or lists of ids.
+        chat: whether texts are user turns; by default where the tokenizer has a chat template.
+
     Raises:
-        InterpToolkitError: a prompt is empty, missing or of another kind; the text names it by its number.
+        InterpToolkitError: a prompt is empty, missing or of another kind (the text names it by its number), ``chat`` is
+            True and there is no chat template, or the template does not take the messages (see `render`).
     """
     prompts = list(prompts)
     texts: dict[int, str] = {}
@@ -121,7 +238,8 @@ def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool = True) -> 
         if reason := missing_reason(prompt):
             raise InterpToolkitError(f"prompt {i} {reason}; expected some text, or leave it out")
         if isinstance(prompt, str):
-            texts[i] = render(tokenizer, [{"role": "user", "content": prompt}]) if chat else prompt
+            turn = uses_chat(tokenizer, chat)
+            texts[i] = render(tokenizer, [{"role": "user", "content": prompt}]) if turn else prompt
             continue
         parts: Any = prompt.tolist() if isinstance(prompt, (np.ndarray, Tensor)) else prompt
         if isinstance(parts, Sequence) and len(parts) and isinstance(parts[0], Mapping):
@@ -138,7 +256,7 @@ def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool = True) -> 
         for i, row in zip(texts, encoded):
             # A plain text gets the beginning-of-sequence token that the model expects; a template writes its own.
             bos = tokenizer.bos_token_id
-            plain = isinstance(prompts[i], str) and not chat
+            plain = isinstance(prompts[i], str) and not uses_chat(tokenizer, chat)
             ids[i] = [bos, *row] if plain and bos is not None and row[:1] != [bos] else row
     return ids
 

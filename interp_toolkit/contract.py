@@ -102,6 +102,8 @@ class Contract:
         threshold: the evidence above which a description is a reading; None before calibration.
         versions: library versions at training time, for the record.
         block_signs: `ModelFacts.block_signs`; empty where the adapter's file does not say.
+        chat: whether the prompts that vectors were read from were user turns in the chat template (True) or plain text
+            (False); None where nothing says so, and then they are user turns where the model has a chat template.
     """
 
     model_id: str
@@ -115,12 +117,19 @@ class Contract:
     threshold: EvidenceThreshold | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     block_signs: tuple[int, ...] = ()
+    chat: bool | None = None
 
     __repr__ = brief_repr
 
     @classmethod
     def of(
-        cls, facts: ModelFacts, site: Place | None, soft_prompt: SoftPrompt, mean: Tensor | None, normalize: bool
+        cls,
+        facts: ModelFacts,
+        site: Place | None,
+        soft_prompt: SoftPrompt,
+        mean: Tensor | None,
+        normalize: bool,
+        chat: bool | None = None,
     ) -> Contract:
         """The contract of an adapter trained now, on the model that ``facts`` describe."""
         return cls(
@@ -134,6 +143,7 @@ class Contract:
             fingerprint=facts.fingerprint,
             versions=library_versions(),
             block_signs=facts.block_signs,
+            chat=chat,
         )
 
     def check_model(self, facts: ModelFacts) -> None:
@@ -224,6 +234,7 @@ class Contract:
             threshold=asdict(self.threshold) if self.threshold else None,
             versions=dict(self.versions),
             block_signs=list(self.block_signs),
+            chat=self.chat,
         )
 
     @classmethod
@@ -233,8 +244,8 @@ class Contract:
         Raises:
             FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
         """
-        data = {"block_signs": [], **data}  # version 0.1 did not write them
         expected = set(cls("", 0, None, None).to_dict())
+        data = {"chat": None, "block_signs": [], **data}  # version 0.1 did not write them
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
             faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -247,6 +258,8 @@ class Contract:
                 f"the contract says centring {data['centring']!r}, but the mean vector is "
                 f"{'there' if mean is not None else 'missing'}; the file is damaged, save the adapter again"
             )
+        if data["chat"] not in (True, False, None):
+            raise FileFormatError(f"expected chat of true, false or null in the contract, got {data['chat']!r:.80}")
         parts = {key: value for key, value in data.items() if key != "centring"}
         site = parts["site"] = parse_place(data["site"]) if data["site"] else None
         width = data["d_model"] * (len(site.sites) if site else 1)

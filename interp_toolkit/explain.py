@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp_toolkit.activations import Activations, Positions, read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.chat import Prompt, list_prompts
+from interp_toolkit.chat import Prompt, has_chat_template, list_prompts
 from interp_toolkit.contract import EvidenceThreshold, ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
@@ -52,6 +52,7 @@ def self_explain(
     any_site: bool = False,
     means: Means | None = None,
     soft_prompt: SoftPrompt | None = None,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> Explanations:
     """What the model says its own hidden states mean.
@@ -84,6 +85,8 @@ def self_explain(
             vectors apart.
         means: what to take off the vectors that are read, by site; at the adapter's own site by default its own.
         soft_prompt: by default the adapter's own.
+        chat: whether texts are user turns in the chat template (True) or plain text (False); by default as those that
+            the adapter was trained on, and where it does not say, where the model has a chat template.
         progress: whether to show bars.
 
     Returns:
@@ -127,8 +130,13 @@ def self_explain(
         raise InterpToolkitError(f"expected a temperature of at least 0, got {temperature!r}")
     _refuse("at temperature 0 the most probable token is taken", top_p=temperature == 0 and top_p != 1)
 
+    usual_chat = has_chat_template(model.tokenizer) if contract.chat is None else contract.chat
     prompts, read = [], None
-    at = dict(sites=sites is not None, positions=not (isinstance(positions, str) and positions == "last"))
+    at = dict(
+        sites=sites is not None,
+        positions=not (isinstance(positions, str) and positions == "last"),
+        chat=chat is not None,
+    )
     if isinstance(inputs, Activations):
         _refuse("activations are raw, and say where they were read", **at, raw=raw)
         asked = read_vectors(inputs, contract, adapter.config.width, means=means, any_site=any_site)
@@ -144,7 +152,8 @@ def self_explain(
         prompts, chosen = list_prompts(inputs), contract.places(sites)
         centring(chosen, contract, means, any_site)  # before any work
         each = [site for place in chosen for site in place.sites]
-        read = read_activations(model, prompts, each, positions, progress=progress)
+        as_chat = usual_chat if chat is None else chat
+        read = read_activations(model, prompts, each, positions, chat=as_chat, progress=progress)
         if isinstance(chosen[0], SiteStack):
             read = stack_sites(read, chosen[0])
         asked = read_vectors(
@@ -158,9 +167,8 @@ def self_explain(
     if read is None:
         row_ids = [hashlib.sha256(row.tobytes()).hexdigest() for row in asked.values.numpy()]
     else:  # what was read, not its rounding
-        row_ids = [
-            repr((prompts[i], *where)) for i, *where in zip(*map(read.table.get, ("prompt", "site", "position")))
-        ]
+        places = zip(read.table["prompt"], read.table["site"], read.table["position"])
+        row_ids = [repr((prompts[i], site, position)) for i, site, position in places]
     run = PromptRun(model, prompt)
     adapter = adapter.to(backend.device)
     with torch.no_grad():
@@ -194,7 +202,7 @@ def self_explain(
             scale=scale,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
-            other_soft_prompt=soft_prompt is not None,
+            other_soft_prompt=soft_prompt is not None or chat not in (None, usual_chat),
         )
         for i, text in enumerate(written):
             # NaN, of an empty description, reaches no threshold.

@@ -8,11 +8,19 @@ from typing import Any, Literal
 
 from interp_toolkit.chat import encode, end_of_turn, has_chat_template, render
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.quotes import closed_label
 from interp_toolkit.sites import Site
 
 SLOT = "{slot}"
 QUESTION = 'What is the meaning of "{slot}"?'
 ANSWER = 'The meaning of "{slot}" is "'
+# A model that was never taught to answer goes on as a text began, so it is shown how.
+TEXT = (
+    'The meaning of "puppy" is "a young dog"\n'
+    'The meaning of "violin" is "a musical instrument with four strings"\n'
+    'The meaning of "Tokyo" is "the capital of Japan"\n'
+    'The meaning of "{slot}" is "'
+)
 
 _LLAMA = "<|reserved_special_token_0|>"
 _QWEN = "<|fim_pad|>"
@@ -55,8 +63,10 @@ class SoftPrompt:
 
     Attributes:
         template: the whole text, chat markup included, with ``marker`` at each slot.
-        marker: the text of one special token that stands for the slot.
-        stop: the text of the token that ends the assistant's turn.
+        marker: the text of one special token that stands for the slot; or ``{slot}``, for which no token stands: the
+            slot is known by its position, and the texts around it are tokenised apart.
+        stop: the text of the token that ends the assistant's turn; in a plain text the text that follows a label's
+            closing quote.
         site: where soft tokens are written.
         mode: ``"replace"`` the stream at the slots, or ``"add"`` to it.
 
@@ -82,33 +92,82 @@ class SoftPrompt:
             )
 
     @classmethod
+    def for_tokenizer(
+        cls, tokenizer: Any, tokens: int = 1, *, chat: bool | None = None, vocabulary: int | None = None
+    ) -> SoftPrompt:
+        """The default soft prompt of a model: `for_chat` where it has a chat template, else `for_text`.
+
+        Args:
+            tokenizer: of the model.
+            tokens: how many soft tokens the adapter makes.
+            chat: False for the plain text although there is a chat template.
+            vocabulary: see `for_chat`.
+        """
+        if has_chat_template(tokenizer) if chat is None else chat:
+            return cls.for_chat(tokenizer, tokens=tokens, vocabulary=vocabulary)
+        return cls.for_text(tokenizer, tokens=tokens)
+
+    @classmethod
     def for_chat(
-        cls, tokenizer: Any, question: str = QUESTION, answer: str = ANSWER, marker: str | None = None, tokens: int = 1
+        cls,
+        tokenizer: Any,
+        question: str = QUESTION,
+        answer: str = ANSWER,
+        marker: str | None = None,
+        tokens: int = 1,
+        vocabulary: int | None = None,
     ) -> SoftPrompt:
         """The soft prompt of a chat model: a user's question and the beginning of the assistant's answer.
+
+        A template that begins the assistant's turn with its thoughts (``<think>``) has them ended before the answer.
 
         Args:
             tokenizer: with a chat template; without one the question is written plainly on a line of its own.
             question: the user's turn, with ``{slot}`` for the placeholder.
             answer: the beginning of the assistant's turn, likewise.
-            marker: a special token of the vocabulary to stand for the slot; by default one is found.
+            marker: a special token of the vocabulary to stand for the slot; by default one that is made to mean
+                nothing, and where there is none the slot is known by its position alone.
             tokens: how many soft tokens the adapter makes; each ``{slot}`` has room for that many.
+            vocabulary: number of rows of the model's embedding; a token behind them is not taken for a marker.
 
         Raises:
-            InterpToolkitError: no ``{slot}``, or no special token is free to mark it.
+            InterpToolkitError: no ``{slot}``, or a chat template that refuses the question.
         """
-        if SLOT not in question + answer:
-            raise InterpToolkitError(
-                f"a soft prompt without a slot: expected {SLOT} in the question or the answer, "
-                f"got {question!r} and {answer!r}"
-            )
+        _require_slot(question + answer, "the question or the answer", f"{question!r} and {answer!r}")
         if has_chat_template(tokenizer):
             text = render(tokenizer, [{"role": "user", "content": question}])
+            if text.rfind("<think>") > text.rfind("</think>"):
+                text = text.rstrip() + "\n\n</think>\n\n"
         else:
             text = f"{tokenizer.bos_token or ''}{question}\n"
         text += answer
-        marker = marker or _free_marker(tokenizer, text)
+        marker = marker or _free_marker(tokenizer, text, vocabulary)
         return cls(text.replace(SLOT, marker * tokens), marker, end_of_turn(tokenizer))
+
+    @classmethod
+    def for_text(cls, tokenizer: Any, text: str = TEXT, stop: str = "\n", tokens: int = 1) -> SoftPrompt:
+        """The soft prompt of a base model, which has no chat template: a plain text with a few examples.
+
+        Slots are known by their positions, so no token of the vocabulary has to be free.
+
+        Args:
+            tokenizer: of the model; its beginning-of-sequence token, where there is one, is put before the text.
+            text: up to a label's opening quote, with ``{slot}`` for the placeholder.
+            stop: what follows the closing quote of a label: a line break, as in the examples, or a special token.
+            tokens: how many soft tokens the adapter makes; each ``{slot}`` has room for that many.
+
+        Raises:
+            InterpToolkitError: no ``{slot}``, or no stop.
+
+        Example:
+            >>> SoftPrompt.for_text(model.tokenizer, 'puppy: "a young dog"\\n{slot}: "')
+        """
+        _require_slot(text, "the text", repr(text))
+        if not stop:
+            raise InterpToolkitError("expected a stop such as a line break behind the closing quote, got none")
+        bos = tokenizer.bos_token or ""
+        text = text if bos and text.startswith(bos) else bos + text
+        return cls(text.replace(SLOT, SLOT * tokens), SLOT, stop)
 
     @classmethod
     def preset(cls, name: str) -> SoftPrompt:
@@ -132,6 +191,30 @@ class SoftPrompt:
             InterpToolkitError: the marker is not one token, is merged into a neighbour, or the text begins with two
                 beginning-of-sequence tokens.
         """
+        ids, slots = self._by_position(tokenizer) if self.marker == SLOT else self._by_marker(tokenizer)
+        bos = tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos] and 1 not in slots:
+            raise InterpToolkitError(
+                f"the soft prompt begins with two beginning-of-sequence tokens ({tokenizer.bos_token!r}); "
+                f"take one out of the template: nothing is put before it"
+            )
+        if slots[0] == 0:
+            raise InterpToolkitError("the soft prompt begins with its slot; expected at least one token before it")
+        return PromptTokens(tuple(ids), tuple(slots))
+
+    def _by_position(self, tokenizer: Any) -> tuple[list[int], list[int]]:
+        """Ids and slots where no token stands for a slot; some ordinary token fills it until it is written over."""
+        filler = (encode(tokenizer, "_") or [0])[-1]
+        ids: list[int] = []
+        slots: list[int] = []
+        for i, text in enumerate(self.template.split(SLOT)):
+            if i:
+                slots.append(len(ids))
+                ids.append(filler)
+            ids += encode(tokenizer, text) if text else []
+        return ids, slots
+
+    def _by_marker(self, tokenizer: Any) -> tuple[list[int], list[int]]:
         marker = encode(tokenizer, self.marker)
         if len(marker) != 1:
             raise InterpToolkitError(
@@ -139,22 +222,14 @@ class SoftPrompt:
                 f"choose a special token of it, such as {_suggestions(tokenizer, self.template)}"
             )
         ids = encode(tokenizer, self.template)
-        slots = tuple(i for i, token in enumerate(ids) if token == marker[0])
+        slots = [i for i, token in enumerate(ids) if token == marker[0]]
         if len(slots) != self.template.count(self.marker):
             raise InterpToolkitError(
                 f"the slot marker {self.marker!r} does not stay one token inside the rendered template "
                 f"({self.template.count(self.marker)} in the text, {len(slots)} among the tokens); "
                 f"choose a special token, such as {_suggestions(tokenizer, self.template)}"
             )
-        bos = tokenizer.bos_token_id
-        if bos is not None and ids[:2] == [bos, bos] and marker[0] != bos:
-            raise InterpToolkitError(
-                f"the soft prompt begins with two beginning-of-sequence tokens ({tokenizer.bos_token!r}); "
-                f"take one out of the template: nothing is put before it"
-            )
-        if slots[0] == 0:
-            raise InterpToolkitError("the soft prompt begins with its slot; expected at least one token before it")
-        return PromptTokens(tuple(ids), slots)
+        return ids, slots
 
     def targets(self, tokenizer: Any, labels: Sequence[str]) -> list[list[int]]:
         """Ids of the text that follows the prompt for each label: the label, a closing quote, the stop token.
@@ -162,12 +237,17 @@ class SoftPrompt:
         The text is tokenised on its own and put after the prompt (arXiv 2602.10352, section 3).
 
         Raises:
-            InterpToolkitError: a label is empty.
+            InterpToolkitError: a label is empty, or holds the stop token, behind which nothing of it would be read.
         """
         for i, label in enumerate(labels):
             if not label.strip():
                 raise InterpToolkitError(f"label {i} is empty; expected some text")
-        texts = [f'{label.strip()}"{self.stop}' for label in labels]
+            if self.stop and self.stop in label.strip():
+                raise InterpToolkitError(
+                    f"label {i} holds {self.stop!r}, which ends a label in this soft prompt; take it out of "
+                    f"{label!r:.80}"
+                )
+        texts = [closed_label(label.strip(), self.stop) for label in labels]
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
     def to_dict(self) -> dict[str, str]:
@@ -180,27 +260,32 @@ class SoftPrompt:
         return cls(**{**data, "site": Site.parse(data["site"])})
 
 
-def _specials(tokenizer: Any) -> list[str]:
-    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+def _require_slot(text: str, where: str, got: str) -> None:
+    if SLOT not in text:
+        raise InterpToolkitError(f"a soft prompt without a slot: expected {SLOT} in {where}, got {got}")
 
 
-def _free_marker(tokenizer: Any, text: str) -> str:
-    """A special token that the text does not contain, those made to mean nothing first."""
-    free = [token for token in _specials(tokenizer) if token not in text]
+def _free_marker(tokenizer: Any, text: str, vocabulary: int | None) -> str:
+    """A special token that is made to mean nothing and that the text does not contain; else `SLOT`, for a position.
+
+    Any other special token (one for padding that was added, say) may have no row in the model's embedding.
+    """
+    free = _free_tokens(tokenizer, text, vocabulary)
     for word in ("reserved", "unused", "fim_pad", "empty"):
         for token in free:
             if word in token:
                 return token
-    if not free:
-        raise InterpToolkitError(
-            "no special token of the vocabulary is free to mark the slot; give marker=... a token that the text lacks"
-        )
-    return free[-1]
+    return SLOT
+
+
+def _free_tokens(tokenizer: Any, text: str, vocabulary: int | None = None) -> list[str]:
+    special = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return [token for token, i in special.items() if token not in text and (vocabulary is None or i < vocabulary)]
 
 
 def _suggestions(tokenizer: Any, text: str) -> str:
-    free = [token for token in _specials(tokenizer) if token not in text]
-    return ", ".join(map(repr, free[:3])) or "none: this vocabulary has no free special token"
+    free = _free_tokens(tokenizer, text)
+    return ", ".join(map(repr, [*free[:3], SLOT])) + f" ({SLOT} needs no token: the slot is known by its position)"
 
 
 PRESETS = {

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "interp_toolkit"
 ROOMS = [
     ["errors"],
     ["files", "markup", "positions", "resampling", "settings", "sites", "tables", "torch_defaults", "torch_files"],
-    ["chat"],
+    ["chat", "quotes"],
     ["soft_prompt"],
     ["contract"],
     ["adapters", "models"],

@@ -329,7 +329,7 @@ def test_a_recipe_validates_on_training_titles_where_asked(checkpoints, tmp_path
     class Seen(Exception):
         pass
 
-    def stand_in(model, titles, site, labels, splits, progress):
+    def stand_in(model, titles, site, labels, splits, chat, progress):
         seen.update(zip(titles, splits))
         raise Seen
 

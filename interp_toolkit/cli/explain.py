@@ -13,6 +13,7 @@ from interp_toolkit.cli.printing import add_shape
 _EXAMPLES = """examples:
   interp-toolkit explain "How do I get a sourdough loaf to rise?"
   interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json
+  interp-toolkit explain "The Mona Lisa was painted by" --model gpt2 --adapter ./my-adapter --no-chat
   interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --html mona-lisa.html"""
 
 
@@ -27,6 +28,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--position", type=int, default=-1, metavar="P", help="token to read; by default -1, the last")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="descriptions of each (default 1, greedy)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+    parser.add_argument(
+        "--no-chat", action="store_true", help="read texts as they are; by default as those the adapter was trained on"
+    )
     parser.add_argument("--null", action="store_true", help="also show what the adapter says about nothing")
     shape = add_shape(parser, "one object a description")
     shape.add_argument("--html", type=page_path, metavar="FILE.html", help="write one page that needs no network")
@@ -49,6 +53,7 @@ def _run(options: argparse.Namespace) -> None:
         samples=options.samples,
         seed=options.seed,
         null=options.null,
+        chat=False if options.no_chat else None,
         any_site=options.any_layer,
         progress=sys.stderr.isatty(),
     )

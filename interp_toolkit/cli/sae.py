@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
     _add_passages(score)
     score.add_argument("--adapter", help="path, hub id or shipped name, to score its descriptions too")
     score.add_argument("--any-site", action="store_true", help="allow an adapter of another site than the SAE's")
+    score.add_argument("--no-chat", action="store_true", help="read the texts as they are, not as user turns")
     score.add_argument("--texts", type=int, default=5, metavar="N", help="written for each label (default 5)")
     score.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     score.add_argument("--output", type=Path, default=Path("sae-scores.json"), metavar="FILE.json")

@@ -57,6 +57,7 @@ def score(options: argparse.Namespace) -> None:
     """``sae score``."""
     import pandas as pd
 
+    from interp_toolkit.chat import uses_chat
     from interp_toolkit.contract import library_versions
     from interp_toolkit.evaluation import Writing, generation_scores, score_table
     from interp_toolkit.evaluation.bench import write_result
@@ -82,18 +83,20 @@ def score(options: argparse.Namespace) -> None:
     rows = compared_rows(described, first, pool, seed=options.seed)
     store = _store(model, sae, texts)
     quantiles = feature_quantiles(sae, store.sample(_NEUTRAL, options.seed), features)
+    chat = uses_chat(model.tokenizer, False if options.no_chat else None)
     scores = generation_scores(
         model,
         sae,
         rows,
         dict(zip(features, quantiles.tolist())),
         writing=Writing(texts=options.texts, seed=options.seed),
+        chat=chat,
         any_model=options.any_model,
         folder=cache_folder() / "generation",
         progress=_bars(),
     )
     tables = [score_table(scores, name, against=REWORDED, seed=options.seed) for name in ("rate", "strict_rate")]
-    settings = _settings(options, model, sae, adapter, labels) | dict(n=len(features), texts=options.texts)
+    settings = _settings(options, model, sae, adapter, labels) | dict(n=len(features), texts=options.texts, chat=chat)
     told = dict(table=records(pd.concat(tables)), labels=records(scores))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
     shown: Any = tables[1].query("what == 'mean'")[["source", "protocol", "value", "low", "high", "n", "seed"]]

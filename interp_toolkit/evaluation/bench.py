@@ -274,7 +274,9 @@ def code_digest() -> str:
     """A hash of the code that a description goes through."""
     root = Path(interp_toolkit.__file__).parent
     told = hashlib.sha256()
-    for path in sorted([root / "explain.py", *(root / "runtime").glob("*.py"), *(root / "models").glob("*.py")]):
+    for path in sorted(
+        [root / "explain.py", root / "quotes.py", *(root / "runtime").glob("*.py"), *(root / "models").glob("*.py")]
+    ):
         told.update(path.read_bytes())
     return told.hexdigest()
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
-from interp_toolkit.models import weights_key
+from interp_toolkit.models import context_length, weights_key
 from interp_toolkit.runtime.answers import sampled_answers
 
 PROMPT = (
@@ -65,7 +65,7 @@ def write_texts(
     asked for with.
 
     Args:
-        model: the hooked model, with a chat template.
+        model: the hooked model; one without a chat template goes on with the prompt.
         counts: for each label how many texts.
         writing: how.
         folder: where to keep them.
@@ -116,7 +116,7 @@ def _place(folder: Path, model: Any, writing: Writing) -> Path:
 
 
 def _too_long(model: Any, labels: Sequence[str], writing: Writing) -> dict[str, str]:
-    limit = getattr(model.cfg, "n_ctx", None)
+    limit = context_length(model)
     rows = prompt_ids(model.tokenizer, [writing.prompt.replace("{label}", label) for label in labels])
     return {
         label: f"the label is too long: {len(row)} tokens with its prompt, and {writing.max_new_tokens} to write, are "

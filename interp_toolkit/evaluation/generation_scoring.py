@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import prompt_ids
+from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.example_texts import Writing, write_texts
 from interp_toolkit.evaluation.label_sources import LabelRow, check_rows
@@ -48,7 +48,7 @@ def generation_scores(
     thresholds: Mapping[int, float],
     *,
     writing: Writing | None = None,
-    chat: bool = True,
+    chat: bool | None = None,
     any_model: bool = False,
     folder: str | Path | None = None,
     progress: bool = False,
@@ -64,13 +64,14 @@ def generation_scores(
     With a folder, texts and activations are kept there shard by shard, and what is there is not made again.
 
     Args:
-        model: the hooked model that writes and reads the texts, with a chat template.
+        model: the hooked model that writes and reads the texts.
         sae: an SAE of one of its sites.
         rows: see `label_rows`; as many labels for every source and feature.
         thresholds: for each feature its 99th percentile on neutral text, see `feature_quantiles`.
         writing: how texts are written; by default `Writing()`.
         chat: read texts as a user's turn in the chat template, as the paper does; else as plain text, which is closer
-            to what an SAE of plain passages was trained on.
+            to what an SAE of plain passages was trained on. By default where the model has a chat template; a
+            base model also writes them by going on with the prompt (give `Writing` one that it can go on with).
         any_model: as `check_sae` takes it, for an SAE of the model's base, say.
         folder: where to keep texts and activations.
         progress: whether to show bars.
@@ -108,6 +109,7 @@ def generation_scores(
     for row, _ in good:
         facing[row.label].add(row.feature)
     faced = {label: sorted(own) for label, own in facing.items() if label in texts}
+    chat = uses_chat(model.tokenizer, chat)
     read = partial(_shard_peaks, model, sae, chat, any_model)
     key = [] if kept is None else [weights_key(model), sae_digest(sae), chat]
     peaks = _all_peaks(read, key, texts, faced, kept, progress)

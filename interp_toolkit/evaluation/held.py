@@ -41,7 +41,8 @@ class Held:
         if contract is None or contract.site is None:
             raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
         titles = list(bench.titles.held if titles is None else titles)[:most]
-        vectors = contract.centre(topic_vectors(bench.model, titles, contract.site, progress=bench.progress))
+        raw = topic_vectors(bench.model, titles, contract.site, chat=contract.chat, progress=bench.progress)
+        vectors = contract.centre(raw)
         good = vectors.isfinite().all(1) & vectors.any(1)
         failed = [
             dict(title=title, reason="its vector is zero or not finite")

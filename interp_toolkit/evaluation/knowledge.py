@@ -64,6 +64,7 @@ def prompted_descriptions(
     *,
     question: str = QUESTION,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> list[PromptedDescription]:
     """What the model says of each title when asked to describe it without naming it, greedily.
@@ -72,14 +73,16 @@ def prompted_descriptions(
     text that names the title finds it, whatever else it says.
 
     Args:
-        model: the hooked model, with a chat template.
+        model: the hooked model.
         titles: topics.
         question: what the user says, with ``{title}`` in it.
         max_new_tokens: longest answer, in tokens.
+        chat: whether the question is a user's turn; by default where the model has a chat template. A base model goes
+            on with the question as plain text; one such as ``"{title} is"`` suits it better.
         progress: whether to show a bar, in titles.
 
     Raises:
-        InterpToolkitError: an empty title, a question without ``{title}``, or a model without a chat template.
+        InterpToolkitError: an empty title, a question without ``{title}``, or ``chat=True`` without a chat template.
 
     Example:
         >>> prompted_descriptions(model, ["Baseball"])[0].redacted
@@ -90,7 +93,7 @@ def prompted_descriptions(
         raise InterpToolkitError(f"title {empty[0]} is empty; leave it out")
     # Not str.format: a title may hold braces, and so may a question.
     prompts = [question.replace("{title}", title) for title in titles]
-    texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens, progress=progress)
+    texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens, chat=chat, progress=progress)
     return [PromptedDescription(text, redact(text, title)) for text, title in zip(texts, titles)]
 
 

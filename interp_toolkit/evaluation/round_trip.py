@@ -47,7 +47,7 @@ def round_trip(
         descriptions: one a vector.
         titles: what each vector is really of, as a ceiling: 1 where the vectors are the topic vectors of these titles.
         texts: for a description, texts that name it, for a second way back: the mean of their vectors, each read at
-            the end of a user's turn.
+            its end, as the adapter's prompts are.
         progress: whether to show bars.
 
     Returns:
@@ -75,11 +75,12 @@ def round_trip(
     own = _directions(vectors.cpu(), len(sites))
     (nothing,) = self_explain(vectors[:0], model=model, adapter=adapter, null=True)
 
-    def back(asked: Sequence[str]) -> Tensor:
+    def back(topics: Sequence[str]) -> Tensor:
         """Directions of topics, each different one read once."""
-        number = {text: i for i, text in enumerate(dict.fromkeys(asked))}
-        raw = topic_vectors(model, list(number), contract.site, progress=progress)  # type: ignore[arg-type]
-        return _directions(contract.centre(raw), len(sites))[torch.tensor([number[text] for text in asked])]
+        number = {text: i for i, text in enumerate(dict.fromkeys(topics))}
+        asked = list(number)
+        raw = topic_vectors(model, asked, contract.site, chat=contract.chat, progress=progress)  # type: ignore[arg-type]
+        return _directions(contract.centre(raw), len(sites))[torch.tensor([number[text] for text in topics])]
 
     def cosine(told: Tensor) -> list[float]:
         return ((told * own).sum(-1) / len(sites)).tolist()
@@ -139,7 +140,9 @@ def _means(
     out = torch.full((len(descriptions), contract.d_model * len(place.sites)), torch.nan)
     if not listed:
         return out
-    values = contract.centre(read_activations(model, list(listed), place, progress=progress).vectors)
+    values = contract.centre(
+        read_activations(model, list(listed), place, chat=contract.chat, progress=progress).vectors
+    )
     for i, one in enumerate(descriptions):
         if texts.get(one):
             out[i] = values[[listed[text] for text in texts[one]]].mean(0)

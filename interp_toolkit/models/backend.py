@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.head import Head, base_of
 from interp_toolkit.models.kv import KV, Edit, WholePast
+from interp_toolkit.models.limits import require_context
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.rotary import rotary_limit
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
@@ -163,6 +164,7 @@ class Backend(ABC):
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
+        require_context(self.model, (past.total if past else 0) + tokens.shape[1], "the longest text")
         if keep and past is None and not self.continues:
             past = WholePast.from_tokens(tokens[:1, :0])
         if isinstance(past, WholePast):

@@ -10,11 +10,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
-from interp_toolkit.chat import has_chat_template, list_prompts, prompt_ids
+from interp_toolkit.chat import list_prompts, prompt_ids, uses_chat
 from interp_toolkit.runtime.generate import generate
 from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.sites import Site
-from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
+from interp_toolkit.soft_prompt import SLOT, PromptTokens, SoftPrompt
 
 MAX_NEW_TOKENS = 64
 # Prompts decoded together: the embeddings of their tokens are held at once.
@@ -22,27 +22,36 @@ _ROWS = 256
 
 
 def plain_answers(
-    model: Any, prompts: Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS, progress: bool = False
+    model: Any,
+    prompts: Iterable[str],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    chat: bool | None = None,
+    progress: bool = False,
 ) -> list[str]:
     """What the model answers to prompts, each a user's turn of its own; greedy, up to a stop token.
+
+    A base model, which has no chat template, goes on with each prompt as plain text.
 
     No soft token is in play. But text goes the way that soft prompts go: what every prompt begins with is their
     beginning, and each token behind that is a slot, where the token's own embedding is written.
 
     Args:
-        model: the hooked model, with a chat template.
+        model: the hooked model.
         prompts: what the user says.
         max_new_tokens: longest answer, in tokens.
+        chat: whether prompts are user turns; by default where the model has a chat template.
         progress: whether to show a bar, in prompts.
 
     Raises:
-        InterpToolkitError: an empty prompt, or a model without a chat template.
+        InterpToolkitError: an empty prompt, one too long for the model's context, or ``chat=True`` without a chat
+            template.
 
     Example:
         >>> plain_answers(model, ["What is the capital of Poland?"])
     """
     settings = dict(max_new_tokens=max_new_tokens)
-    return [answer for (answer,) in _answers(model, prompts, progress, settings)]
+    return [answer for (answer,) in _answers(model, prompts, chat, progress, settings)]
 
 
 def sampled_answers(
@@ -54,6 +63,7 @@ def sampled_answers(
     top_p: float = 0.9,
     seed: int = 0,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> list[list[str]]:
     """Several answers to each prompt, drawn at random; see `plain_answers`.
@@ -62,17 +72,19 @@ def sampled_answers(
     answers are the same however many are drawn.
 
     Args:
-        model: the hooked model, with a chat template.
+        model: the hooked model.
         prompts: what the user says.
         samples: answers a prompt.
         temperature: above 0.
         top_p: sample among the most probable tokens that together have this probability.
         seed: of the sampling.
         max_new_tokens: longest answer, in tokens.
+        chat: whether prompts are user turns; by default where the model has a chat template.
         progress: whether to show a bar, in prompts.
 
     Raises:
-        InterpToolkitError: an empty prompt, a model without a chat template, or a setting out of its range.
+        InterpToolkitError: an empty prompt, one too long for the model's context, ``chat=True`` without a chat
+            template, or a setting out of its range.
 
     Example:
         >>> sampled_answers(model, ["Write a sentence about rivers."], samples=3)
@@ -80,10 +92,10 @@ def sampled_answers(
     settings: dict[str, Any] = dict(
         samples=samples, temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens
     )
-    return _answers(model, prompts, progress, settings)
+    return _answers(model, prompts, chat, progress, settings)
 
 
-def as_soft_prompt(model: Any, rows: Sequence[Sequence[int]]) -> tuple[PromptRun, Tensor]:
+def as_soft_prompt(model: Any, rows: Sequence[Sequence[int]], chat: bool | None = None) -> tuple[PromptRun, Tensor]:
     """Prompts of one length as a soft prompt, and for each prompt what to write into its slots.
 
     The slots begin behind what every user's turn begins with, or sooner where a row begins otherwise: so what is
@@ -92,25 +104,29 @@ def as_soft_prompt(model: Any, rows: Sequence[Sequence[int]]) -> tuple[PromptRun
     Args:
         model: the hooked model.
         rows: ids, with the same first token.
+        chat: whether they are user turns; by default where the model has a chat template.
 
     Returns:
         the run, and soft tokens [rows, slots, d_model].
     """
     length = len(rows[0])
-    shared = min(_shared(row, _opening(model.tokenizer)) for row in rows)
-    run = PromptRun(model, SoftPrompt.for_chat(model.tokenizer))
-    run.tokens = PromptTokens(tuple(rows[0]), tuple(range(shared, length)))
+    shared = min(_shared(row, _opening(model.tokenizer, chat)) for row in rows)
+    # Nothing of this soft prompt is used but where soft tokens are written.
+    slots = PromptTokens(tuple(rows[0]), tuple(range(shared, length)))
+    run = PromptRun(model, SoftPrompt(SLOT, SLOT, stop=""), tokens=slots)
     # Read where they will be written, so that Gemma's factor is in them once.
     embeddings = read_activations(model, [list(row) for row in rows], Site.embedding(), range(shared, length)).vectors
     return run, embeddings.view(len(rows), length - shared, -1).to(run.backend.device)
 
 
-def _answers(model: Any, prompts: Iterable[str], progress: bool, settings: dict[str, Any]) -> list[list[str]]:
-    rows = prompt_ids(model.tokenizer, list_prompts(prompts))
+def _answers(
+    model: Any, prompts: Iterable[str], chat: bool | None, progress: bool, settings: dict[str, Any]
+) -> list[list[str]]:
+    rows = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     out: list[list[str]] = [[] for _ in rows]
     bar = tqdm(total=len(rows), desc="answering", unit="prompt", disable=not progress)
-    for batch in _alike(rows, _opening(model.tokenizer)):
-        run, embeddings = as_soft_prompt(model, [rows[i] for i in batch])
+    for batch in _alike(rows, _opening(model.tokenizer, chat)):
+        run, embeddings = as_soft_prompt(model, [rows[i] for i in batch], chat)
         row_ids = [repr(rows[i]).encode() for i in batch]
         for i, texts in zip(batch, generate(run, embeddings, row_ids=row_ids, until="stop", **settings)):
             out[i] = [text.text for text in texts]
@@ -130,11 +146,11 @@ def _alike(rows: Sequence[Sequence[int]], opening: Sequence[int]) -> list[list[i
     return [own[start : start + _ROWS] for own in groups.values() for start in range(0, len(own), _ROWS)]
 
 
-def _opening(tokenizer: Any) -> list[int]:
+def _opening(tokenizer: Any, chat: bool | None) -> list[int]:
     """What every user's turn begins with: the ids that two short prompts have in common."""
-    if not has_chat_template(tokenizer):
+    if not uses_chat(tokenizer, chat):
         return []
-    one, other = prompt_ids(tokenizer, ["0", "Z"])
+    one, other = prompt_ids(tokenizer, ["0", "Z"], chat)
     return one[: _common(one, other)]
 
 

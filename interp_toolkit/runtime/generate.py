@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import stop_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
+from interp_toolkit.quotes import closing_quote, described
 from interp_toolkit.runtime.evidence import evidence_behind, with_null
 from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.runtime.texts import Generation, TextEnds, Until, WrittenText
 from interp_toolkit.torch_defaults import plain_defaults
+
+__all__ = ["Generation", "Until", "closing_quote", "described", "generate"]
 
 # Rows decoded together: products with fewer rows are slow, and more rows make the cache of keys and values large.
 _ROWS = 384
@@ -29,31 +29,6 @@ _FINISHED_SHARE = 0.2
 _TOP = 256
 # Tokens that are summed together when a draw is looked up.
 _BLOCK = 256
-
-
-Until = Literal["quote", "stop", "length"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A text that the model wrote.
-
-    Attributes:
-        text: up to the closing quote or stop token, stripped.
-        token_ids: of the tokens written, the closing one included and a stop token left out.
-        log_probs: of each of them under the model (temperature 1), in nats.
-        ended: by the closing ``"quote"``, a ``"stop"`` token, or ``"length"``.
-        log_prob: mean log-probability per token given its vector, as `evidence` measures it; NaN where it was not asked
-            for, or without tokens.
-        evidence: ``log_prob`` less the same given the null vector, in nats per token; NaN likewise.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    log_probs: tuple[float, ...]
-    ended: Until
-    log_prob: float = math.nan
-    evidence: float = math.nan
 
 
 @plain_defaults()
@@ -108,11 +83,13 @@ def generate(
         raise InterpToolkitError(
             f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
         )
+    # The last token is written, and read no more.
+    run.require_room(max_new_tokens - 1, f"max_new_tokens={max_new_tokens}")
     if row_ids is None:
         row_ids = [vector.tobytes() for vector in soft_tokens.float().cpu().numpy()] if temperature else []
     elif len(row_ids) != len(soft_tokens):
         raise InterpToolkitError(f"expected a row id for each of {len(soft_tokens)} soft tokens, got {len(row_ids)}")
-    ends = _Ends.of(run.model, until)
+    ends = TextEnds.of(run, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
@@ -146,31 +123,19 @@ def _decode(
     top_p: float,
     draws: Tensor | None,
     max_new_tokens: int,
-    ends: _Ends,
+    ends: TextEnds,
 ) -> list[Generation]:
     """Texts behind prompts whose final states and keys and values are given, a row each."""
     backend = run.backend
     logits, n = backend.logits(states), len(states)
-    written: list[list[int]] = [[] for _ in range(n)]
-    told: list[list[float]] = [[] for _ in range(n)]
-    ended: list[Until] = ["length"] * n
+    texts = [WrittenText(ends) for _ in range(n)]
     alive = np.arange(n)  # which text each row of the batch is
     for step in range(max_new_tokens):
         tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
         log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         running = np.ones(len(alive), dtype=bool)
         for row, (text, token, log_prob) in enumerate(zip(alive, tokens.tolist(), log_probs.tolist())):
-            if ended[text] != "length":
-                running[row] = False  # finished, and carried along until enough are
-                continue
-            if token in ends.stops:
-                ended[text] = "stop"
-            else:
-                written[text].append(token)
-                told[text].append(log_prob)
-                if token in ends.quotes and closing_quote(ends.tokenizer.decode(written[text])) is not None:
-                    ended[text] = "quote"
-            running[row] = ended[text] == "length"
+            running[row] = texts[text].add(token, log_prob)
         if not running.any() or step == max_new_tokens - 1:
             break
         if 1 - running.mean() > _FINISHED_SHARE:
@@ -179,69 +144,7 @@ def _decode(
         hidden, grown = backend.hidden(tokens[:, None], past, keep=True, reserve=max_new_tokens)
         assert grown is not None
         past, logits = grown, backend.logits(hidden[:, -1])
-    return [Generation(ends.text(ids), tuple(ids), tuple(probs), end) for ids, probs, end in zip(written, told, ended)]
-
-
-def closing_quote(text: str) -> int | None:
-    """Where the quote that encloses a description is closed, or None.
-
-    The opening quote stands in the prompt. A quote at the beginning of the text or behind a space or bracket opens
-    one inside, and the next closes it: ``"Weird Al" Yankovic"`` is closed by its last.
-
-    Example:
-        >>> closing_quote('a bird" and so on')
-        6
-    """
-    inside = False
-    for i, char in enumerate(text):
-        if char != '"':
-            continue
-        if not inside and (i == 0 or text[i - 1].isspace() or text[i - 1] in "([{"):
-            inside = True
-        elif inside:
-            inside = False
-        else:
-            return i
-    return None
-
-
-def described(text: str) -> str:
-    """A text up to its closing quote; a quote that is left open at the very end is taken for the closing one.
-
-    Example:
-        >>> described('Bees "')
-        'Bees'
-    """
-    end = closing_quote(text)
-    return text[:end].strip() if end is not None else text.strip().removesuffix('"').strip()
-
-
-@dataclass(frozen=True, eq=False)
-class _Ends:
-    """At which tokens a text may end."""
-
-    tokenizer: Any
-    stops: frozenset[int]
-    quotes: frozenset[int]
-
-    @classmethod
-    def of(cls, model: Any, until: Until) -> _Ends:
-        quotes = _quote_tokens(model.tokenizer) if until == "quote" else frozenset()
-        return cls(model.tokenizer, frozenset() if until == "length" else frozenset(stop_ids(model)), quotes)
-
-    def text(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(ids)
-        return described(text) if self.quotes else text.strip()
-
-
-_quotes: weakref.WeakKeyDictionary[Any, frozenset[int]] = weakref.WeakKeyDictionary()
-
-
-def _quote_tokens(tokenizer: Any) -> frozenset[int]:
-    """Every token that writes a double quote, alone or with other characters; looked up once a tokenizer."""
-    if tokenizer not in _quotes:
-        _quotes[tokenizer] = frozenset(i for token, i in tokenizer.get_vocab().items() if '"' in token)
-    return _quotes[tokenizer]
+    return [text.generation() for text in texts]
 
 
 def _uniforms(row_ids: Sequence[bytes], samples: int, seed: int, steps: int) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_toolkit.models import KV, backend_of
+from interp_toolkit.models import KV, backend_of, require_context, require_rows
 from interp_toolkit.runtime.injection import write_soft_tokens
-from interp_toolkit.soft_prompt import SoftPrompt
+from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
 
 
 class PromptRun:
@@ -26,22 +26,42 @@ class PromptRun:
             (gradient checkpointing).
 
     Raises:
-        InterpToolkitError: the prompt does not fit the tokenizer, or its site does not exist in the model.
+        InterpToolkitError: the prompt does not fit the tokenizer or the model's context, holds a token without a row in
+            the embedding, or its site does not exist in the model.
     """
 
-    def __init__(self, model: Any, soft_prompt: SoftPrompt, recompute: bool = False) -> None:
+    def __init__(
+        self, model: Any, soft_prompt: SoftPrompt, recompute: bool = False, tokens: PromptTokens | None = None
+    ) -> None:
         self.model = model
         self.recompute = recompute
         self.backend = backend_of(model)
         self.backend.require(soft_prompt.site)
         self.soft_prompt = soft_prompt
-        self.tokens = soft_prompt.tokens(model.tokenizer)
+        self.tokens = soft_prompt.tokens(model.tokenizer) if tokens is None else tokens
+        require_rows(len(self.backend.embedding_weight), self.tokens.ids, "the soft prompt")
+        self.require_room(0, "nothing")
         self._kept: tuple[tuple[str | None, bytes] | None, KV | None] = (None, None)
 
+    def require_room(self, length: int, what: str) -> None:
+        """Refuse what does not fit the model's context behind the prompt.
+
+        Args:
+            length: of the tokens that the model reads behind the prompt.
+            what: is that long.
+
+        Raises:
+            InterpToolkitError: the text names both lengths.
+        """
+        whole = f"the soft prompt with {what}" if length else "the soft prompt"
+        require_context(self.model, len(self.tokens.ids) + length, whole)
+
     @property
-    def past(self) -> KV:
-        """The tokens before the first slot, one row; see `Backend.prefix`."""
+    def past(self) -> KV | None:
+        """The tokens before the first slot, one row; None where there are none; see `Backend.prefix`."""
         state = self.backend.look()
+        if not self.tokens.prefix:
+            return None
         kept_state, past = self._kept
         if past is None or state != kept_state:
             past = self.backend.prefix(torch.tensor([self.tokens.prefix], device=self.backend.device))

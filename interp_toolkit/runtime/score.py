@@ -73,6 +73,7 @@ def score(
         )
     if empty := [i for i, target in enumerate(targets) if not len(target)]:
         raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
+    run.require_room(max(map(len, targets), default=1) - 1, "the longest target")
     # A user's hooks see the prompt and the target in one pass, and no padding.
     shared = len(set(rows)) < len(rows) and run.backend.plain()
     # Targets of like length together, so that little is padded; those of one soft token together, so that it is read

@@ -133,12 +133,15 @@ def ask_model(model: Any, *, max_new_tokens: int = 48) -> Ask:
         model: the hooked model, with a chat template.
         max_new_tokens: longest answer, in tokens.
 
+    Raises:
+        InterpToolkitError: when it is asked, a model without a chat template.
+
     Example:
         >>> ask_model(model)(["What is the capital of Poland?"])
     """
 
     def ask(prompts: Sequence[str]) -> list[Answer]:
-        texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens)
+        texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens, chat=True)
         return [Answer(text, "" if text else "the model said nothing") for text in texts]
 
     return ask

@@ -41,7 +41,7 @@ class Examples:
         """The examples of ``pairs``, or some of them, by their ``numbers``, with the vectors that they are of.
 
         Raises:
-            InterpToolkitError: there are none.
+            InterpToolkitError: there are none, or one does not fit the model's context.
         """
         examples = pairs.examples
         if not examples:
@@ -53,6 +53,8 @@ class Examples:
             examples = [(new_rows[row], label) for row, label in examples]
         rows, labels = zip(*examples)
         targets = run.soft_prompt.targets(run.model.tokenizer, labels)
+        longest = max(range(len(targets)), key=lambda i: len(targets[i]))
+        run.require_room(len(targets[longest]) - 1, f"the label {labels[longest]!r:.80}")
         weights = [float(pairs.weights[row]) for row in rows]
         return cls(pairs, rows, tuple(targets), tuple(weights))
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import as_hooked_model, model_facts
+from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.models.dtype import fast_bfloat16
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.runtime import PromptRun, generate
@@ -80,7 +80,8 @@ def train_adapter(
         pairs: the training rows are trained on, the validation rows choose the weights.
         adapter: trained in place; it gets the contract of this run.
         config: settings; by default `TrainConfig`'s.
-        soft_prompt: by default the paper's wording in the model's chat template.
+        soft_prompt: by default the paper's wording in the model's chat template, and a plain text with a few examples
+            where it has none (see `SoftPrompt.for_tokenizer`).
         folder: of the run: ``best`` and ``last`` (adapters), ``log.jsonl``, and ``checkpoint.pt``, from which a run
             that was stopped goes on with the same numbers. One of other pairs, settings, starting weights, another
             prompt, site or model is refused.
@@ -109,13 +110,16 @@ def train_adapter(
             f"{made.d_model} of the adapter for {made.sites} site{'s' * (made.sites > 1)}, and vectors of width "
             f"{pairs.width}; make the adapter with d_model={facts.d_model} and as many sites as vectors were read at"
         )
-    soft_prompt = soft_prompt or SoftPrompt.for_chat(model.tokenizer, tokens=made.tokens)
+    rows = len(backend_of(model).embedding_weight)
+    soft_prompt = soft_prompt or SoftPrompt.for_tokenizer(model.tokenizer, made.tokens, vocabulary=rows)
     run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
     _leave_inference_mode(model, adapter)
     adapter.to(run.backend.device).train()
     try:
         training = _Training(run, pairs, adapter, config, Path(folder) if folder else None, progress)
-        adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize)
+        # Pairs of other origin than `topic_pairs` do not say how their prompts were read.
+        chat = {"True": True, "False": False}.get(pairs.origin.get("chat", ""))
+        adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, adapter.config.normalize, chat)
         return training.finish()
     finally:
         adapter.requires_grad_(False).eval()

@@ -12,7 +12,7 @@ import yaml
 
 from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.models import as_hooked_model, model_facts
+from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import PlaceLike, Site, parse_place
@@ -38,6 +38,7 @@ class TopicSource:
             nothing and stay for measuring; None for none.
         labels: how many labels a title may have: 1 for the title itself, more for its descriptions too, None for all.
         seed: of the order from which they are taken, and of the split where the file has none.
+        chat: whether their prompt is a user's turn; None for that where the model has a chat template.
     """
 
     titles: str
@@ -47,6 +48,7 @@ class TopicSource:
     dev: int | None = None
     labels: int | None = 1
     seed: int = 0
+    chat: bool | None = None
 
     def __post_init__(self) -> None:
         parse_place(self.site)
@@ -61,6 +63,8 @@ class PromptSource:
 
     Attributes:
         preset: ``"llama-3.1"`` or ``"qwen2.5"``, the texts of published adapters; None for the model's chat template.
+        text: a plain text with ``{slot}`` in place of question and answer, see `SoftPrompt.for_text`; None for the one
+            with a few examples, where the model has no chat template and nothing else is asked for.
         question: the user's turn, with ``{slot}``.
         answer: the beginning of the assistant's turn, likewise.
         site: where soft tokens are written.
@@ -68,6 +72,7 @@ class PromptSource:
     """
 
     preset: str | None = None
+    text: str | None = None
     question: str = QUESTION
     answer: str = ANSWER
     site: str = "hook_embed"
@@ -77,13 +82,20 @@ class PromptSource:
         Site.parse(self.site)
         if self.preset is not None:
             SoftPrompt.preset(self.preset)
+        worded = (self.question, self.answer) != (QUESTION, ANSWER)
+        if (self.preset is not None) + (self.text is not None) + worded > 1:
+            raise InterpToolkitError("expected one of 'preset', 'text', and 'question' with 'answer', in 'soft_prompt'")
 
-    def make(self, tokenizer: Any, tokens: int = 1) -> SoftPrompt:
+    def make(self, tokenizer: Any, tokens: int = 1, vocabulary: int | None = None) -> SoftPrompt:
         """The soft prompt in a model's vocabulary, for an adapter that makes so many soft tokens."""
         if self.preset is not None:
             prompt = SoftPrompt.preset(self.preset)
+        elif self.text is not None:
+            prompt = SoftPrompt.for_text(tokenizer, self.text, tokens=tokens)
+        elif (self.question, self.answer) == (QUESTION, ANSWER):
+            prompt = SoftPrompt.for_tokenizer(tokenizer, tokens, vocabulary=vocabulary)
         else:
-            prompt = SoftPrompt.for_chat(tokenizer, self.question, self.answer, tokens=tokens)
+            prompt = SoftPrompt.for_chat(tokenizer, self.question, self.answer, tokens=tokens, vocabulary=vocabulary)
         return prompt.at(self.site, self.mode)
 
 
@@ -166,7 +178,8 @@ class Recipe:
         adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.start is not None:
             adapter = _begun(Adapter.load(self.start), config, pairs)
-        prompt = self.soft_prompt.make(model.tokenizer, config.tokens)
+        vocabulary = len(backend_of(model).embedding_weight)
+        prompt = self.soft_prompt.make(model.tokenizer, config.tokens, vocabulary)
         return train_adapter(
             model, pairs, adapter, self.training, soft_prompt=prompt, folder=self.output, progress=progress
         )
@@ -218,5 +231,6 @@ def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) ->
         source.site,
         labels=[topics.labels[row] for row in taken],
         splits=[splits[row] for row in taken],
+        chat=source.chat,
         progress=progress,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
+from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
 from interp_toolkit.models import is_plain, model_facts, weights_key
@@ -27,13 +28,19 @@ PROMPT = "Tell me about {title}."
 _SHARD = 256
 
 
-def topic_vectors(model: Any, titles: Sequence[str], site: PlaceLike, *, progress: bool = False) -> Tensor:
-    """Raw residual streams at the last token of the chat-templated prompt ``Tell me about {title}.``
+def topic_vectors(
+    model: Any, titles: Sequence[str], site: PlaceLike, *, chat: bool | None = None, progress: bool = False
+) -> Tensor:
+    """Raw residual streams at the last token of the prompt ``Tell me about {title}.``
+
+    The prompt is a user's turn in the chat template, at whose end the model is about to answer. A base model, which has
+    none, reads it as plain text, and its last token is the full stop.
 
     Args:
         model: the hooked model.
         titles: topics.
         site: where to read; the vectors of several stand side by side (see `topic_vectors_by_site` to have them apart).
+        chat: whether the prompt is a user's turn; by default where the model has a chat template.
         progress: whether to show a bar.
 
     Returns:
@@ -43,21 +50,21 @@ def topic_vectors(model: Any, titles: Sequence[str], site: PlaceLike, *, progres
         InterpToolkitError: an empty title, or a site that the model does not have.
     """
     sites: tuple[Site, ...] = parse_place(site).sites
-    found = topic_vectors_by_site(model, titles, sites, progress=progress)
+    found = topic_vectors_by_site(model, titles, sites, chat=chat, progress=progress)
     each = [found[own] for own in sites]
     return torch.cat(each, dim=1) if len(each) > 1 else each[0]
 
 
 @plain_defaults()
 def topic_vectors_by_site(
-    model: Any, titles: Sequence[str], sites: Sequence[SiteLike], *, progress: bool = False
+    model: Any, titles: Sequence[str], sites: Sequence[SiteLike], *, chat: bool | None = None, progress: bool = False
 ) -> dict[Site, Tensor]:
     """`topic_vectors` at several sites, for which the model runs once.
 
     They are read in shards of titles that are kept in the cache folder, one file a shard and site, named for what is in
-    it: the model's weights, its template, site and titles. So an interrupted reading goes on, and titles added at the
-    end leave all shards but the last unfilled one as they are. Under hooks or replaced forwards of your own nothing is
-    taken from there or kept.
+    it: the model's weights, the prompt as the model reads it, site and titles. So an interrupted reading goes on, and
+    titles added at the end leave all shards but the last unfilled one as they are. Under hooks or replaced forwards of
+    your own nothing is taken from there or kept.
 
     Returns:
         for each site float32 [titles, d_model], not centred.
@@ -74,17 +81,17 @@ def topic_vectors_by_site(
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     _check_titles(titles)
-    width = model_facts(model).d_model
+    width, rendered = model_facts(model).d_model, _rendered(model.tokenizer, chat)
     read_from = weights_key(model) if is_plain(model) else None
     out = {site: torch.empty(len(titles), width) for site in wanted}
     with tqdm(total=len(titles), desc="topic vectors", unit="title", disable=not progress) as bar:
         for start in range(0, len(titles), _SHARD):
             shard = list(titles[start : start + _SHARD])
-            files = {site: _shard_file(read_from, site, shard) for site in wanted} if read_from else {}
+            files = {site: _shard_file(read_from, site, rendered, shard) for site in wanted} if read_from else {}
             kept = {site: _kept(file, (len(shard), width)) for site, file in files.items()}
             found = {site: vectors for site, vectors in kept.items() if vectors is not None}
             if missing := [site for site in wanted if site not in found]:
-                found |= _read(model, shard, missing, files)
+                found |= _read(model, shard, missing, chat, files)
             for site, vectors in found.items():
                 out[site][start : start + len(shard)] = vectors
             bar.update(len(shard))
@@ -101,6 +108,7 @@ def topic_pairs(
     splits: Sequence[str] | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
+    chat: bool | None = None,
     progress: bool = False,
 ) -> VectorLabelPairs:
     """Pairs of contrastive topic vectors and their labels, centred by the mean over the training topics.
@@ -117,6 +125,7 @@ def topic_pairs(
         splits: ``"train"`` or ``"val"`` a title; by default ``val_fraction`` of them is drawn by ``seed``.
         val_fraction: share of the titles that is held out.
         seed: of that draw.
+        chat: see `topic_vectors`; an adapter that is trained on the pairs reads prompts in the same way.
         progress: whether to show a bar, in titles.
 
     Raises:
@@ -140,10 +149,16 @@ def topic_pairs(
     if not train.any():
         raise InterpToolkitError(f"expected at least one training topic among {len(titles)}, got none")
     facts = model_facts(model)
-    vectors = topic_vectors(model, titles, site, progress=progress)
+    vectors = topic_vectors(model, titles, site, chat=chat, progress=progress)
     mean = vectors[train].mean(0)
     vectors -= mean
-    origin = dict(model=facts.model_id, revision=facts.revision, prompt=PROMPT, source="contrastive topic vectors")
+    origin = dict(
+        model=facts.model_id,
+        revision=facts.revision,
+        prompt=PROMPT,
+        chat=str(uses_chat(model.tokenizer, chat)),
+        source="contrastive topic vectors",
+    )
     return VectorLabelPairs.build(vectors, given, splits=sides, site=site, mean=mean, origin=origin)
 
 
@@ -153,8 +168,11 @@ def _check_titles(titles: Sequence[str]) -> None:
             raise InterpToolkitError(f"topic {row} has an empty title; leave it out")
 
 
-def _read(model: Any, titles: list[str], sites: list[Site], files: Mapping[Site, Path]) -> dict[Site, Tensor]:
-    read = read_activations(model, [PROMPT.format(title=title) for title in titles], sites).vectors
+def _read(
+    model: Any, titles: list[str], sites: list[Site], chat: bool | None, files: Mapping[Site, Path]
+) -> dict[Site, Tensor]:
+    prompts = prompt_ids(model.tokenizer, [PROMPT.format(title=title) for title in titles], chat)
+    read = read_activations(model, prompts, sites).vectors
     found = {}
     for number, site in enumerate(sites):
         # Readings are ordered by prompt, then by site.
@@ -174,6 +192,11 @@ def _kept(file: Path, shape: tuple[int, int]) -> Tensor | None:
     return vectors if vectors.shape == shape else None
 
 
-def _shard_file(read_from: str, site: Site, titles: list[str]) -> Path:
-    told = json.dumps([read_from, str(site), PROMPT, titles])
+def _rendered(tokenizer: Any, chat: bool | None) -> list[int]:
+    """The prompt as the model reads it: another template, another date in it or plain text make other vectors."""
+    return prompt_ids(tokenizer, [PROMPT], chat)[0]
+
+
+def _shard_file(read_from: str, site: Site, rendered: list[int], titles: list[str]) -> Path:
+    told = json.dumps([read_from, str(site), rendered, titles])
     return cache_folder() / "topics" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"

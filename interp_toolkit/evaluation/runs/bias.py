@@ -114,7 +114,12 @@ def train_bias(bench: Bench, adapter: Adapter) -> Adapter:
         splits=["train"] * len(train) + ["val"] * len(dev),
         site=contract.site,
         mean=contract.mean,
-        origin=dict(model=facts.model_id, revision=facts.revision, source="contrastive topic vectors"),
+        origin=dict(
+            model=facts.model_id,
+            revision=facts.revision,
+            chat=str(contract.chat),
+            source="contrastive topic vectors",
+        ),
     )
     made = Adapter.create("bias_only", config.d_model, sites=config.sites, tokens=config.tokens)
     trial = "" if bench.limit is None else f"-limit-{bench.limit}"
@@ -151,4 +156,5 @@ def _sweep(bench: Bench, adapter: Adapter) -> tuple[pd.DataFrame, list[dict[str,
 def _read(bench: Bench, adapter: Adapter, titles: list[str]) -> Tensor:
     contract = contract_of(adapter)
     assert contract.site is not None
-    return contract.centre(topic_vectors(bench.model, titles, contract.site, progress=bench.progress))
+    raw = topic_vectors(bench.model, titles, contract.site, chat=contract.chat, progress=bench.progress)
+    return contract.centre(raw)
