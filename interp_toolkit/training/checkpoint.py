@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,11 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_lin
 from interp_toolkit.files import whole_file
 from interp_toolkit.training.run_record import RunRecord, difference
 
+# What reading a damaged archive, pickle or state may raise.
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, LookupError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error),
+)
 _PROGRESS = ("step", "seen", "best_step", "best_val_loss", "recent", "history")
 
 
@@ -92,6 +100,10 @@ class Checkpoint:
         if self._path is None or not self._path.exists():
             return
         with self._reading():
+            # Torch reads a file with flipped bits without a word; the archive has sums of all its parts.
+            with zipfile.ZipFile(self._path) as archive:
+                if part := archive.testzip():
+                    raise zipfile.BadZipFile(f"{part} is not as it was written")
             state = torch.load(self._path, map_location="cpu", weights_only=True)
             stored = state["run"]
             if "pairs" not in stored and "config" in stored:
@@ -125,8 +137,7 @@ class Checkpoint:
             yield
         except InterpToolkitError:
             raise
-        except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError,
-                ValueError) as error:  # fmt: skip
+        except _DAMAGE as error:
             raise FileFormatError(
                 f"the checkpoint {self._path} is damaged: {first_line(error)}; delete it to start anew"
             ) from error
