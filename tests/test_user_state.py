@@ -162,6 +162,18 @@ def test_descriptions_and_scores_under_a_hook_are_those_of_whole_passes(
     assert not torch.allclose(plain, torch.cat(hooked[:3]), atol=1e-3)
 
 
+def test_gradients_under_a_hook_are_the_same_with_and_without_checkpointing(load, backend, tiny_prompt, random_vectors):
+    model = load("llama", backend)
+    grads = []
+    for recompute in (False, True):
+        soft = random_vectors(2).requires_grad_()
+        with model.hooks(fwd_hooks=[(HOOK, _edit_row)]):
+            score(PromptRun(model, tiny_prompt, recompute), soft, [[5, 6], [7]]).mean().sum().backward()
+        grads.append(soft.grad)
+    assert torch.allclose(*grads, atol=1e-6)
+    assert grads[0].abs().sum() > 0
+
+
 def test_a_hook_on_the_model_as_a_whole_is_refused(load):
     model = load()
     handle = model.original_model.register_forward_pre_hook(lambda module, arguments: None)
@@ -362,11 +374,8 @@ def test_a_model_in_training_is_read_without_dropout_and_left_as_it_was(load, ar
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("kind", ["bridge", "hooked_transformer"])
-def test_a_deleted_model_is_freed(load, kind, tiny_prompt, backend):
-    if backend != kind:
-        pytest.skip("one class at a time")
-    model = load("llama", kind)
+def test_a_deleted_model_is_freed(load, tiny_prompt, backend):
+    model = load("llama", backend)
     self_explain("foxes?", model=model, adapter=_adapter(model, tiny_prompt), max_new_tokens=2)
     weight, gone = weakref.ref(next(model.parameters())), weakref.ref(model)
     del model

@@ -78,11 +78,13 @@ class Backend(ABC):
     def together(self, rows: Sequence[int], lengths: Mapping[int, int] | Sequence[int]) -> list[list[int]]:
         """Rows that can share a pass: all of them padded, or those of one length where a user's hooks would see that.
 
+        As of the last `look`, which a caller takes first.
+
         Args:
             rows: numbers of rows.
             lengths: of each row by its number, in tokens.
         """
-        if self.plain():
+        if self.change is None:
             return [list(rows)]
         groups: dict[int, list[int]] = defaultdict(list)
         for row in rows:
