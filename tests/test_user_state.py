@@ -162,6 +162,21 @@ def test_descriptions_and_scores_under_a_hook_are_those_of_whole_passes(
     assert not torch.allclose(plain, torch.cat(hooked[:3]), atol=1e-3)
 
 
+def test_a_past_under_a_hook_is_run_again_with_what_follows(load, backend):
+    model = load("llama", backend)
+    runner = backend_of(model)
+    ids = torch.tensor([[1, 5, 9, 20, 30, 40, 50, 60], [1, 6, 9, 21, 31, 41, 51, 61]])
+    with torch.no_grad(), model.hooks(fwd_hooks=[(HOOK, _edit_sixth)]):
+        runner.look()
+        whole, _ = runner.hidden(ids)
+        _, past = runner.hidden(ids[:, :6], keep=True)  # the beginning of each row, no prefix shared
+        swapped = torch.tensor([1, 0])
+        behind, past = runner.hidden(ids[swapped, 6:7], past.take(swapped), keep=True)
+        last, _ = runner.hidden(ids[swapped, 7:], past)
+    assert torch.allclose(behind[:, 0], whole[swapped, 6], atol=1e-5)
+    assert torch.allclose(last[:, 0], whole[swapped, 7], atol=1e-5)
+
+
 def test_gradients_under_a_hook_are_the_same_with_and_without_checkpointing(load, backend, tiny_prompt, random_vectors):
     model = load("llama", backend)
     grads = []

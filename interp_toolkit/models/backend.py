@@ -149,6 +149,8 @@ class Backend(ABC):
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
+        if past is None and keep and self.change is not None:
+            past = WholePast.from_tokens(tokens[:, :0])
         if isinstance(past, WholePast):
             whole = past.followed_by(tokens, dict(edits or {}))
             hidden, _ = self.hidden(whole.tokens, None, whole.all_edits(), recompute=recompute)
