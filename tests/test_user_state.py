@@ -1,6 +1,7 @@
 """The user's model is not as it was loaded: hooks, edits, modes and threads of their own."""
 
 import copy
+import dataclasses
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from conftest import make_sae
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_activations, self_explain
 from interp_toolkit.chat import prompt_ids
-from interp_toolkit.contract import Contract
+from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import ContractError
 from interp_toolkit.evaluation import example_texts
 from interp_toolkit.evaluation.bench import Bench, kept_result, write_result
@@ -20,6 +21,7 @@ from interp_toolkit.evaluation.runs import knowledge, losses, questions
 from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sae import store_activations, token_rows
+from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.vectors import check_sae, topic_vectors
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
@@ -534,3 +536,15 @@ def test_activations_are_not_stored_under_a_hook(load):
         pytest.raises(InterpToolkitError, match="expected the model as it was loaded.*has a hook on blocks.1"),
     ):
         store_activations(model, rows, 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shipped_adapters_know_the_blocks_of_their_model(name):
+    contract = find_adapter(name).contract
+    facts = ModelFacts(contract.model_id, "", contract.fingerprint, 576, 30, contract.block_signs)
+    contract.check_model(facts)
+    rounded = tuple(signs - 3 for signs in facts.block_signs)  # as float16 may
+    contract.check_model(dataclasses.replace(facts, block_signs=rounded))
+    other = (*facts.block_signs[:-1], facts.block_signs[-1] + 900)
+    with pytest.raises(ContractError, match="blocks of this model have other weights"):
+        contract.check_model(dataclasses.replace(facts, block_signs=other))
