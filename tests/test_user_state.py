@@ -410,8 +410,11 @@ def test_a_copy_has_a_backend_of_its_own(load):
 
 
 def test_a_compiled_model_is_refused_with_a_hint(load):
-    with pytest.raises(InterpToolkitError, match="torch.compile; give the model that was compiled.*_orig_mod"):
-        backend_of(torch.compile(load(), backend="eager"))
+    compiled = torch.compile(load(), backend="eager")
+    hint = "torch.compile; give the model that was compiled.*_orig_mod"
+    for use in (backend_of, load_model, lambda model: self_explain("foxes?", model=model)):
+        with pytest.raises(InterpToolkitError, match=hint):
+            use(compiled)
 
 
 def test_two_threads_read_and_explain_as_one(load, backend, tiny_prompt):

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens import TransformerLensKeyValueCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -349,18 +349,28 @@ def is_hooked_model(value: object) -> bool:
     )
 
 
+def refuse_compiled(model: object) -> None:
+    """Refuse what torch.compile wraps around a model, whose hooks it may not run.
+
+    Raises:
+        InterpToolkitError: ``model`` is wrapped.
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(inner, nn.Module):
+        raise InterpToolkitError(
+            f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that was "
+            f"compiled, which the wrapper has as compiled._orig_mod"
+        )
+
+
 def backend_of(model: Any) -> Backend:
     """The `Backend` of a hooked model, made once and kept as long as the model.
 
     Raises:
         InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
     """
+    refuse_compiled(model)
     if not is_hooked_model(model):
-        if is_hooked_model(inner := getattr(model, "_orig_mod", None)):
-            raise InterpToolkitError(
-                f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that "
-                f"was compiled, which the wrapper has as compiled._orig_mod"
-            )
         raise InterpToolkitError(
             f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
             f"load one with interp_toolkit.load_model"

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from interp_toolkit.errors import InterpToolkitError, first_line
 from interp_toolkit.models import embedded
-from interp_toolkit.models.backend import is_hooked_model
+from interp_toolkit.models.backend import is_hooked_model, refuse_compiled
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
@@ -54,6 +54,7 @@ def load_model(
     """
     if is_hooked_model(name):
         return _frozen(name)
+    refuse_compiled(name)
     if not isinstance(name, (str, Path)):
         raise InterpToolkitError(
             f"expected {embedded.NAME!r}, a hub id, a folder or a hooked model (TransformerBridge or "
