@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens import TransformerLensKeyValueCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -90,11 +90,13 @@ class Backend(ABC):
     def together(self, rows: Sequence[int], lengths: Mapping[int, int] | Sequence[int]) -> list[list[int]]:
         """Rows that can share a pass: all of them padded, or those of one length where that makes a difference.
 
+        As of the last `look`, which a caller takes first.
+
         Args:
             rows: numbers of rows.
             lengths: of each row by its number, in tokens.
         """
-        if not self.whole(max(lengths[row] for row in rows)):
+        if self.change is None and max(lengths[row] for row in rows) + _ROOM <= self.rotary_limit:
             return [list(rows)]
         groups: dict[int, list[int]] = defaultdict(list)
         for row in rows:
@@ -165,8 +167,8 @@ class Backend(ABC):
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
         require_context(self.model, (past.total if past else 0) + tokens.shape[1], "the longest text")
-        if keep and past is None and not self.continues:
-            past = WholePast.from_tokens(tokens[:1, :0])
+        if past is None and keep and (self.change is not None or not self.continues):
+            past = WholePast.from_tokens(tokens[:, :0])
         if isinstance(past, WholePast):
             whole = past.followed_by(tokens, dict(edits or {}))
             hidden, _ = self.hidden(whole.tokens, None, whole.all_edits(), recompute=recompute)
@@ -387,18 +389,28 @@ def is_hooked_model(value: object) -> bool:
     )
 
 
+def refuse_compiled(model: object) -> None:
+    """Refuse what torch.compile wraps around a model, whose hooks it may not run.
+
+    Raises:
+        InterpToolkitError: ``model`` is wrapped.
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(inner, nn.Module):
+        raise InterpToolkitError(
+            f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that was "
+            f"compiled, which the wrapper has as compiled._orig_mod"
+        )
+
+
 def backend_of(model: Any) -> Backend:
     """The `Backend` of a hooked model, made once and kept as long as the model.
 
     Raises:
         InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
     """
+    refuse_compiled(model)
     if not is_hooked_model(model):
-        if is_hooked_model(inner := getattr(model, "_orig_mod", None)):
-            raise InterpToolkitError(
-                f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that "
-                f"was compiled, which the wrapper has as compiled._orig_mod"
-            )
         raise InterpToolkitError(
             f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
             f"load one with interp_toolkit.load_model"

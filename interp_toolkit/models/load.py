@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import embedded
-from interp_toolkit.models.backend import backend_of, is_hooked_model
+from interp_toolkit.models.backend import backend_of, is_hooked_model, refuse_compiled
 from interp_toolkit.models.check import PlainPass, find_difference, hooked_pass, hugging_face_pass, refuse
 from interp_toolkit.models.checkpoints import read_model, read_tokenizer, short
 from interp_toolkit.models.dtype import choose_dtype
@@ -76,6 +76,7 @@ def load_model(
         >>> model.cfg.n_layers, model.cfg.d_model
         (30, 576)
     """
+    refuse_compiled(name)
     if not isinstance(name, (str, Path)):
         if device is not None or revision is not None or backend != "bridge":
             raise InterpToolkitError(
