@@ -127,7 +127,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path, unchecked):
         load_model(backend="nnsight")
     with pytest.raises(InterpToolkitError, match="expected dtype float32, bfloat16, float16 or own, got 'int3'"):
         load_model(dtype="int3")
-    with pytest.raises(InterpToolkitError, match=a folder or a hooked model .* got Linear"):
+    with pytest.raises(InterpToolkitError, match="a folder or a hooked model .* got Linear"):
         load_model(torch.nn.Linear(2, 2))
     with pytest.raises(InterpToolkitError, match="expected a hooked model .* got Linear; load one with"):
         backend_of(torch.nn.Linear(2, 2))
