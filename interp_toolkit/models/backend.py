@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.head import Head, base_of
+from interp_toolkit.models.kept import Kept
 from interp_toolkit.models.kv import KV, Edit, WholePast
 from interp_toolkit.models.limits import require_context
 from interp_toolkit.models.recompute import recomputing
@@ -364,21 +365,6 @@ class HookedTransformerBackend(Backend):
 
 
 _KEPT = "_interp_toolkit_backend"
-
-
-class _Kept:
-    """Holds the `Backend` of a model on the model itself, so that both go together; a copy of a model has its own."""
-
-    def __init__(self, backend: Backend | None = None) -> None:
-        self.backend = backend
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
-        return _Kept()
-
-    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
-        return _Kept, ()
-
-
 _making = threading.Lock()
 
 
@@ -416,9 +402,9 @@ def backend_of(model: Any) -> Backend:
             f"load one with interp_toolkit.load_model"
         )
     with _making:
-        kept = model.__dict__.setdefault(_KEPT, _Kept())
+        kept = model.__dict__.setdefault(_KEPT, Kept())
         # A shallow copy of a model comes with the original's.
-        if kept.backend is None or kept.backend.model is not model:
+        if kept.value is None or kept.value.model is not model:
             kind = BridgeBackend if isinstance(model, TransformerBridge) else HookedTransformerBackend
-            kept = model.__dict__[_KEPT] = _Kept(kind(model))
-        return kept.backend  # type: ignore[return-value]
+            kept = model.__dict__[_KEPT] = Kept(kind(model))
+        return kept.value

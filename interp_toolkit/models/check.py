@@ -17,7 +17,7 @@ from interp_toolkit.sites import Site
 
 logger = logging.getLogger(__name__)
 
-_TOKENS, _PREFIX = 12, 6
+_TOKENS, _PREFIX = 8, 4
 # Rounding between two ways to compute the same stays well under these shares, and faults are well over them.
 _TOLERANCES = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 

@@ -11,31 +11,20 @@ from transformer_lens.model_bridge.generalized_components.attention import Atten
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.generalized_components.normalization import NormalizationBridge
 
+from interp_toolkit.models.kept import Kept
+
 _KEPT = "_interp_toolkit_bridge"
-
-
-class _Kept:
-    """Holds a bridge on the model inside it, so that both are freed together; copies of the model have none."""
-
-    def __init__(self, bridge: Any = None) -> None:
-        self.bridge = bridge
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
-        return _Kept()
-
-    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
-        return _Kept, ()
 
 
 def keep_bridge(hf_model: nn.Module, bridge: Any) -> None:
     """Remember which bridge a model lies in."""
-    hf_model.__dict__[_KEPT] = _Kept(bridge)  # past nn.Module, which would take it for a part of the model
+    hf_model.__dict__[_KEPT] = Kept(bridge)
 
 
 def kept_bridge(hf_model: nn.Module) -> Any:
     """The bridge that `keep_bridge` was told of; None for a model that has none."""
     kept = hf_model.__dict__.get(_KEPT)
-    return kept.bridge if kept and kept.bridge is not None and kept.bridge.original_model is hf_model else None
+    return kept.value if kept and kept.value is not None and kept.value.original_model is hf_model else None
 
 
 def has_wrapped_modules(hf_model: nn.Module) -> bool:
