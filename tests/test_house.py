@@ -16,7 +16,7 @@ PACKAGE = ROOT / "interp_toolkit"
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
     ["errors"],
-    ["files", "markup", "settings", "sites", "tables", "torch_files"],
+    ["files", "json_lines", "markup", "settings", "sites", "tables", "torch_files"],
     ["chat"],
     ["soft_prompt"],
     ["contract"],
