@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
 
@@ -50,6 +52,11 @@ class EvidenceThreshold:
     false_positive_rate: float
     n: int
     seed: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.value, self.false_positive_rate)
+        if not all(isinstance(x, Real) and x == x for x in numbers) or not isinstance(self.n, Integral):
+            raise InterpToolkitError(f"expected numbers in a threshold of evidence, got {self!r:.200}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +208,7 @@ class Contract:
             raise FileFormatError(f"expected a mean vector of shape ({width},), got {tuple(mean.shape)}")
         parts["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
         parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
-        return cls(**parts, mean=mean)
+        return settings_from(cls, {**parts, "mean": mean}, "the contract")
 
 
 def library_versions() -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_dir
 
@@ -66,3 +68,8 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_json(data: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a JSON object says, in hexadecimal, whatever the order and layout of its text."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
