@@ -36,10 +36,12 @@ def read_yaml(path: Path, expected: str) -> Any:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put the name of the file that settings came from before what is wrong with them."""
+    """Put the name of a file before what is wrong with what it says, where the error does not name it."""
     try:
         yield
     except InterpToolkitError as error:
+        if str(path) in str(error):
+            raise
         raise type(error)(f"{path}: {error}") from error
 
 

@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 import interp_toolkit
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import library_versions
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.evaluation.embedding import NAME as EMBEDDER
 from interp_toolkit.evaluation.embedding import Embedder
 from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence, description_ranks
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import load_model, model_facts
 from interp_toolkit.vectors import read_titles
 
@@ -251,11 +252,12 @@ def write_result(path: Path, told: dict[str, Any]) -> None:
 
 def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """A result that is there and was made with these settings, else None."""
-    try:
-        told = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    return told if told["settings"] == json.loads(json.dumps(settings)) else None
+    told = read_json(path, "a result of an evaluation")
+    if not isinstance(told, dict) or not isinstance(told.get("tables"), dict):
+        raise FileFormatError(f"expected a result of an evaluation at {path}, to go on from; move it away or delete it")
+    return told if told.get("settings") == json.loads(json.dumps(settings)) else None
 
 
 def digest(settings: dict[str, Any]) -> str:
