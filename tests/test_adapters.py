@@ -602,7 +602,10 @@ def test_a_flag_means_the_same_wherever_it_stands(tmp_path, suffix, place, value
         (dict(model_dim="12.5"), "expected a whole number of at least 1 for model_dim"),
         (dict(init_scale="5.o"), "expected a number for init_scale in .*, got '5.o'"),
         (dict(config_json='{"projection": [1]}'), r"expected a mapping for projection in .*, got \[1\]"),
-        (dict(config_json='{"projection": {"type": ["a"]}}'), r"expected a projection type of .*, got \['a'\]"),
+        (
+            dict(config_json='{"projection": {"type": ["a"]}}'),
+            r"expected a text for the type of projection in .*, got \['a'\]",
+        ),
         (dict(config_json='{"soft_prompt": {"template": 3}}'), "expected a text for the template of the soft prompt"),
         (dict(config_json='{"model": "m"}'), "expected a mapping for model in .*, got 'm'"),
         (dict(config_json="[" * 100_000), "config_json in the header is damaged: nested too deeply"),

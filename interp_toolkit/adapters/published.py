@@ -103,8 +103,9 @@ def _assemble(
 ) -> StoredAdapter:
     """One adapter from tensors, the nested training config and the flat header, in that order of trust."""
     projection = parse_mapping(config.get("projection"), f"projection in {path}")
-    kind = projection.get("type") or header.get("projection_type") or _BY_TENSORS.get(frozenset(tensors))
-    if not isinstance(kind, str) or kind not in _KINDS:
+    kind = parse_text(projection.get("type"), f"the type of projection in {path}") or header.get("projection_type")
+    kind = kind or _BY_TENSORS.get(frozenset(tensors))
+    if kind not in _KINDS:
         raise FileFormatError(
             f"{path}: expected a projection type of {', '.join(_KINDS)}, got {kind!r:.60} with tensors "
             f"{sorted(tensors)}"
@@ -146,9 +147,9 @@ def _assemble(
 
 
 def _soft_prompt(described: Mapping[str, Any]) -> SoftPrompt | None:
-    if not described.get("template"):
+    template = parse_text(described.get("template"), "the template of the soft prompt")
+    if not template:
         return None
-    template = parse_text(described["template"], "the template of the soft prompt")
     known = [preset.marker for preset in PRESETS.values()]
     marker = parse_text(described.get("reserved_token"), "the reserved_token of the soft prompt")
     marker = marker or next((token for token in known if token in template), "")

@@ -128,8 +128,9 @@ def _read_origin(folder: Path) -> dict[str, Any]:
     if missing := {"site", "sources", "centring"} - set(origin):
         raise ValueError(f"{sorted(missing)} missing in {ORIGIN}")
     sources = origin["sources"]
-    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
-        raise ValueError(f"expected a list of sources in {ORIGIN}, got {sources!r:.60}")
+    texts = [text for source in sources for text in source.values()] if _is_list_of(sources, dict) else [None]
+    if not _is_list_of(texts, str):
+        raise ValueError(f"expected a list of sources with texts in {ORIGIN}, got {sources!r:.60}")
     if digests is not None:
         found = dict(labels=sha256_of(folder / LABELS), origin=sha256_of_json(origin))
         if digests != found:
@@ -138,6 +139,10 @@ def _read_origin(folder: Path) -> dict[str, Any]:
             ]
             raise ValueError(f"the SHA-256 of {' and '.join(wrong)} is not the one in {ORIGIN}")
     return origin
+
+
+def _is_list_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp_toolkit.errors import FileFormatError
+from interp_toolkit.errors import FileFormatError, first_line
 from interp_toolkit.vectors.sae import check_features
 
 FORMAT = "sae_contexts_v1"
+_DIGEST = "sha256"
 _COLUMNS = [
     "feature",
     "rank",
@@ -61,15 +65,19 @@ class Contexts:
         try:
             with safe_open(path, framework="np") as stream:
                 told = dict(stream.metadata() or {})
-                if told.pop("format", None) != FORMAT:
+                if told.get("format") != FORMAT:
                     raise ValueError(f"expected format {FORMAT!r}")
+                check_digest(told, ((name, stream.get_tensor(name)) for name in sorted(stream.keys())))
+                told.pop("format")
                 fires, total = stream.get_tensor("fires"), stream.get_tensor("total")
                 best = stream.get_slice("value")[:, :1][:, 0]
             tokens = int(told["tokens"])
+            if not fires.shape == total.shape == best.shape:
+                raise ValueError(f"it tells of {fires.shape}, {total.shape} and {best.shape} features")
         except FileNotFoundError:
             raise FileFormatError(f"expected a file of contexts at {path}, and there is none") from None
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise FileFormatError(f"the file of contexts {path} is damaged: {error}") from error
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise FileFormatError(f"the file of contexts {path} is damaged: {first_line(error)}") from error
         table = pd.DataFrame(
             {
                 "feature": np.arange(len(fires)),
@@ -152,3 +160,28 @@ class Contexts:
         numbers = tuple(map(int, ids))
         tokens = tuple(self.tokenizer.decode([number]) for number in numbers)
         return numbers, tokens, tuple(map(float, activations)), self.tokenizer.decode(list(numbers))
+
+
+def with_digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The header of a file together with the SHA-256 of it and of the tensors."""
+    return {**header, _DIGEST: _digest(header, ((name, value.numpy()) for name, value in sorted(tensors.items())))}
+
+
+def check_digest(header: dict[str, str], tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Take the SHA-256 out of a header and hold header and tensors against it; version 0.1 wrote none.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    digest = header.pop(_DIGEST, None)
+    if digest is not None and digest != _digest(header, tensors):
+        raise ValueError("its SHA-256 is not the one in its header")
+
+
+def _digest(header: Mapping[str, str], tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Of tensors in the order of their names, of which one is held at a time."""
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name, values in tensors:
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -81,6 +81,8 @@ def read_topics(path: str | Path, labels: int | None = None) -> Topics:
             raise FileFormatError(f"{name}: expected a title, got an empty one")
         if not isinstance(splits[-1], (str, type(None))):
             raise FileFormatError(f"{name}: expected a text for the split, got {splits[-1]!r:.60}")
+    if not titles:
+        raise FileFormatError(f"expected at least one title in {path}, got none")
     return _topics(titles, texts, splits, labels)
 
 

@@ -128,9 +128,11 @@ def _figures(frame: Any) -> list[Any]:
 
 
 def _has_numbers(frame: Any, *columns: str) -> bool:
-    """Whether these columns are there and hold numbers, and the ends of intervals too, if there are any."""
+    """Whether these columns are there and hold numbers, as do the ends of intervals, and lines go by plain names."""
     ends = [name for name in ("low", "high") if name in frame]
-    return set(columns) <= set(frame) and all(is_numeric_dtype(frame[name]) for name in (*columns, *ends))
+    names = [x for name in ("right", "measure", "source") if name in frame for x in frame[name]]
+    numeric = set(columns) <= set(frame) and all(is_numeric_dtype(frame[name]) for name in (*columns, *ends))
+    return numeric and not any(map(_is_nested, names))
 
 
 def _has_texts(frame: Any, *columns: str) -> bool:
