@@ -34,6 +34,7 @@ from interp_toolkit.contract import Contract, EvidenceThreshold, ModelFacts
 from interp_toolkit.evaluation.twohop import read_aliases, read_twohop
 from interp_toolkit.sae.passages import read_passages
 from interp_toolkit.sae.recipe import SAERecipe
+from interp_toolkit.sae.train import _halve
 from interp_toolkit.training.recipe import Recipe
 from interp_toolkit.vectors import load_sae, read_labels
 from interp_toolkit.vectors.sae_files import read_firing
@@ -202,6 +203,12 @@ def _save_sae(path):
     save_file({"sparsity": torch.linspace(-4, -1, 20)}, path / "sparsity.safetensors")
 
 
+def _trained_sae(path):
+    """As `train_sae` writes one: with a digest."""
+    _save_sae(path)
+    _halve(path)
+
+
 def _read_sae(path):
     return load_sae(path), read_firing(path)
 
@@ -352,6 +359,9 @@ KINDS = {
         _sae_value,
         {"cfg.json": _JSON, "sae_weights.safetensors": _TENSORS, "sparsity.safetensors": _TENSORS},
     ),
+    "SAE, trained here": Kind(
+        _trained_sae, "sae", _read_sae, _sae_value, {"sae_weights.safetensors": [damage_bytes]}, exact=True
+    ),
 }
 FULL = -(-5000 // len(KINDS))
 
@@ -411,7 +421,7 @@ def _fuzz(name, folder, numbers):
 
 @pytest.fixture(autouse=True)
 def _sae_lens(request):
-    if request.node.callspec.params["name"] == "SAE":
+    if request.node.callspec.params["name"].startswith("SAE"):
         pytest.importorskip("sae_lens")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, first_line
+from interp_toolkit.files import check_digest
 from interp_toolkit.vectors.sae import check_features
 
 FORMAT = "sae_contexts_v1"
-_DIGEST = "sha256"
 _COLUMNS = [
     "feature",
     "rank",
@@ -160,28 +157,3 @@ class Contexts:
         numbers = tuple(map(int, ids))
         tokens = tuple(self.tokenizer.decode([number]) for number in numbers)
         return numbers, tokens, tuple(map(float, activations)), self.tokenizer.decode(list(numbers))
-
-
-def with_digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """The header of a file together with the SHA-256 of it and of the tensors."""
-    return {**header, _DIGEST: _digest(header, ((name, value.numpy()) for name, value in sorted(tensors.items())))}
-
-
-def check_digest(header: dict[str, str], tensors: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Take the SHA-256 out of a header and hold header and tensors against it; version 0.1 wrote none.
-
-    Raises:
-        ValueError: they are not what was written.
-    """
-    digest = header.pop(_DIGEST, None)
-    if digest is not None and digest != _digest(header, tensors):
-        raise ValueError("its SHA-256 is not the one in its header")
-
-
-def _digest(header: Mapping[str, str], tensors: Iterable[tuple[str, np.ndarray]]) -> str:
-    """Of tensors in the order of their names, of which one is held at a time."""
-    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
-    for name, values in tensors:
-        digest.update(f"{name} {values.dtype} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()

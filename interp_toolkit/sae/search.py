@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
-from interp_toolkit.files import whole_file
-from interp_toolkit.sae.contexts import FORMAT, Contexts, check_digest, with_digest
+from interp_toolkit.files import check_digest, whole_file, with_digest
+from interp_toolkit.sae.contexts import FORMAT, Contexts
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sae.store import ActivationStore

@@ -6,7 +6,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from interp_toolkit.errors import FileFormatError
+from interp_toolkit.files import check_digest
 from interp_toolkit.json_lines import parse_json, read_json
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -27,6 +30,8 @@ def check_folder(folder: Path) -> None:
     sizes = {name: described[name] for name in ("d_sae", "d_in") if name in described}
     if wrong := [name for name, size in sizes.items() if type(size) is not int or size < 1]:
         raise FileFormatError(f"{config}: expected a whole number above 0 for {wrong[0]}, got {sizes[wrong[0]]!r:.60}")
+    if (folder / WEIGHTS).exists():
+        _check_digest(folder / WEIGHTS)
     shape = _shape(folder / WEIGHTS, "W_dec")
     if shape is not None and len(sizes) == len(shape) and list(sizes.values()) != shape:
         raise FileFormatError(f"{config} is damaged: it says {sizes}, and W_dec in {WEIGHTS} has the shape {shape}")
@@ -42,6 +47,18 @@ def check_weights(sae: Any, folder: Path) -> None:
         bad = value.isnan() if name == "threshold" else ~value.isfinite()
         if name != "W_dec" and bad.any():
             raise FileFormatError(f"the SAE at {folder} is damaged: {name} holds NaN or infinity")
+
+
+def _check_digest(path: Path) -> None:
+    """Hold weights against the digest in their header, which those that this library trained have."""
+    try:
+        with safe_open(path, framework="np") as stream:
+            header = dict(stream.metadata() or {})
+            check_digest(header, ((name, stream.get_tensor(name)) for name in sorted(stream.keys())))
+    except (OSError, SafetensorError):
+        return  # sae-lens will say what is wrong
+    except ValueError as error:
+        raise FileFormatError(f"{path} is damaged: {error}") from error
 
 
 def _shape(path: Path, name: str) -> list[int] | None:
