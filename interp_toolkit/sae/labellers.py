@@ -83,8 +83,8 @@ def label_features(
     """Label features by their contexts.
 
     With a folder, labels are kept there shard by shard, and what is there is not made again: an interruption loses one
-    shard at most. Features that failed are tried again the next time. Other contexts, another labeller's name or another
-    key of it (another question, model or setting) make other files.
+    shard at most. Features that failed are tried again the next time. Other contexts, another labeller's name or
+    another key of it (another question, model or setting) make other files.
 
     Args:
         labeller: for example `word_labeller` or `asked_labeller`.
