@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import brief_repr
@@ -63,6 +65,11 @@ class EvidenceThreshold:
     seed: int
 
     MAX_NEW_TOKENS: ClassVar[int] = 24
+
+    def __post_init__(self) -> None:
+        numbers = (self.value, self.false_positive_rate)
+        if not all(isinstance(x, Real) and x == x for x in numbers) or not isinstance(self.n, Integral):
+            raise InterpToolkitError(f"expected numbers in a threshold of evidence, got {self!r:.200}")
 
     @classmethod
     def applies(
@@ -268,7 +275,7 @@ class Contract:
         parts["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
         parts["block_signs"] = tuple(map(int, data["block_signs"]))
         parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
-        return cls(**parts, mean=mean)
+        return settings_from(cls, {**parts, "mean": mean}, "the contract")
 
 
 def same_blocks(these: Sequence[int], others: Sequence[int]) -> bool:

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
-from interp_toolkit.errors import InterpToolkitError
+import yaml
+
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 
 T = TypeVar("T")
 _TOLD = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def read_yaml(path: Path, expected: str) -> Any:
+    """The plain values in a YAML file.
+
+    Raises:
+        FileFormatError: missing, or not YAML; the text names the file.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileFormatError(f"expected {expected} at {path}, and there is none") from None
+    # Beside its own errors: of dates and numbers that are none, and of too many brackets.
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise FileFormatError(f"{path} is not readable YAML: {' '.join(str(error).split()):.300}") from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of a file before what is wrong with what it says, where the error does not name it."""
+    try:
+        yield
+    except InterpToolkitError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
 
 
 def settings_from(cls: type[T], data: object, where: str) -> T:
@@ -28,7 +59,7 @@ def settings_from(cls: type[T], data: object, where: str) -> T:
     """
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     if not isinstance(data, Mapping):
-        raise InterpToolkitError(f"expected a mapping in {where} with {', '.join(known)}, got {data!r:.80}")
+        raise InterpToolkitError(f"expected a mapping in {where} with {', '.join(known)}, got {shortened(data)}")
     if unknown := sorted(set(map(str, data)) - set(known)):
         raise InterpToolkitError(
             f"unknown key {', '.join(map(repr, unknown))} in {where}; expected some of {', '.join(known)}"
@@ -40,6 +71,11 @@ def settings_from(cls: type[T], data: object, where: str) -> T:
     return cls(**{name: _value(value, hints[name], f"{name} in {where}") for name, value in data.items()})
 
 
+def shortened(value: object) -> str:
+    """A value as an error shows it: the first of its parts, since a file of few lines can hold very many."""
+    return f"{reprlib.repr(value):.80}"
+
+
 def _value(value: Any, hint: Any, name: str) -> Any:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if optional else (hint,)
@@ -48,17 +84,23 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     kind = plain[0] if plain and len(options) - (type(None) in options) == 1 else None
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise InterpToolkitError(f"expected a list for {name}, got {value!r:.80}")
+            raise InterpToolkitError(f"expected a list for {name}, got {shortened(value)}")
         return tuple(value)
     if typing.get_origin(hint) is Mapping and not isinstance(value, Mapping):
-        raise InterpToolkitError(f"expected a mapping for {name}, got {value!r:.80}")
+        raise InterpToolkitError(f"expected a mapping for {name}, got {shortened(value)}")
+    if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+        choices = " or ".join(map(repr, typing.get_args(hint)))
+        raise InterpToolkitError(f"expected {choices} for {name}, got {shortened(value)}")
     if kind is None or (value is None and type(None) in options):
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InterpToolkitError(f"expected a number for {name}, got one of {len(str(value))} digits") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         hint_to_yaml = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(value, str) else ""
-        raise InterpToolkitError(f"expected {_TOLD[kind]} for {name}, got {value!r:.80}{hint_to_yaml}")
+        raise InterpToolkitError(f"expected {_TOLD[kind]} for {name}, got {shortened(value)}{hint_to_yaml}")
     return value
 
 

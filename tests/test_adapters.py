@@ -3,15 +3,17 @@ import math
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from interp_toolkit import Adapter, ContractError, FileFormatError, InterpToolkitError, Site, SoftPrompt
+from interp_toolkit import Adapter, ContractError, FileFormatError, InterpToolkitError, Site, SoftPrompt, shipped
 from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, write_mean_vectors
 from interp_toolkit.adapters.config import KINDS
 from interp_toolkit.contract import Contract, ModelFacts
+from interp_toolkit.shipped import NAMES
 
 D, R = 12, 3
 COUNTS = {
@@ -241,6 +243,106 @@ def test_a_damaged_folder_is_refused(tmp_path, how, message):
         Adapter.load(tmp_path / "a")
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_that_is_not_as_it_was_written_is_refused(tmp_path, name):
+    adapter = _trained("scalar_affine")
+    adapter.save(tmp_path / "a")
+    whole = (tmp_path / "a" / name).read_bytes()
+    # A bit in the last number of the weights, and a digit of init_scale: both would be read as other numbers.
+    at = whole.index(b"5.0") if name.endswith("json") else len(whole) - 2
+    (tmp_path / "a" / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(FileFormatError, match=f"{name} is damaged: its SHA-256 is not the one"):
+        Adapter.load(tmp_path / "a")
+
+
+def test_a_folder_of_0_1_has_no_digests_and_an_edited_one_needs_none(tmp_path):
+    adapter = _trained("scalar_affine")
+    adapter.save(tmp_path / "a")
+    config = tmp_path / "a" / "adapter_config.json"
+    described = json.loads(config.read_text())
+    described["metadata"]["note"] = "edited"
+    config.write_text(json.dumps(described))
+    with pytest.raises(FileFormatError, match="if it was edited on purpose, take the key 'sha256' out"):
+        Adapter.load(tmp_path / "a")
+    digests = described.pop("sha256")
+    config.write_text(json.dumps(described))
+    save_file(load_file(tmp_path / "a" / "adapter_model.safetensors"), tmp_path / "a" / "adapter_model.safetensors")
+    assert Adapter.load(tmp_path / "a").metadata["note"] == "edited"
+    config.write_text(json.dumps({**described, "sha256": digests["weights"]}))
+    with pytest.raises(FileFormatError, match="expected the digests of config and weights, got"):
+        Adapter.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_adapters_have_digests(name):
+    """Where a config was changed on purpose, `interp_toolkit.adapters.files.write_config` writes them anew."""
+    folder = Path(shipped.__file__).parent / name
+    described = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert set(described["sha256"]) == {"config", "weights"}
+    assert Adapter.load(folder).digest == shipped.find_adapter(name).digest
+
+
+def test_weights_are_read_with_the_config_beside_them(tmp_path):
+    adapter = Adapter.create("scale", D, normalize=False, init_scale=2.0)
+    adapter.contract = Contract.of(FACTS, Site.after(19), LLAMA, None, False)
+    adapter.save(tmp_path / "a")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        again = Adapter.load(tmp_path / "a" / name)
+        assert not again.config.normalize
+        assert again.contract.site == Site.after(19)
+    for name in ("adapter_model.safetensors", "renamed.safetensors"):
+        (tmp_path / name).write_bytes((tmp_path / "a" / "adapter_model.safetensors").read_bytes())
+        with pytest.raises(FileFormatError, match=f"{name} holds the weights of an adapter folder.*expected .*json be"):
+            Adapter.load(tmp_path / name)
+    # Weights that 0.1 wrote say nothing of themselves.
+    save_file(load_file(tmp_path / "adapter_model.safetensors"), tmp_path / "adapter_model.safetensors")
+    save_file({"bias": torch.ones(D), "contract.mean": torch.ones(D)}, tmp_path / "renamed.safetensors")
+    for name in ("adapter_model.safetensors", "renamed.safetensors"):
+        with pytest.raises(FileFormatError, match="holds the weights of an adapter folder"):
+            Adapter.load(tmp_path / name)
+    # A published adapter may have any name.
+    tensors, header = _published("scalar_affine")
+    save_file(tensors, tmp_path / "adapter_model.safetensors", header)
+    assert Adapter.load(tmp_path / "adapter_model.safetensors").config.kind == "scalar_affine"
+
+
+def test_the_config_of_weights_on_the_hub_is_fetched_with_them(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    adapter, asked = _trained("scalar_affine"), []
+    adapter.save(tmp_path / "sub" / "a")
+
+    def snapshot(repo, revision, allow_patterns):
+        asked.append((repo, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert Adapter.load("org/repo/sub/a/adapter_model.safetensors").contract.site == adapter.contract.site
+    names = ["sub/a/adapter_config.json", "sub/a/adapter_model.safetensors"]
+    assert asked == [("org/repo", names)]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dict(d_model=10**15), "expected d_model times sites or tokens of at most"),
+        (dict(d_model=10**6, kind="full_rank"), r"expected tensors .*1000000, 1000000.* got"),
+    ],
+)
+def test_no_memory_is_taken_for_what_a_config_claims(tmp_path, config, message):
+    _trained("scalar_affine").save(tmp_path / "a")
+    file = tmp_path / "a" / "adapter_config.json"
+    described = json.loads(file.read_text())
+    described["adapter"] |= config
+    described["contract"] |= dict(d_model=described["adapter"]["d_model"], centring="none")
+    file.write_text(json.dumps(described))
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    weights.pop("contract.mean")
+    save_file(weights, tmp_path / "a" / "adapter_model.safetensors")
+    with pytest.raises(FileFormatError, match=message):
+        Adapter.load(tmp_path / "a")
+
+
 @pytest.mark.parametrize("path", ["/no/such/adapter", "./nothing", "plain-name"])
 def test_a_missing_adapter_is_named(path):
     with pytest.raises(FileFormatError, match=f"no adapter at {path}"):
@@ -464,6 +566,98 @@ def test_published_files_of_another_kind_are_refused(tmp_path):
     torch.save({"weights": 1}, tmp_path / "d.pt")
     with pytest.raises(FileFormatError, match="expected a checkpoint with 'projection_state'"):
         Adapter.load(tmp_path / "d.pt")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("place", ["header", "config"])
+@pytest.mark.parametrize(
+    ("value", "normalize"), [("false", False), ("True", True), ("FALSE", False), (True, True), (0, None)]
+)
+def test_a_flag_means_the_same_wherever_it_stands(tmp_path, suffix, place, value, normalize):
+    tensors, header = _published("scalar_affine")
+    config = _published_config("scalar_affine")
+    if place == "config":
+        config["projection"]["normalize_input"], header["normalize_input"] = value, "true"
+    else:
+        config["projection"].pop("normalize_input")
+        header["normalize_input"] = value
+    if suffix == ".pt":
+        header.pop("config_json")
+        torch.save({**header, "projection_state": tensors, "config": config}, tmp_path / "x.pt")
+    else:
+        header = {key: str(x) for key, x in header.items()}
+        save_file(tensors, tmp_path / "x.safetensors", {**header, "config_json": json.dumps(config)})
+    if normalize is not None:
+        assert Adapter.load(tmp_path / f"x{suffix}").config.normalize is normalize
+    elif place == "config":
+        with pytest.raises(FileFormatError, match="expected true or false for normalize_input in .*, got 0"):
+            Adapter.load(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(normalize_input="maybe"), "expected true or false for normalize_input in .*, got 'maybe'"),
+        (dict(model_dim="576x"), "expected a number for model_dim in .*, got '576x'"),
+        (dict(model_dim="12.5"), "expected a whole number of at least 1 for model_dim"),
+        (dict(init_scale="5.o"), "expected a number for init_scale in .*, got '5.o'"),
+        (dict(config_json='{"projection": [1]}'), r"expected a mapping for projection in .*, got \[1\]"),
+        (
+            dict(config_json='{"projection": {"type": ["a"]}}'),
+            r"expected a text for the type of projection in .*, got \['a'\]",
+        ),
+        (dict(config_json='{"soft_prompt": {"template": 3}}'), "expected a text for the template of the soft prompt"),
+        (dict(config_json='{"model": "m"}'), "expected a mapping for model in .*, got 'm'"),
+        (dict(config_json="[" * 100_000), "config_json in the header is damaged: nested too deeply"),
+    ],
+)
+def test_a_header_value_that_cannot_be_is_refused(tmp_path, change, message):
+    tensors, header = _published("scalar_affine")
+    header = {**header, "config_json": "{}"} | change
+    save_file(tensors, tmp_path / "x.safetensors", header)
+    with pytest.raises(FileFormatError, match=message):
+        Adapter.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"log_scale": torch.ones(1), "bias": [1.0] * D}, "expected tensors by name in 'projection_state'"),
+        ({"log_scale": torch.ones(1), "bias": torch.ones(D, dtype=torch.int32)}, "expected floating-point numbers"),
+        ({"log_scale": torch.ones(1), "bias": torch.ones(D).to_sparse()}, "expected floating-point numbers"),
+        ({"weight": torch.ones(1, 1).expand(10**6, 10**6), "bias": torch.ones(10**6)}, "the file is too short"),
+    ],
+)
+def test_a_checkpoint_of_other_things_is_refused(tmp_path, tensors, message):
+    torch.save({"projection_state": tensors}, tmp_path / "x.pt")
+    with pytest.raises(FileFormatError, match=message):
+        Adapter.load(tmp_path / "x.pt")
+
+
+def test_a_changed_bit_in_a_checkpoint_is_found_by_its_checksum(tmp_path):
+    _trained("scalar_affine").save(tmp_path / "x.pt")
+    whole = (tmp_path / "x.pt").read_bytes()
+    at = whole.index(_trained("scalar_affine").bias.numpy().tobytes())
+    (tmp_path / "x.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(FileFormatError, match=r"x\.pt is damaged: the checksum of its part .* is wrong"):
+        Adapter.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header", "message"),
+    [
+        ({"layer_3": torch.full((D,), math.nan)}, {}, "expected a finite vector in layer_3"),
+        ({"layer_3": torch.ones(D, D)}, {}, "expected a finite vector in layer_3"),
+        ({"layer_²": torch.ones(D)}, {}, "expected format 'selfie_mean_vectors_v1' with tensors layer_0"),
+        ({"layer_3": torch.ones(D)}, {"hidden_dim": "13"}, "expected vectors of width 13, as hidden_dim says"),
+        ({"layer_3": torch.ones(D)}, {"layer_indices": "[4]"}, r"expected the layers \[4\], got \[3\]"),
+        ({"layer_3": torch.ones(D)}, {"layer_indices": "3"}, "expected a list of layers for layer_indices"),
+    ],
+)
+def test_damaged_mean_vectors_are_refused(tmp_path, tensors, header, message):
+    save_file(tensors, tmp_path / "m.safetensors", {"format": "selfie_mean_vectors_v1", **header})
+    with pytest.raises(FileFormatError, match=message):
+        read_mean_vectors(tmp_path / "m.safetensors")
 
 
 def test_mean_vectors(tmp_path):

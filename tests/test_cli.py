@@ -3,14 +3,18 @@ import importlib
 import io
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import Letters
+from safetensors import SafetensorError
 
 from interp_toolkit.cli import main
 from interp_toolkit.cli.evaluate import RUNS
@@ -139,6 +143,54 @@ def test_a_damaged_adapter_and_a_wrong_key_are_one_line_too(capsys, tmp_path, ch
     code, _, err = _run(capsys, "explain", "a", "--model", str(checkpoints["llama"]))
     assert code == 2
     assert "no adapter is shipped for" in err
+
+
+def test_damaged_weights_of_a_model_are_one_line(capsys, tmp_path, checkpoints):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["llama"], folder)
+    whole = (folder / "model.safetensors").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"x" * 100):
+        (folder / "model.safetensors").write_bytes(damaged)
+        code, out, err = _run(capsys, "explain", "a", "--model", str(folder))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("interp-toolkit: error: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SafetensorError("invalid header"), "a file is damaged: invalid header"),
+        (pickle.UnpicklingError("invalid load key"), "a file is damaged: invalid load key"),
+        (zlib.error("Error -3"), "a file is damaged: Error -3"),
+        (EOFError(), "a file is damaged: EOFError"),
+        (
+            ModuleNotFoundError("No module named 'plotly'", name="plotly.express"),
+            "pip install -U 'interp-toolkit[views]'",
+        ),
+        (ModuleNotFoundError("No module named 'tiktoken'", name="tiktoken"), "pip install -U tiktoken"),
+        (OSError(28, "No space left on device", "x.json"), "No space left on device: x.json"),
+    ],
+)
+def test_errors_of_files_and_of_what_is_not_installed_are_one_line(capsys, monkeypatch, error, text):
+    monkeypatch.setattr("interp_toolkit.shipped.find_adapter", _raising(error))
+    code, out, err = _run(capsys, "info", "x")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("interp-toolkit: error: ")
+    assert text in err
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), TypeError("b"), ImportError("c", name="interp_toolkit.files")])
+def test_a_fault_of_the_library_is_not_hidden(monkeypatch, error):
+    monkeypatch.setattr("interp_toolkit.shipped.find_adapter", _raising(error))
+    with pytest.raises(type(error)):
+        main(["info", "x"])
+
+
+def _raising(error):
+    def find(name):
+        raise error
+
+    return find
 
 
 def test_train_writes_an_adapter_that_info_and_explain_take(capsys, tmp_path, checkpoints, monkeypatch):

@@ -16,7 +16,18 @@ PACKAGE = ROOT / "interp_toolkit"
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
     ["errors"],
-    ["files", "markup", "positions", "resampling", "settings", "sites", "tables", "torch_defaults", "torch_files"],
+    [
+        "files",
+        "json_lines",
+        "markup",
+        "positions",
+        "resampling",
+        "settings",
+        "sites",
+        "tables",
+        "torch_defaults",
+        "torch_files",
+    ],
     ["chat", "quotes"],
     ["soft_prompt"],
     ["contract"],

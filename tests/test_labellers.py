@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
+import torch
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sae.asking import Answer, ask_model, ask_server
@@ -148,6 +149,51 @@ def test_what_is_labelled_is_kept_and_what_failed_is_tried_again(tmp_path, monke
     other = _Counting()
     label_features(Labeller("other", other), _numbered, [0, 1], tmp_path)
     assert other.calls == [2]
+
+
+@pytest.mark.parametrize("change", [dict(question="New: {passages}"), dict(shown=2), dict(tokens=3)])
+def test_what_is_asked_otherwise_is_asked_anew(tmp_path, tiny, monkeypatch, change):
+    asked = []
+
+    def answers(model, prompts, *, max_new_tokens):
+        asked.append(len(prompts))
+        return ["rivers"] * len(prompts)
+
+    monkeypatch.setattr("interp_toolkit.sae.asking.plain_answers", answers)
+
+    def labels(tokens=48, **settings):
+        return asked_labeller(ask_model(tiny(), max_new_tokens=tokens), "m", **settings)
+
+    for _ in range(2):
+        label_features(labels(), _numbered, [0, 1], tmp_path)
+    assert asked == [2]
+    for _ in range(2):
+        label_features(labels(**change), _numbered, [0, 1], tmp_path)
+    assert asked == [2, 2]
+
+
+def test_labels_by_another_model_or_other_text_at_large_are_made_anew(tmp_path, tiny):
+    one = ask_server("http://localhost:1/v1", "m")
+    others = [
+        ask_server("http://localhost:2/v1", "m"),
+        ask_server("http://localhost:1/v1", "n"),
+        ask_server("http://localhost:1/v1", "m", temperature=1.0),
+        ask_server("http://localhost:1/v1", "m", seed=1),
+        ask_server("http://localhost:1/v1", "m", max_tokens=3),
+    ]
+    assert len({asked_labeller(ask, "m").key() for ask in [one, *others]}) == 6
+    assert (
+        asked_labeller(one, "m").key() == asked_labeller(ask_server("http://localhost:1/v1", "m", key="k"), "m").key()
+    )
+    backgrounds = [Background.of(NEUTRAL), Background.of(NEUTRAL[:3])]
+    assert len({word_labeller(background).key() for background in backgrounds}) == 2
+    weight = next(tiny().parameters())
+    before = asked_labeller(ask_model(tiny()), "m").key()
+    value = weight.flatten()[0].item()
+    with torch.no_grad():
+        weight.view(-1)[0] += 1
+        assert asked_labeller(ask_model(tiny()), "m").key() != before
+        weight.view(-1)[0] = value
 
 
 def test_other_contexts_are_labelled_anew(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from conftest import make_sae
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.models import model_facts
@@ -148,4 +149,24 @@ def test_files_that_are_no_contexts(tiny, sae, store, tmp_path):
     write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(FileFormatError, match=r"the file of contexts .* is damaged"):
+        Contexts.open(path, tiny().tokenizer)
+
+
+def test_a_file_that_is_not_as_it_was_written_is_refused(tiny, sae, store, tmp_path):
+    path = tmp_path / "c.safetensors"
+    write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    tensors, header = load_file(path), safe_open(path, framework="pt").metadata()
+    assert "sha256" not in Contexts.open(path, tiny().tokenizer).told
+    save_file(tensors, path, {**header, "tokens": "7"})
+    with pytest.raises(FileFormatError, match="is damaged: its SHA-256 is not the one in its header"):
+        Contexts.open(path, tiny().tokenizer)
+    tensors["value"][0, 0] += 1
+    save_file(tensors, path, header)
+    with pytest.raises(FileFormatError, match="is damaged: its SHA-256 is not the one in its header"):
+        Contexts.open(path, tiny().tokenizer)
+    header.pop("sha256")  # as version 0.1 wrote it
+    save_file(tensors, path, header)
+    assert len(Contexts.open(path, tiny().tokenizer).features) == 48
+    save_file({**tensors, "fires": tensors["fires"][:5]}, path, header)
+    with pytest.raises(FileFormatError, match="is damaged: it tells of"):
         Contexts.open(path, tiny().tokenizer)

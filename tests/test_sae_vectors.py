@@ -121,6 +121,40 @@ def test_a_folder_tells_which_features_fired(tmp_path):
         sae_vectors(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            dict(d_sae=48_000_000_000),
+            r"cfg\.json is damaged: it says .*48000000000.* and W_dec .* has the shape \[48, 32\]",
+        ),
+        (dict(d_sae="48"), r"cfg\.json: expected a whole number above 0 for d_sae, got '48'"),
+        (dict(metadata=[1]), r"expected an object with the settings of an SAE in .*cfg\.json"),
+        (dict(architecture=[1]), "is damaged or of an unknown kind"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused(tmp_path, config, message):
+    make_sae("standard").save_model(tmp_path)
+    described = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(described | config))
+    with pytest.raises(FileFormatError, match=message):
+        load_sae(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    make_sae("standard").save_model(tmp_path)
+    state = load_file(tmp_path / "sae_weights.safetensors")
+    state["W_dec"][3] = torch.nan  # a dead feature
+    save_file(state, tmp_path / "sae_weights.safetensors")
+    assert sae_vectors(tmp_path).dead.nonzero().flatten().tolist() == [3]
+    state["W_enc"][3, 4] = torch.inf
+    save_file(state, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(FileFormatError, match="is damaged: W_enc holds NaN or infinity"):
+        load_sae(tmp_path)
+
+
 def test_features_that_do_not_exist():
     sae = make_sae()
     for wrong in (48, -1):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 
 import datasets
 import pandas as pd
@@ -141,6 +142,60 @@ def test_titles_are_read_from_files(tmp_path):
         read_titles(tmp_path / "bad.jsonl")
     with pytest.raises(FileFormatError, match="expected a file of topic titles at /no/titles"):
         read_titles("/no/titles")
+
+
+def test_titles_are_read_from_tables(tmp_path):
+    rows = 'id,title,split\n1,"Paris, Texas",train\n2,NA,val\n\n3,"say ""hi""",train\n'
+    (tmp_path / "t.csv").write_text("\ufeff" + rows, encoding="utf-8")
+    expected = (["Paris, Texas", "NA", 'say "hi"'], ["train", "val", "train"])
+    assert read_titles(tmp_path / "t.csv") == expected
+    with gzip.open(tmp_path / "t.tsv.gz", "wt") as stream:
+        stream.write("title\nRivers\nSão Paulo\n")
+    assert read_titles(tmp_path / "t.tsv.gz") == (["Rivers", "São Paulo"], None)
+    (tmp_path / "bom.txt").write_text("\ufeffRivers\n", encoding="utf-8")
+    assert read_titles(tmp_path / "bom.txt") == (["Rivers"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "Rivers\nPoland\n", r"expected a column 'title' in the first line of .*t\.csv, got \['Rivers'\]"),
+        ("t.csv", "", r"expected a column 'title' in the first line of .*t\.csv, got \[\]"),
+        ("t.csv", "title\nParis, Texas\n", r"t\.csv, line 2: expected 1 fields, got 2; a title with the delimiter"),
+        ("t.csv", "title,split\n,train\n", r"t\.csv, line 2: expected a title, got an empty one"),
+        ("t.csv", 'title\n"Rivers\n', r"t\.csv, line 2: unexpected end of data"),
+        ("t.md", "# Titles\n- Rivers\n", r"t\.md is of a kind whose titles are not known \(\.md\); expected \.txt"),
+        ("t.xlsx", "PK", r"t\.xlsx is of a kind whose titles are not known"),
+        ("t.csv.gz", "no gzip", r"t\.csv\.gz is damaged"),
+        ("t.jsonl", '{"title": "\\ud800"}\n', r"t\.jsonl, line 1: expected .* half of a surrogate pair"),
+        ("t.jsonl", "[" * 100_000, r"t\.jsonl, line 1: expected a JSON object with a title: nested too deeply"),
+        ("t.jsonl", '{"title": "a", "split": 3}\n', r"t\.jsonl, line 1: expected a text for the split, got 3"),
+    ],
+)
+def test_titles_of_another_kind_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FileFormatError, match=message):
+        read_topics(tmp_path / name)
+
+
+@pytest.mark.parametrize("title", [math.nan, 1984, None])
+def test_a_title_that_is_no_text_is_named(tiny, title, unchecked):
+    frame = pd.DataFrame({"title": ["Rivers", title]}, index=[7, 3], dtype=object)
+    for read in (topic_pairs, topic_vectors):
+        with pytest.raises(
+            InterpToolkitError, match=f"expected a text for the title of topic 1, got {title}; leave it"
+        ):
+            read(tiny(), frame["title"], 1)
+    with pytest.raises(InterpToolkitError, match=f"row 1 of the data set: expected a text in 'title', got {title}"):
+        topics_from_dataset(frame, label_column=None)
+    with pytest.raises(InterpToolkitError, match="expected a list of titles, got one text, 'Rivers'"):
+        topic_vectors(tiny(), "Rivers", 1)
+
+
+def test_titles_of_a_data_frame_are_taken_by_position(tiny):
+    titles = pd.DataFrame({"title": ["a", "Rivers", "Poland"]})["title"][1:]
+    assert torch.equal(topic_vectors(tiny(), titles, 1), topic_vectors(tiny(), ["Rivers", "Poland"], 1))
+    assert topic_pairs(tiny(), titles, 1, val_fraction=0.0).labels == (("Rivers",), ("Poland",))
 
 
 def test_topics_have_labels_title_first(tmp_path):

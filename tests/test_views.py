@@ -556,6 +556,26 @@ def test_the_committed_results_can_be_reported():
     assert measures
 
 
+def test_a_damaged_log_is_refused_but_for_its_last_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"event": "step", "step": 1, "loss": 2.0}\n{"event": "st')
+    assert len(read_log(path)) == 1
+    for second in ('{"event": "st', '{"event": "step", "step": "2"}', "[1]"):
+        path.write_text('{"event": "step", "step": 1}\n' + second + '\n{"event": "step", "step": 3}\n')
+        with pytest.raises(FileFormatError, match=r"log\.jsonl, line 2: expected an event of a training log"):
+            read_log(path)
+
+
+def test_tables_without_numbers_are_shown_without_a_chart(tmp_path):
+    rows = [dict(coverage="half", accuracy=1), dict(coverage=1.0, accuracy=[2])]
+    (tmp_path / "a.json").write_text(json.dumps(dict(tables=dict(coverage=rows))))
+    page = _Page(results_report([tmp_path / "a.json"]).body)
+    assert [attrs["data-view"] for tag, attrs in page.tags if tag == "figure"] == ["table"]
+    (tmp_path / "deep.json").write_text('{"a":' * 5000 + "1" + "}" * 5000)
+    with pytest.raises(FileFormatError, match=r"deep\.json.* nested too deeply"):
+        results_report([tmp_path / "deep.json"])
+
+
 def test_results_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "list.json").write_text("[1]")

@@ -197,18 +197,23 @@ class Adapter(nn.Module):
             FileFormatError: missing, damaged, or of an unknown format.
         """
         local = files.locate(path, revision)
-        stored = files.read(local) if local.is_dir() else published.read(local)
-        adapter = cls.from_config(stored.config, stored.contract)
-        expected = {name: tuple(value.shape) for name, value in adapter.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in stored.tensors.items()}
+        folder = files.folder_of(local)
+        stored = published.read(local) if folder is None else files.read(folder)
+        config, found = stored.config, {name: tuple(value.shape) for name, value in stored.tensors.items()}
+        expected = _shapes(cls._kinds[config.kind], config)
         if expected != found:
             raise FileFormatError(
-                f"{path} does not hold an adapter of kind {stored.config.kind!r} with d_model {stored.config.d_model}: "
+                f"{path} does not hold an adapter of kind {config.kind!r} with d_model {config.d_model}: "
                 f"expected tensors {expected}, got {found}"
             )
-        if bad := [name for name, value in stored.tensors.items() if not torch.isfinite(value).all()]:
+        # In float32 only now: before their shapes were known to be right, they could be of any size.
+        tensors = {name: value.float() for name, value in stored.tensors.items()}
+        if bad := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
             raise FileFormatError(f"{path} holds NaN or infinity in {', '.join(bad)}; the file is damaged")
-        adapter.load_state_dict(stored.tensors)
+        if folder is not None:
+            files.check_digests(folder)
+        adapter = cls.from_config(config, stored.contract)
+        adapter.load_state_dict(tensors)
         adapter.metadata = dict(stored.metadata)
         return adapter.requires_grad_(False).eval()
 
@@ -244,3 +249,9 @@ class Adapter(nn.Module):
         std = self.config.init_scale * self.config.low_rank_factor / math.sqrt(self.config.rank)
         self.U = nn.Parameter(torch.randn(self.config.width, self.config.rank) * std)
         self.V = nn.Parameter(torch.randn(self.config.d_model * self.config.tokens, self.config.rank) * std)
+
+
+def _shapes(kind: type[Adapter], config: AdapterConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of an adapter's parameters, for which no memory is taken."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in kind(config).state_dict().items()}

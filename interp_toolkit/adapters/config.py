@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,8 @@ KINDS = ("identity", "scale", "bias_only", "scalar_affine", "low_rank", "scalar_
 LOW_RANK_KINDS = ("low_rank", "scalar_affine_low_rank")
 # The others add the vector itself to the soft token, which several of either have no place for.
 MANY_KINDS = ("bias_only", "low_rank", "full_rank")
+# Far beyond any model; what a damaged file says beyond it would overflow, or take memory that is not there.
+_WIDEST = 2**30
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class AdapterConfig:
             )
         if self.sites < 1 or self.tokens < 1:
             raise InterpToolkitError(f"expected sites and tokens of at least 1, got {self.sites} and {self.tokens}")
+        if self.d_model * max(self.sites, self.tokens) > _WIDEST:
+            raise InterpToolkitError(
+                f"expected d_model times sites or tokens of at most {_WIDEST}, got d_model={self.d_model}, "
+                f"sites={self.sites}, tokens={self.tokens}"
+            )
         if self.sites + self.tokens > 2 and (self.kind not in MANY_KINDS or self.identity_start):
             raise InterpToolkitError(
                 f"several sites or soft tokens belong to the kinds {', '.join(MANY_KINDS)} without identity_start; got "
@@ -61,8 +69,10 @@ class AdapterConfig:
         most = self.d_model * min(self.sites, self.tokens)
         if self.rank is not None and not 1 <= self.rank <= most:
             raise InterpToolkitError(f"expected a rank between 1 and {most}, the smaller width, got {self.rank}")
-        if not self.init_scale > 0:
+        if not 0 < self.init_scale < math.inf:
             raise InterpToolkitError(f"expected an init_scale above 0, got {self.init_scale}")
+        if not math.isfinite(self.low_rank_factor):
+            raise InterpToolkitError(f"expected a low_rank_factor that is a number, got {self.low_rank_factor}")
 
     @property
     def width(self) -> int:

@@ -6,21 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interp_toolkit.adapters.config import AdapterConfig
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
-from interp_toolkit.files import whole_folder
+from interp_toolkit.files import sha256_of, sha256_of_json, whole_folder
+from interp_toolkit.json_lines import read_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_FORMAT = "interp_toolkit_adapter"
+FORMAT = "interp_toolkit_adapter"
 _VERSION = 1
+# The key under which the config holds the SHA-256 of the weights' file, and of all its own other keys.
+_DIGESTS = "sha256"
 _MEAN = "contract.mean"
 # Beside a matrix of whole numbers: what one step is worth in each of its columns.
 _STEP = ".step"
@@ -64,15 +68,50 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
     if stored.contract.mean is not None:
         tensors[_MEAN] = stored.contract.mean.float().cpu().contiguous()
     described = dict(
-        format=_FORMAT,
+        format=FORMAT,
         version=_VERSION,
         adapter=stored.config.to_dict(),
         contract=stored.contract.to_dict(),
         metadata=dict(stored.metadata),
     )
     with whole_folder(folder) as draft:
-        save_file(tensors, draft / WEIGHTS_FILE)
-        (draft / CONFIG_FILE).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        # The header names the format, so that the file is known for what it is where it lies alone.
+        save_file(tensors, draft / WEIGHTS_FILE, {"format": FORMAT})
+        write_config(described, draft)
+
+
+def write_config(described: Mapping[str, Any], folder: Path) -> None:
+    """Write an adapter's config beside its weights, with the digests that `check_digests` looks at."""
+    described = json.loads(json.dumps({key: value for key, value in described.items() if key != _DIGESTS}))
+    digests = dict(config=sha256_of_json(described), weights=sha256_of(folder / WEIGHTS_FILE))
+    text = json.dumps({**described, _DIGESTS: digests}, indent=2, ensure_ascii=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def check_digests(folder: Path) -> None:
+    """Refuse an adapter folder whose weights or config are not what was written.
+
+    Folders that 0.1 wrote have no digests, and pass.
+
+    Raises:
+        FileFormatError: the text names the file.
+    """
+    config = folder / CONFIG_FILE
+    described = read_json(config, "the config of an adapter")
+    digests = described.pop(_DIGESTS, None)
+    if digests is None:
+        return
+    if not isinstance(digests, dict) or set(digests) != {"config", "weights"}:
+        raise FileFormatError(f"{config} is damaged: expected the digests of config and weights, got {digests!r:.80}")
+    if digests["weights"] != sha256_of(folder / WEIGHTS_FILE):
+        raise FileFormatError(
+            f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not the one in {CONFIG_FILE}; get the adapter again"
+        )
+    if digests["config"] != sha256_of_json(described):
+        raise FileFormatError(
+            f"{config} is damaged: its SHA-256 is not the one written in it; get the adapter again, or, if it was "
+            f"edited on purpose, take the key {_DIGESTS!r} out"
+        )
 
 
 def read(folder: Path) -> StoredAdapter:
@@ -81,16 +120,13 @@ def read(folder: Path) -> StoredAdapter:
     Raises:
         FileFormatError: a file is missing or damaged, or the format is unknown.
     """
-    try:
-        described = json.loads((folder / CONFIG_FILE).read_text())
-    except FileNotFoundError:
-        raise FileFormatError(f"{folder} is no adapter folder: it has no {CONFIG_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
-    if not isinstance(described, dict) or described.get("format") != _FORMAT or described.get("version") != _VERSION:
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileFormatError(f"{folder} is no adapter folder: it has no {CONFIG_FILE}")
+    described = read_json(folder / CONFIG_FILE, "the config of an adapter")
+    if not isinstance(described, dict) or described.get("format") != FORMAT or described.get("version") != _VERSION:
         said = {key: described.get(key) for key in ("format", "version")} if isinstance(described, dict) else described
         raise FileFormatError(
-            f"expected format {_FORMAT!r}, version {_VERSION}, in {folder / CONFIG_FILE}, got {said!s:.100}"
+            f"expected format {FORMAT!r}, version {_VERSION}, in {folder / CONFIG_FILE}, got {said!s:.100}"
         )
     tensors = read_tensors(folder / WEIGHTS_FILE)
     mean = tensors.pop(_MEAN, None)
@@ -98,7 +134,7 @@ def read(folder: Path) -> StoredAdapter:
         config = AdapterConfig.from_dict(described["adapter"])
         contract = Contract.from_dict(described["contract"], mean)
         metadata = {str(key): str(value) for key, value in described["metadata"].items()}
-    except (KeyError, TypeError, AttributeError, InterpToolkitError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{folder / CONFIG_FILE} cannot be used: {error}") from error
     if contract.d_model != config.d_model:
         raise FileFormatError(
@@ -110,7 +146,33 @@ def read(folder: Path) -> StoredAdapter:
             f"{folder / CONFIG_FILE} contradicts itself: {config.sites} sites in the adapter, {contract.site} in the "
             f"contract"
         )
-    return StoredAdapter(config, _unpacked(tensors), contract, metadata)
+    return StoredAdapter(config, _unpacked(tensors, folder / WEIGHTS_FILE), contract, metadata)
+
+
+def folder_of(path: Path) -> Path | None:
+    """The adapter folder that a path means: itself, or the one that the config or the weights lie in; else None.
+
+    Raises:
+        FileFormatError: weights of an adapter folder whose config is not beside them.
+    """
+    if path.is_dir():
+        return path
+    if path.name in (CONFIG_FILE, WEIGHTS_FILE) and (path.parent / CONFIG_FILE).is_file():
+        return path.parent
+    if path.suffix == ".safetensors" and _is_of_a_folder(path):
+        raise FileFormatError(
+            f"{path} holds the weights of an adapter folder, without which nothing is known of their use; expected "
+            f"{CONFIG_FILE} beside it: give the folder that both are in"
+        )
+    return None
+
+
+def _is_of_a_folder(path: Path) -> bool:
+    header = read_header(path)
+    if header.get("format") == FORMAT or (path.name == WEIGHTS_FILE and not header):
+        return True
+    # Weights that 0.1 wrote have no header.
+    return not header and any(name == _MEAN or name.endswith(_STEP) for name in read_tensors(path))
 
 
 def _packed(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -124,11 +186,18 @@ def _packed(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
     return out
 
 
-def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unpacked(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     out = {name: value.float() for name, value in tensors.items() if not name.endswith(_STEP)}
-    for name, step in tensors.items():
-        if name.endswith(_STEP):
-            out[name.removesuffix(_STEP)] *= step
+    for name, value in tensors.items():
+        matrix = name.removesuffix(_STEP)
+        stepped = f"{matrix}{_STEP}" in tensors
+        if not (value.dtype == torch.int8 if stepped and name == matrix else value.is_floating_point()):
+            raise FileFormatError(f"{path} is damaged: {name} holds {value.dtype}")
+        if name == matrix:
+            continue
+        if matrix not in out or out[matrix].shape[1:] != value.shape:
+            raise FileFormatError(f"{path} is damaged: {name} does not fit the matrix {matrix}")
+        out[matrix] *= value.float()
     return out
 
 
@@ -142,8 +211,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise FileFormatError(f"{path} is missing; the adapter is not whole") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from error
+    # Nothing but the reader of safetensors runs here, and a damaged header can make it raise anything.
+    except Exception as error:
+        raise FileFormatError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file.
+
+    Raises:
+        FileFormatError: missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return dict(stream.metadata() or {})
+    except Exception as error:  # as in `read_tensors`
+        raise FileFormatError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def locate(path: str | Path, revision: str | None = None) -> Path:
@@ -164,6 +247,9 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     repo = "/".join(parts[:2])
     try:
         if len(parts) > 2:
+            if parts[-1] in (CONFIG_FILE, WEIGHTS_FILE):  # two files that are read together
+                names = [f"{'/'.join(parts[2:-1])}/{name}".lstrip("/") for name in (CONFIG_FILE, WEIGHTS_FILE)]
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=names), *parts[2:])
             return Path(hf_hub_download(repo, "/".join(parts[2:]), revision=revision))
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The formats in which the paper's authors published their adapters and mean vectors.
+"""The formats in which the paper's authors published their adapters.
 
 ``selfie_adapter_v1`` is a safetensors file whose header holds strings; ``.pt`` files are checkpoints of their trainer.
 """
@@ -7,25 +7,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from interp_toolkit.adapters.config import AdapterConfig
-from interp_toolkit.adapters.files import StoredAdapter, read_tensors
+from interp_toolkit.adapters.files import StoredAdapter, read_header, read_tensors
+from interp_toolkit.adapters.header_values import (
+    is_given,
+    parse_count,
+    parse_flag,
+    parse_mapping,
+    parse_number,
+    parse_text,
+)
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
+from interp_toolkit.json_lines import parse_json
 from interp_toolkit.soft_prompt import PRESETS, SoftPrompt
-from interp_toolkit.torch_files import read_torch_file
+from interp_toolkit.torch_files import check_dense, read_torch_file
 
 _FORMAT = "selfie_adapter_v1"
-_MEANS_FORMAT = "selfie_mean_vectors_v1"
 # Their names for the kinds, and ours; what stands on one side only the other format cannot say.
 _KINDS = {
     "scale_only": "scale",
@@ -35,6 +42,7 @@ _KINDS = {
     "scalar_affine_plus_low_rank": "scalar_affine_low_rank",
 }
 _THEIR_KINDS = {ours: theirs for theirs, ours in _KINDS.items()}
+_MATRIX = 2  # dimensions
 _BY_TENSORS = {
     frozenset({"log_scale"}): "scale_only",
     frozenset({"log_scale", "bias"}): "scalar_affine",
@@ -60,22 +68,18 @@ def read(path: Path) -> StoredAdapter:
 
 
 def _read_safetensors(path: Path) -> StoredAdapter:
-    tensors = read_tensors(path)
-    try:
-        with safe_open(path, framework="pt") as stream:
-            header: dict[str, str] = stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from error
+    header, tensors = read_header(path), read_tensors(path)
     said = header.get("format", _FORMAT)
     if said != _FORMAT:
         raise FileFormatError(f"expected format {_FORMAT!r} in the header of {path}, got {said!r}")
     try:
-        config = json.loads(header.get("config_json", "{}"))
+        config = parse_json(header.get("config_json", "{}"))
     except ValueError as error:
         raise FileFormatError(f"{path}: config_json in the header is damaged: {error}") from error
-    if not isinstance(config, dict):
-        raise FileFormatError(f"{path}: expected a mapping in config_json, got {type(config).__name__}")
-    return _assemble(path, tensors, config, header)
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise FileFormatError(f"expected floating-point numbers in {name} of {path}, got {value.dtype}")
+    return _assemble(path, tensors, parse_mapping(config, f"config_json in {path}"), header)
 
 
 def _read_checkpoint(path: Path) -> StoredAdapter:
@@ -84,56 +88,71 @@ def _read_checkpoint(path: Path) -> StoredAdapter:
     )
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("projection_state"), dict):
         raise FileFormatError(f"expected a checkpoint with 'projection_state' in {path}, got {_outline(checkpoint)}")
-    config = checkpoint.get("config")
-    plain = {key: str(value) for key, value in checkpoint.items() if isinstance(value, (str, int, float))}
-    return _assemble(path, checkpoint["projection_state"], config if isinstance(config, dict) else {}, plain)
+    tensors = checkpoint["projection_state"]
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise FileFormatError(f"expected tensors by name in 'projection_state' of {path}, got {name!r:.60}")
+        check_dense(value, path, f"{name} of {path}")
+    config = parse_mapping(checkpoint.get("config"), f"config in {path}")
+    plain = {str(key): str(value) for key, value in checkpoint.items() if isinstance(value, (str, int, float))}
+    return _assemble(path, tensors, config, plain)
 
 
 def _assemble(
     path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], header: Mapping[str, str]
 ) -> StoredAdapter:
     """One adapter from tensors, the nested training config and the flat header, in that order of trust."""
-    projection = config.get("projection") or {}
-    kind = projection.get("type") or header.get("projection_type") or _BY_TENSORS.get(frozenset(tensors))
+    projection = parse_mapping(config.get("projection"), f"projection in {path}")
+    kind = parse_text(projection.get("type"), f"the type of projection in {path}") or header.get("projection_type")
+    kind = kind or _BY_TENSORS.get(frozenset(tensors))
     if kind not in _KINDS:
         raise FileFormatError(
-            f"{path}: expected a projection type of {', '.join(_KINDS)}, got {kind!r} with tensors {sorted(tensors)}"
+            f"{path}: expected a projection type of {', '.join(_KINDS)}, got {kind!r:.60} with tensors "
+            f"{sorted(tensors)}"
         )
-    tensors = {name: value.float() for name, value in tensors.items()}
-    d_model = int(header.get("model_dim") or 0) or next(
-        (len(tensors[name]) for name in ("bias", "U", "weight") if name in tensors), 0
-    )
+    widths = (len(tensors[name]) for name in ("bias", "U", "weight") if name in tensors and tensors[name].ndim)
+
+    def setting(key: str, default: Any, parse: Callable[[Any, str], Any]) -> Any:
+        """What the file says of a setting, in the nested config first."""
+        given = [value for value in (projection.get(key), header.get(key)) if is_given(value)]
+        return parse(given[0], f"{key} in {path}") if given else default
+
+    said = header.get("model_dim")
+    d_model = parse_count(said, f"model_dim in {path}") if is_given(said) else next(widths, 0)
     if not d_model:
         raise FileFormatError(f"{path} does not say its width: expected model_dim in the header, a bias, U or weight")
-    normalize = projection.get("normalize_input", header.get("normalize_input", "true") == "true")
+    scale = setting("init_scale", 5.0, parse_number)
+    factor = setting("low_rank_init_factor", 0.01, parse_number)
+    rank = tensors["U"].shape[1] if "U" in tensors and tensors["U"].ndim == _MATRIX else None
     try:
-        scale = float(projection.get("init_scale") or header.get("init_scale") or 5.0)
-        factor = projection.get("low_rank_init_factor") or header.get("low_rank_init_factor")
         adapter = AdapterConfig(
             kind=_KINDS[kind],
             d_model=d_model,
-            rank=tensors["U"].shape[1] if "U" in tensors else None,
-            normalize=bool(normalize),
-            init_scale=scale if math.isfinite(scale) and scale > 0 else 5.0,
-            low_rank_factor=float(factor or 0.01),
+            rank=rank,
+            normalize=setting("normalize_input", True, parse_flag),
+            # Of a start long past, which some files do not know: what cannot be one is left at its default.
+            init_scale=scale if 0 < scale < math.inf else 5.0,
+            low_rank_factor=factor if math.isfinite(factor) else 0.01,
         )
-        soft_prompt = _soft_prompt(config.get("soft_prompt") or {})
-    except (TypeError, ValueError, IndexError) as error:
+        soft_prompt = _soft_prompt(parse_mapping(config.get("soft_prompt"), f"soft_prompt in {path}"))
+        nested = {"config_json": json.dumps(config)} if config else {}
+    except (InterpToolkitError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path} cannot be used: {error}") from error
-    named = header.get("model_name") or (config.get("model") or {}).get("name") or ""
+    model = parse_mapping(config.get("model"), f"model in {path}")
+    named = header.get("model_name") or parse_text(model.get("name"), f"the model's name in {path}")
     contract = Contract(
         model_id=named, d_model=d_model, site=None, soft_prompt=soft_prompt, normalize=adapter.normalize
     )
-    metadata = {**header, **({"config_json": json.dumps(config)} if config else {})}
-    return StoredAdapter(adapter, tensors, contract, metadata)
+    return StoredAdapter(adapter, tensors, contract, {**header, **nested})
 
 
 def _soft_prompt(described: Mapping[str, Any]) -> SoftPrompt | None:
-    template = described.get("template")
+    template = parse_text(described.get("template"), "the template of the soft prompt")
     if not template:
         return None
     known = [preset.marker for preset in PRESETS.values()]
-    marker = described.get("reserved_token") or next((token for token in known if token in template), None)
+    marker = parse_text(described.get("reserved_token"), "the reserved_token of the soft prompt")
+    marker = marker or next((token for token in known if token in template), "")
     if not marker:
         raise InterpToolkitError(f"its soft prompt has no known slot marker ({', '.join(known)}): {template!r}")
     stop = next((token for token in _STOPS if token in template), "")
@@ -191,11 +210,12 @@ def write(stored: StoredAdapter, path: Path) -> None:
 def _nested_config(stored: StoredAdapter) -> dict[str, Any]:
     """Their training config: what an earlier file said of it, with this adapter's projection and soft prompt."""
     try:
-        nested = json.loads(stored.metadata.get("config_json", "{}"))
+        nested = parse_mapping(json.loads(stored.metadata.get("config_json", "{}")), "config_json")
     except ValueError:
         nested = {}
+    nested = dict(nested)
     nested["projection"] = {
-        **nested.get("projection", {}),
+        **(nested.get("projection") or {}),
         "type": _THEIR_KINDS[stored.config.kind],
         "normalize_input": stored.config.normalize,
         "init_scale": stored.config.init_scale,
@@ -205,50 +225,8 @@ def _nested_config(stored: StoredAdapter) -> dict[str, Any]:
     prompt = stored.contract.soft_prompt if stored.contract else None
     if prompt is not None:
         told = {"template": prompt.template, "reserved_token": prompt.marker}
-        nested["soft_prompt"] = {**nested.get("soft_prompt", {}), **told}
+        nested["soft_prompt"] = {**(nested.get("soft_prompt") or {}), **told}
     return nested
-
-
-def write_mean_vectors(path: str | Path, means: Mapping[int, Tensor], model_id: str) -> None:
-    """Write mean vectors by layer as ``selfie_mean_vectors_v1``.
-
-    Args:
-        path: the file.
-        means: the mean of the residual stream after each block, by its number.
-        model_id: the model they were read from.
-    """
-    layers = sorted(means)
-    header = {
-        "format": _MEANS_FORMAT,
-        "layer_indices": json.dumps(layers),
-        "num_layers": str(len(layers)),
-        "hidden_dim": str(len(means[layers[0]])) if layers else "0",
-        "model_name": model_id,
-    }
-    with whole_file(Path(path)) as draft:
-        save_file({f"layer_{layer}": means[layer].float().cpu().contiguous() for layer in layers}, draft, header)
-
-
-def read_mean_vectors(path: str | Path) -> dict[int, Tensor]:
-    """Mean vectors by layer out of a ``selfie_mean_vectors_v1`` file (one tensor ``layer_L`` a layer).
-
-    Layer L is the residual stream after block L.
-
-    Raises:
-        FileFormatError: missing, damaged, or of another format.
-
-    Example:
-        >>> adapter.contract = replace(adapter.contract, site=Site.after(19), mean=read_mean_vectors(path)[19])
-    """
-    path = Path(path)
-    tensors = read_tensors(path)
-    with safe_open(path, framework="pt") as stream:
-        said = (stream.metadata() or {}).get("format", _MEANS_FORMAT)
-    named = {name.removeprefix("layer_"): value.float() for name, value in tensors.items()}
-    if said != _MEANS_FORMAT or not all(name.isdigit() for name in named):
-        raise FileFormatError(f"expected format {_MEANS_FORMAT!r} with tensors layer_0, layer_1, ... in {path}, "
-                              f"got {said!r} with {sorted(tensors)[:5]}")  # fmt: skip
-    return {int(name): value for name, value in named.items()}
 
 
 def _outline(value: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import shtab
 
 from interp_toolkit.cli import evaluate, explain, info, report, sae, train
-from interp_toolkit.cli.command import CommandParser
+from interp_toolkit.cli.command import CommandParser, mistake
 
 __all__ = ["main"]
 
@@ -27,15 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Loading shows bars and notes of other libraries, which belong to no table.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from interp_toolkit.errors import InterpToolkitError
-
     try:
         options = _parser().parse_args(arguments)
         _quiet_libraries()
         options.run(options)
-    except InterpToolkitError as error:
-        print(f"interp-toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stop:
         told = str(stop) or "interrupted; the same command goes on from what is done"
         print(f"interp-toolkit: {told}", file=sys.stderr)
@@ -43,9 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of a pipe went away; nothing more can be said on it, at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        # A full disk, a folder that may not be written: what the system says is all there is to say.
-        print(f"interp-toolkit: error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+    except Exception as error:
+        if (text := mistake(error)) is None:
+            raise
+        print(f"interp-toolkit: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from interp_toolkit.vectors import SAELabels
 
 _ADAPTER = "adapter"
+_SCORES = "a result of `interp-toolkit sae score`"
 # Tokens of neutral text from which a feature's own 99th percentile is taken.
 _NEUTRAL = 100_000
 _SHOWN = 10
@@ -263,17 +263,21 @@ def _scores(path: Path, settings: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     from interp_toolkit.errors import ContractError, FileFormatError
+    from interp_toolkit.json_lines import read_json
 
+    told = read_json(path, _SCORES)
     try:
-        told = json.loads(path.read_text())
         table, of = pd.DataFrame(told["tables"]["labels"]), told["settings"]
         own = {name: of[name] for name in ("sae", "adapter")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"expected a result of `interp-toolkit sae score` at {path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(f"expected {_SCORES} at {path}: {error!r}") from error
     for name, value in own.items():
         if value != settings[name]:
             raise ContractError(f"{path} holds scores of the {name} {value}, this is {settings[name]}; score it first")
-    return table.assign(strict_rate=pd.to_numeric(table["strict_rate"]))
+    try:
+        return table.assign(strict_rate=pd.to_numeric(table["strict_rate"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"expected {_SCORES} at {path}: {error!r}") from error
 
 
 def _bars() -> bool:

@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 import interp_toolkit
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import library_versions
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.evaluation.embedding import NAME as EMBEDDER
 from interp_toolkit.evaluation.embedding import Embedder
 from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence, description_ranks
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import as_hooked_model, model_facts, weights_key
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.vectors import read_titles
@@ -259,15 +260,19 @@ def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """A result that is there and was made with these settings, else None.
 
     Results of version 0.1 do not say from which weights they are, and are taken at their word.
+
+    Raises:
+        FileFormatError: the file holds something else.
     """
-    try:
-        told = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    result = read_json(path, "a result of an evaluation")
+    if not isinstance(result, dict) or not isinstance(result.get("settings"), dict):
+        raise FileFormatError(f"expected a result of an evaluation at {path}, to go on from; move it away or delete it")
     wanted = json.loads(json.dumps(settings))
-    if "weights" not in told["settings"]:
+    if "weights" not in result["settings"]:
         wanted.pop("weights", None)
-    return told if told["settings"] == wanted else None
+    return result if result["settings"] == wanted else None
 
 
 def code_digest() -> str:

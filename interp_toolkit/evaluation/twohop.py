@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -19,6 +17,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import list_prompts, prompt_ids
 from interp_toolkit.errors import FileFormatError
 from interp_toolkit.evaluation.names import Entity
+from interp_toolkit.json_lines import read_json_lines
 from interp_toolkit.runtime import generate
 from interp_toolkit.runtime.answers import as_soft_prompt
 
@@ -220,52 +219,60 @@ def _verdict(hop1: bool, hop2: bool, twohop: bool) -> str:
 
 
 def _aliases(row: dict[str, Any], _: int) -> tuple[str, tuple[str, ...]]:
-    return row["label"].lower(), tuple(alias for alias in row["aliases"] if not _CODE.fullmatch(alias))
+    return _text(row, "label").lower(), tuple(alias for alias in _texts(row, "aliases") if not _CODE.fullmatch(alias))
 
 
 def _composed(row: dict[str, Any], number: int, entity: Callable[..., Entity]) -> TwoHop:
+    kind = _text(row, "type")
     return TwoHop(
         id=number,
-        type=row["type"],
-        bridge=entity(row["e2"], row["e2_aliases"], row["type"].split("->")[1]),
-        answer=entity(row["e3"], row["e3_aliases"]),
-        subject=row["e1"],
-        hop1=row["hop1_prompt"],
-        hop2=row["hop2_prompt"],
-        twohop=row["twohop_prompt"],
+        type=kind,
+        bridge=entity(_text(row, "e2"), _texts(row, "e2_aliases"), kind.split("->")[1]),
+        answer=entity(_text(row, "e3"), _texts(row, "e3_aliases")),
+        subject=_text(row, "e1"),
+        hop1=_text(row, "hop1_prompt"),
+        hop2=_text(row, "hop2_prompt"),
+        twohop=_text(row, "twohop_prompt"),
     )
 
 
 def _mquake(row: dict[str, Any], number: int, entity: Callable[..., Entity]) -> TwoHop:
-    phrase, hop2 = row["hop1_phrase"], row["hop2_cloze"]
+    phrase, hop2, bridge = _text(row, "hop1_phrase"), _text(row, "hop2_cloze"), _text(row, "bridge")
     head = _HEAD.match(phrase)
     kind = head[1] if head else _OTHER
     return TwoHop(
         id=number,
-        type=f"{kind}->{hop2.replace(row['bridge'], '_')}",
-        bridge=entity(row["bridge"], (), kind),
-        answer=entity(row["answer"]),
+        type=f"{kind}->{hop2.replace(bridge, '_')}",
+        bridge=entity(bridge, (), kind),
+        answer=entity(_text(row, "answer")),
         subject="",
         # The phrase for the bridge, as a cloze: "The author of Misery is".
         hop1=f"{phrase[:1].upper()}{phrase[1:]} is" if phrase.strip() else "",
         hop2=hop2,
-        twohop=row["twohop_cloze"],
+        twohop=_text(row, "twohop_cloze"),
     )
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    if not isinstance(row[key], str):
+        raise TypeError(f"expected a text for {key!r}, got {row[key]!r:.60}")
+    return row[key]
+
+
+def _texts(row: dict[str, Any], key: str) -> list[str]:
+    if not isinstance(row[key], list) or not all(isinstance(text, str) for text in row[key]):
+        raise TypeError(f"expected a list of texts for {key!r}, got {row[key]!r:.60}")
+    return row[key]
 
 
 def _parse_lines(path: Path, parse: Callable[[dict[str, Any], int], Any], what: str) -> list[Any]:
     path = path.expanduser()
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            lines = [line.rstrip("\n") for line in stream]
-    except FileNotFoundError:
-        raise FileFormatError(f"there is no file {path}; expected {what}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} is damaged: {error}; expected {what}") from error
+    if not path.exists():
+        raise FileFormatError(f"there is no file {path}; expected {what}")
     out = []
-    for number, line in enumerate(lines):
+    for name, row in read_json_lines(path, what, f"a row of {what}"):
         try:
-            out.append(parse(json.loads(line), number))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise FileFormatError(f"{path}, line {number + 1}: expected a row of {what}: {error!r}") from error
+            out.append(parse(row, len(out)))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise FileFormatError(f"{name}: expected a row of {what}: {error!r}") from error
     return out

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.files import sha256_of, sha256_of_json
+from interp_toolkit.json_lines import parse_json
 from interp_toolkit.pairs.checks import check_mean
 
 VECTORS, LABELS, ORIGIN = "vectors.safetensors", "labels.parquet", "origin.json"
 _FORMAT = "vector_label_pairs_v1"
 # Room for the header, which can be written only when the number of vectors is known.
 _HEADER = 1024
+# The key of a SHA-256: of the numbers in the header of the vectors; of the labels, and of its own other keys, in JSON.
+_DIGEST = "sha256"
+# Vectors are held against theirs when a folder is opened, up to as many bytes as take a few seconds.
+_CHECKED = 2**32
+_BLOCK = 2**24  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +61,13 @@ def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, wid
     count = 0
     with open(path, "wb") as stream:
         stream.write(bytes(_HEADER))
+        digest = hashlib.sha256()
         for block in blocks:
             width = block.shape[1] if width is None else width
             if block.shape[1] != width:
                 raise InterpToolkitError(f"expected vectors of width {width}, got {block.shape[1]} from row {count} on")
-            stream.write(_bytes(block))
+            stream.write(values := _bytes(block))
+            digest.update(values)
             count += len(block)
         if width is None:
             raise InterpToolkitError("expected at least one block of vectors, got none")
@@ -65,8 +75,10 @@ def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, wid
         end = 4 * count * width
         header: dict[str, Any] = dict(vectors=dict(dtype="F32", shape=[count, width], data_offsets=[0, end]))
         if mean is not None:
-            stream.write(_bytes(mean))
+            stream.write(values := _bytes(mean))
+            digest.update(values)
             header["mean"] = dict(dtype="F32", shape=[width], data_offsets=[end, end + 4 * width])
+        header["__metadata__"] = {_DIGEST: digest.hexdigest()}
         stream.seek(0)
         stream.write((_HEADER - 8).to_bytes(8, "little") + json.dumps(header).encode().ljust(_HEADER - 8))
     return count
@@ -77,33 +89,60 @@ def write_table(
 ) -> None:
     """Write everything but the vectors."""
     table.to_parquet(folder / LABELS)
-    told = dict(format=_FORMAT, site=site, centring="mean" if centred else "none", sources=sources)
-    (folder / ORIGIN).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    origin = dict(format=_FORMAT, site=site, centring="mean" if centred else "none", sources=sources)
+    digests = dict(labels=sha256_of(folder / LABELS), origin=sha256_of_json(origin))
+    text = json.dumps({**origin, _DIGEST: digests}, indent=1, ensure_ascii=False)
+    (folder / ORIGIN).write_text(text, encoding="utf-8")
 
 
 def read_folder(folder: Path) -> StoredPairs:
     """Read a folder, leaving the vectors where they are; their values were checked when they were written.
 
     Raises:
-        FileFormatError: missing, cut off, or parts that do not belong together.
+        FileFormatError: missing, cut off, changed since, or parts that do not belong together.
     """
+    for name in (VECTORS, LABELS, ORIGIN):
+        if not (folder / name).exists():
+            raise FileFormatError(f"expected a folder of vector-label pairs at {folder}, and {name} is missing")
     try:
         vectors, mean = map_vectors(folder / VECTORS)
+        origin = _read_origin(folder)
         table = pd.read_parquet(folder / LABELS)
-        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-        if not isinstance(origin, dict) or origin.get("format") != _FORMAT:
-            raise ValueError(f"expected format {_FORMAT!r} in {ORIGIN}")
-        if missing := {"labels", "split", "weight", "source"} - set(table) | {"site", "sources"} - set(origin):
+        if missing := {"labels", "split", "weight", "source"} - set(table):
             raise ValueError(f"{sorted(missing)} missing")
         if len(table) != len(vectors):
             raise ValueError(f"{len(vectors)} vectors, but {len(table)} rows in {LABELS}")
-        if origin.get("centring") != ("none" if mean is None else "mean"):
-            raise ValueError(f"{ORIGIN} says centring {origin.get('centring')!r}, and {VECTORS} says otherwise")
-    except FileNotFoundError as error:
-        raise FileFormatError(f"expected a folder of vector-label pairs at {folder}: {error}") from None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise FileFormatError(f"the vector-label pairs at {folder} are damaged: {error}") from error
+        if origin["centring"] != ("none" if mean is None else "mean"):
+            raise ValueError(f"{ORIGIN} says centring {origin['centring']!r}, and {VECTORS} says otherwise")
+    # The readers of three formats run here; a damaged file can make them raise anything.
+    except Exception as error:
+        raise FileFormatError(f"the vector-label pairs at {folder} are damaged: {first_line(error)}") from error
     return StoredPairs(vectors, mean, table, origin)
+
+
+def _read_origin(folder: Path) -> dict[str, Any]:
+    origin = parse_json((folder / ORIGIN).read_text(encoding="utf-8"))
+    if not isinstance(origin, dict) or origin.get("format") != _FORMAT:
+        raise ValueError(f"expected format {_FORMAT!r} in {ORIGIN}")
+    digests = origin.pop(_DIGEST, None)  # folders that 0.1 wrote have none
+    if missing := {"site", "sources", "centring"} - set(origin):
+        raise ValueError(f"{sorted(missing)} missing in {ORIGIN}")
+    sources = origin["sources"]
+    texts = [text for source in sources for text in source.values()] if _is_list_of(sources, dict) else [None]
+    if not _is_list_of(texts, str):
+        raise ValueError(f"expected a list of sources with texts in {ORIGIN}, got {sources!r:.60}")
+    if digests is not None:
+        found = dict(labels=sha256_of(folder / LABELS), origin=sha256_of_json(origin))
+        if digests != found:
+            wrong = [
+                name for name, digest in found.items() if not isinstance(digests, dict) or digests.get(name) != digest
+            ]
+            raise ValueError(f"the SHA-256 of {' and '.join(wrong)} is not the one in {ORIGIN}")
+    return origin
+
+
+def _is_list_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:
@@ -111,11 +150,17 @@ def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:
     # This opening holds the header against the size of the file, and so refuses one that was cut off.
     with safe_open(path, framework="np") as stream:
         mean = torch.from_numpy(stream.get_tensor("mean")) if "mean" in stream.keys() else None  # noqa: SIM118
+        digest = (stream.metadata() or {}).get(_DIGEST)
     with open(path, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        told = json.loads(stream.read(length))["vectors"]
+        header = json.loads(stream.read(length))
+        if digest is not None and path.stat().st_size <= _CHECKED:
+            _check_numbers(stream, digest)
+    told = header["vectors"]
     if told["dtype"] != "F32" or len(told["shape"]) != 2:
         raise ValueError(f"expected a float32 matrix in {VECTORS}, got {told['dtype']} of shape {told['shape']}")
+    if mean is not None and mean.dtype != torch.float32:
+        raise ValueError(f"expected a float32 mean in {VECTORS}, got {mean.dtype}")
     count, width = told["shape"]
     if not count:
         return torch.empty(0, width), mean
@@ -125,6 +170,15 @@ def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.from_numpy(mapped), mean
+
+
+def _check_numbers(stream: BinaryIO, digest: str) -> None:
+    """Hold what is left of a file against its digest, a block at a time."""
+    found = hashlib.sha256()
+    while block := stream.read(_BLOCK):
+        found.update(block)
+    if found.hexdigest() != digest:
+        raise ValueError(f"the SHA-256 of the numbers in {VECTORS} is not the one in its header")
 
 
 def _bytes(values: Tensor) -> bytes:

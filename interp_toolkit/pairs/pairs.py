@@ -266,6 +266,8 @@ class VectorLabelPairs:
             splits, weights = held.table["split"].tolist(), held.table["weight"].tolist()
             made = cls.assemble(StoredRows.of(held.vectors), labels, splits, weights, held.origin["site"], held.mean)
             sources, source_of = tuple(held.origin["sources"]), tuple(held.table["source"].tolist())
+            if wrong := [x for x in source_of if type(x) is not int or not 0 <= x < len(sources)]:
+                raise ValueError(f"expected the number of one of {len(sources)} sources, got {wrong[0]!r}")
             return replace(made, sources=sources, source_of=source_of)
         except (ValueError, TypeError, KeyError) as error:
             raise FileFormatError(f"the vector-label pairs at {path} are damaged: {error}") from error

@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.json_lines import read_json
 from interp_toolkit.pairs.checks import check_labels, check_splits_and_weights, check_values
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Site
-from interp_toolkit.torch_files import read_torch_file
+from interp_toolkit.torch_files import check_dense, read_torch_file
 
 
 @dataclass
@@ -71,23 +72,23 @@ def read_sections(path: Path, given: Tensor | Mapping[str, Tensor] | None) -> li
     sections = []
     for section in raw:
         metadata, name = section["metadata"], _name(section["metadata"])
-        file = None
+        where, file = f"{path}, section {name!r}", None
         if name in given:
             key, matrix = name, given[name]
             _check_matrix(matrix, f"the vectors given for section {name!r}")
         elif metadata.get("filename"):
-            file = key = (path.parent / metadata["filename"]).resolve()
+            file = key = _beside(path, metadata["filename"], where)
             matrix = matrices[file] if file in matrices else matrices.setdefault(file, _read_matrix(file))
         else:
             raise InterpToolkitError(
                 f"section {name!r} of {path} names no file of vectors ('filename'); give the matrix that its indices "
                 f"count in: pairs_from_json(path, vectors=matrix)"
             )
-        index, labels, splits = _rows(section["vectors"], name, len(matrix), seen.setdefault(key, set()))
-        rows = StoredRows.of(matrix.detach().cpu()).take(index)
+        index, labels, splits = _rows(section["vectors"], where, len(matrix), seen.setdefault(key, set()))
+        rows = StoredRows((matrix.detach().cpu(),), torch.tensor(index, dtype=torch.long))
 
-        def named(row: int, name: str = name, index: list[int] = index) -> str:
-            return f"section {name!r}, index {index[row]}"
+        def named(row: int, where: str = where, index: list[int] = index) -> str:
+            return f"{where}, index {index[row]}"
 
         check_labels(labels, named)
         check_splits_and_weights(splits, [], named)
@@ -97,13 +98,7 @@ def read_sections(path: Path, given: Tensor | Mapping[str, Tensor] | None) -> li
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            raw = json.load(stream)
-    except FileNotFoundError:
-        raise FileFormatError(f"expected a JSON file of vector-label pairs at {path}, and there is none") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise FileFormatError(f"the JSON file of vector-label pairs {path} is damaged: {error}") from error
+    raw = read_json(path, "a JSON file of vector-label pairs")
     if not isinstance(raw, list) or not raw:
         raise FileFormatError(f"expected a list of sections in {path}, got {str(raw)[:60]}")
     for number, section in enumerate(raw):
@@ -114,25 +109,23 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 
 
 def _rows(
-    entries: list[Any], name: str, count: int, seen: set[int]
+    entries: list[Any], where: str, count: int, seen: set[int]
 ) -> tuple[list[int], list[tuple[Any, ...]], list[Any]]:
     index, labels, splits = [], [], []
     for row, entry in enumerate(entries):
         at = entry.get("index") if isinstance(entry, dict) else None
         if type(at) is not int:
-            raise FileFormatError(f"section {name!r}, row {row}: expected an object with a whole number 'index'")
+            raise FileFormatError(f"{where}, row {row}: expected an object with a whole number 'index'")
         if not 0 <= at < count:
             raise InterpToolkitError(
-                f"section {name!r}, row {row}: index {at} is past the end of its {count} vectors, numbered 0 to "
+                f"{where}, row {row}: index {at} is past the end of its {count} vectors, numbered 0 to "
                 f"{count - 1}; are these the vectors that belong to the file?"
             )
         # Twice in one matrix, be it from two sections: the labels of one vector could fall on both sides.
         if at in seen:
-            raise InterpToolkitError(f"section {name!r}, row {row}: index {at} is listed twice; join its labels")
+            raise InterpToolkitError(f"{where}, row {row}: index {at} is listed twice; join its labels")
         if not isinstance(entry.get("labels"), list):
-            raise FileFormatError(
-                f"section {name!r}, index {at}: expected a list 'labels', got {entry.get('labels')!r}"
-            )
+            raise FileFormatError(f"{where}, index {at}: expected a list 'labels', got {entry.get('labels')!r}")
         seen.add(at)
         index.append(at)
         labels.append(tuple(entry["labels"]))
@@ -140,11 +133,19 @@ def _rows(
     return index, labels, splits
 
 
+def _beside(path: Path, filename: Any, where: str) -> Path:
+    """The file of vectors that a section names."""
+    if not isinstance(filename, str) or "\0" in filename:
+        raise FileFormatError(f"{where}: expected the name of a file of vectors for 'filename', got {filename!r:.60}")
+    return (path.parent / filename).resolve()
+
+
 def _read_matrix(path: Path) -> Tensor:
-    if not path.exists():
+    if not os.path.exists(path):  # which says no, too, of a name that no system takes
         raise FileFormatError(f"expected a file of vectors at {path}, and there is none")
     matrix = read_torch_file(path, called=f"the file of vectors {path}", holds="tensors", instead="a plain tensor")
     _check_matrix(matrix, f"{path}")
+    check_dense(matrix, path, f"{path}")
     return matrix
 
 

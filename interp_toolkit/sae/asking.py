@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp_toolkit.errors import InterpToolkitError, first_line
+from interp_toolkit.models import weights_key
 from interp_toolkit.runtime.answers import plain_answers
 
 # Worth asking again: too many at once, or a server's own trouble.
@@ -34,6 +36,28 @@ class Answer:
 
 Ask = Callable[[Sequence[str]], list[Answer]]
 """Prompts, each a user's turn of its own, to their answers in the same order."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedAsk:
+    """A way of asking that says what its answers depend on, so that kept answers of other settings are not taken.
+
+    Attributes:
+        ask: prompts to answers.
+        key: a text that differs where answers may: of the model and every setting.
+    """
+
+    ask: Ask
+    key: Callable[[], str]
+
+    def __call__(self, prompts: Sequence[str]) -> list[Answer]:
+        """Answers to prompts."""
+        return self.ask(prompts)
+
+
+def ask_key(ask: Ask) -> str:
+    """What the answers of a way of asking depend on; empty for a function of the user's own, which does not say."""
+    return ask.key() if isinstance(ask, KeyedAsk) else ""
 
 
 def ask_server(
@@ -123,7 +147,7 @@ def ask_server(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    return ask
+    return KeyedAsk(ask, lambda: json.dumps(["server", url, model, max_tokens, temperature, seed]))
 
 
 def ask_model(model: Any, *, max_new_tokens: int = 48) -> Ask:
@@ -144,7 +168,7 @@ def ask_model(model: Any, *, max_new_tokens: int = 48) -> Ask:
         texts = plain_answers(model, prompts, max_new_tokens=max_new_tokens, chat=True)
         return [Answer(text, "" if text else "the model said nothing") for text in texts]
 
-    return ask
+    return KeyedAsk(ask, lambda: json.dumps(["model", weights_key(model), max_new_tokens]))
 
 
 def _parse(found: Any) -> Answer:

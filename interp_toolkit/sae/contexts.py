@@ -13,7 +13,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp_toolkit.errors import FileFormatError
+from interp_toolkit.errors import FileFormatError, first_line
+from interp_toolkit.files import check_digest
 from interp_toolkit.vectors.sae import check_features
 
 FORMAT = "sae_contexts_v1"
@@ -61,15 +62,19 @@ class Contexts:
         try:
             with safe_open(path, framework="np") as stream:
                 told = dict(stream.metadata() or {})
-                if told.pop("format", None) != FORMAT:
+                if told.get("format") != FORMAT:
                     raise ValueError(f"expected format {FORMAT!r}")
+                check_digest(told, ((name, stream.get_tensor(name)) for name in sorted(stream.keys())))
+                told.pop("format")
                 fires, total = stream.get_tensor("fires"), stream.get_tensor("total")
                 best = stream.get_slice("value")[:, :1][:, 0]
             tokens = int(told["tokens"])
+            if not fires.shape == total.shape == best.shape:
+                raise ValueError(f"it tells of {fires.shape}, {total.shape} and {best.shape} features")
         except FileNotFoundError:
             raise FileFormatError(f"expected a file of contexts at {path}, and there is none") from None
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise FileFormatError(f"the file of contexts {path} is damaged: {error}") from error
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise FileFormatError(f"the file of contexts {path} is damaged: {first_line(error)}") from error
         table = pd.DataFrame(
             {
                 "feature": np.arange(len(fires)),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp_toolkit.files import sha256_of_json
+
 _ITEM = re.compile(r"\n+|\w+(?:['\u2019]\w+)*|[^\w\s]")
 # Words of text that the prior is worth: enough to hold down what was seen once or twice.
 _PRIOR = 100.0
@@ -70,6 +72,11 @@ class Background:
             for length in range(2, _PHRASE + 1):
                 phrases.update(" ".join(keys[i : i + length]) for i in range(len(keys) - length + 1))
         return cls(words, phrases)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the counts: labels against other text at large are other labels."""
+        return sha256_of_json({"words": self.words, "phrases": self.phrases})
 
 
 def read_items(text: str, tokens: Sequence[str], activations: Sequence[float | int]) -> list[Item]:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
-from interp_toolkit.sae.asking import Ask
+from interp_toolkit.sae.asking import Ask, ask_key
 from interp_toolkit.sae.distinctive import Background, token_spans, word_labels
 from interp_toolkit.vectors.sae_labels import SAELabels
 
@@ -50,10 +50,13 @@ class Labeller:
         name: such as ``"distinctive words"``.
         label: from the contexts of each of some features to what it makes of them. Contexts are a frame with a row
             each, best first, and columns ``text``, ``tokens``, ``activations``; none is without rows.
+        key: a text that differs where labels of the same contexts may: of the question, the model, every setting.
+            Labels that were kept under another key are not taken.
     """
 
     name: str
     label: Callable[[Sequence[pd.DataFrame]], Sequence[Labelled]]
+    key: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +83,8 @@ def label_features(
     """Label features by their contexts.
 
     With a folder, labels are kept there shard by shard, and what is there is not made again: an interruption loses one
-    shard at most. Features that failed are tried again the next time. Other contexts or another labeller's name make
-    other files.
+    shard at most. Features that failed are tried again the next time. Other contexts, another labeller's name or
+    another key of it (another question, model or setting) make other files.
 
     Args:
         labeller: for example `word_labeller` or `asked_labeller`.
@@ -126,14 +129,19 @@ def word_labeller(background: Background) -> Labeller:
     Example:
         >>> labeller = word_labeller(Background.of(read_passages("passages.jsonl.gz", "train")["text"]))
     """
-    return Labeller("distinctive words", lambda batch: [Labelled(word_labels(own, background)) for own in batch])
+
+    def label(batch: Sequence[pd.DataFrame]) -> list[Labelled]:
+        return [Labelled(word_labels(contexts, background)) for contexts in batch]
+
+    return Labeller("distinctive words", label, lambda: background.digest)
 
 
 def asked_labeller(ask: Ask, name: str, *, shown: int = 10, question: str = QUESTION) -> Labeller:
     """Labels from a chat model that is shown the best contexts, with the active words marked.
 
     Args:
-        ask: for example `ask_server` or `ask_model`.
+        ask: for example `ask_server` or `ask_model`; for a function of your own, which does not say what its answers
+            depend on, change the name where it answers otherwise.
         name: of the model, which its labels carry.
         shown: how many contexts.
         question: with ``{passages}`` in it.
@@ -156,7 +164,7 @@ def asked_labeller(ask: Ask, name: str, *, shown: int = 10, question: str = QUES
             told.append(Labelled((text,)) if text else Labelled((), answer.reason or "the answer holds no label"))
         return told
 
-    return Labeller(name, label)
+    return Labeller(name, label, lambda: json.dumps([question, shown, ask_key(ask)]))
 
 
 def tidy_label(answer: str) -> str:
@@ -173,11 +181,12 @@ def tidy_label(answer: str) -> str:
 
 
 def _label_shard(labeller: Labeller, shard: dict[int, pd.DataFrame], folder: Path | None) -> dict[int, Labelled]:
-    path = None if folder is None else folder / f"{_digest(labeller.name, shard)}.json"
+    path = None if folder is None else folder / f"{_digest(labeller, shard)}.json"
     kept: dict[int, Labelled] = {}
     if path is not None:
         try:
-            kept = {int(feature): Labelled(tuple(own)) for feature, own in json.loads(path.read_text()).items()}
+            shards = json.loads(path.read_text(encoding="utf-8")).items()
+            kept = {int(feature): Labelled(tuple(texts)) for feature, texts in shards if _are_labels(texts)}
         except (OSError, ValueError, AttributeError, TypeError):
             kept = {}  # not there, or not whole: made anew
     told = {feature: Labelled((), NEVER_FIRES) for feature, own in shard.items() if own.empty}
@@ -191,16 +200,23 @@ def _label_shard(labeller: Labeller, shard: dict[int, pd.DataFrame], folder: Pat
     good = kept | {feature: own for feature, own in made.items() if own.labels}
     if path is not None and len(good) > len(kept):
         with whole_file(path) as draft:
-            draft.write_text(json.dumps({feature: own.labels for feature, own in good.items()}, ensure_ascii=False))
+            text = json.dumps({feature: own.labels for feature, own in good.items()}, ensure_ascii=False)
+            draft.write_text(text, encoding="utf-8")
     told |= kept | made
     return {feature: told[feature] for feature in shard}
 
 
-def _digest(name: str, shard: dict[int, pd.DataFrame]) -> str:
-    told: list[Any] = [name]
+def _are_labels(texts: Any) -> bool:
+    return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _digest(labeller: Labeller, shard: dict[int, pd.DataFrame]) -> str:
+    told: list[Any] = [labeller.name, labeller.key()]
     for feature, own in shard.items():
-        rows = zip(own["text"], own["activations"]) if len(own) else ()
-        told.append([feature, [[text, [round(float(a), 4) for a in activations]] for text, activations in rows]])
+        rows = zip(own["text"], own["tokens"], own["activations"]) if len(own) else ()
+        told.append(
+            [feature, [[text, list(tokens), [round(float(a), 4) for a in acts]] for text, tokens, acts in rows]]
+        )
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 

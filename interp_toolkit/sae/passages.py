@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +10,11 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.json_lines import read_json_lines
 from interp_toolkit.tables import brief_repr
 
 _COLUMNS = ["text", "genre", "subgenre", "source", "title", "split"]
+_ROW = "a JSON object with a 'text'"
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,16 @@ def read_passages(path: str | Path, split: str | None = None, limit: int | None 
     """
     path = Path(path).expanduser()
     rows: list[dict[str, str]] = []
-    number = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if limit is not None and len(rows) == limit:
-                    break
-                if line.strip() and (row := _row(line, f"{path}, line {number}", split)):
-                    rows.append(row)
-    except FileNotFoundError:
-        raise FileFormatError(
-            f"expected a file of passages at {path}, and there is none; it is JSON Lines with a 'text' each"
-        ) from None
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise FileFormatError(f"the file of passages {path} is damaged after line {number}: {error}") from error
+    count = 0
+    for name, row in read_json_lines(path, "a file of passages", _ROW):
+        if limit is not None and len(rows) == limit:
+            break
+        count += 1
+        if passage := _passage(row, name, split):
+            rows.append(passage)
     if not rows:
         of = f" of split {split!r}" if split else ""
-        raise InterpToolkitError(f"expected at least one passage{of} in {path}, which has {number} lines; got none")
+        raise InterpToolkitError(f"expected at least one passage{of} in {path}, which has {count} lines; got none")
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -115,13 +107,9 @@ def token_rows(tokenizer: Any, texts: Sequence[str], context: int = 256) -> Toke
     return TokenRows(tuple(ids), tuple(passage))
 
 
-def _row(line: str, name: str, split: str | None) -> dict[str, str] | None:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise FileFormatError(f"{name}: expected a JSON object: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise FileFormatError(f"{name}: expected a JSON object with a 'text', got {line[:60]!r}")
+def _passage(row: dict[str, Any], name: str, split: str | None) -> dict[str, str] | None:
+    if not isinstance(row.get("text"), str):
+        raise FileFormatError(f"{name}: expected {_ROW}, got {str(row)[:60]!r}")
     if not row["text"].strip() or (split is not None and row.get("split") != split):
         return None
     return {column: str(row.get(column) or "") for column in _COLUMNS}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
@@ -18,7 +17,7 @@ from interp_toolkit.sae.quality import sae_quality
 from interp_toolkit.sae.search import write_contexts
 from interp_toolkit.sae.store import store_activations
 from interp_toolkit.sae.train import SAEConfig, train_sae
-from interp_toolkit.settings import settings_from
+from interp_toolkit.settings import naming, read_yaml, settings_from
 from interp_toolkit.sites import Site
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -65,13 +64,14 @@ class SAERecipe:
             FileFormatError: missing, or no YAML.
             InterpToolkitError: an unknown key or a value of the wrong kind.
         """
-        try:
-            data = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise FileFormatError(f"could not read the recipe of an SAE at {path}: {error}") from error
-        if isinstance(data, dict) and "sae" in data:
-            data = {**data, "sae": settings_from(SAEConfig, data["sae"], f"'sae' in {path}")}
-        return settings_from(cls, data, str(path))
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise FileFormatError(f"could not read the recipe of an SAE at {path}: there is no such file")
+        data = read_yaml(path, "the recipe of an SAE")
+        with naming(path):
+            if isinstance(data, dict) and "sae" in data:
+                data = {**data, "sae": settings_from(SAEConfig, data["sae"], "'sae'")}
+            return settings_from(cls, data, "the recipe")
 
     def rows(self, tokenizer: Any, data: str | Path, split: str) -> TokenRows:
         """The tokens of the passages that this recipe takes of a split; ``passage`` counts in the split's order."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
-from interp_toolkit.files import whole_file
+from interp_toolkit.files import check_digest, whole_file, with_digest
 from interp_toolkit.sae.contexts import FORMAT, Contexts
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
@@ -249,13 +249,17 @@ def _kept(partial: Path, search: str) -> dict[str, Tensor] | None:
         return None
     try:
         with safe_open(partial, framework="pt") as stream:
-            if (stream.metadata() or {}).get("search") != search:
-                return None
-        return load_file(partial)
-    except (OSError, SafetensorError) as error:
+            told = dict(stream.metadata() or {})
+        if told.get("search") != search:
+            return None
+        state = load_file(partial)
+        check_digest(told, ((name, value.numpy()) for name, value in sorted(state.items())))
+        return state
+    except (OSError, SafetensorError, ValueError) as error:
         raise FileFormatError(f"the state of the search {partial} is damaged ({error}); delete it") from error
 
 
 def _write(path: Path, state: Mapping[str, Tensor], told: dict[str, str]) -> None:
+    tensors = {name: value.contiguous() for name, value in state.items()}
     with whole_file(path) as draft:
-        save_file({name: value.contiguous() for name, value in state.items()}, draft, told)
+        save_file(tensors, draft, with_digest(told, tensors))

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.files import whole_folder
+from interp_toolkit.files import whole_folder, with_digest
 from interp_toolkit.sae.store import ActivationStore
 from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.vectors.sae_files import SPARSITY, load_sae, sae_lens
@@ -202,7 +202,8 @@ def _halve(folder: Path) -> None:
     state = load_file(folder / _WEIGHTS)
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise InterpToolkitError("the training of the SAE went to infinity; take a lower lr")
-    save_file({name: _half(value) for name, value in state.items()}, folder / _WEIGHTS)
+    halved = {name: _half(value) for name, value in state.items()}
+    save_file(halved, folder / _WEIGHTS, with_digest({"format": "pt"}, halved))
 
 
 def _half(value: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -81,6 +82,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InterpToolkitError(f"expected {name} of 0 or more, got {value}")
+        for name in ("lr", "scale_lr", "matrix_lr", "weight_decay", "matrix_weight_decay", "ridge_start"):
+            if getattr(self, name) == math.inf:
+                raise InterpToolkitError(f"expected {name} to be finite, got {getattr(self, name)}")
         if self.ridge_start is not None and not self.ridge_start > 0:
             raise InterpToolkitError(f"expected ridge_start above 0, got {self.ridge_start}; try 0.03")
         if not 0 <= self.label_smoothing < 1:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.pairs import VectorLabelPairs
-from interp_toolkit.settings import settings_from
+from interp_toolkit.settings import naming, read_yaml, settings_from
 from interp_toolkit.sites import PlaceLike, Site, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
@@ -141,18 +139,14 @@ class Recipe:
             FileFormatError: missing, or not YAML.
             InterpToolkitError: an unknown key, a missing one, or a value out of range.
         """
-        path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text())
-        except FileNotFoundError:
-            raise FileFormatError(f"expected a training file at {path}, and there is none") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise FileFormatError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
-        if isinstance(data, dict):
-            for key, kind in _PARTS.items():
-                if data.get(key) is not None:
-                    data[key] = settings_from(kind, data[key], f"'{key}'")
-        return settings_from(cls, data, "the training file")
+        path = Path(path).expanduser()
+        data = read_yaml(path, "a training file")
+        with naming(path):
+            if isinstance(data, dict):
+                for key, kind in _PARTS.items():
+                    if data.get(key) is not None:
+                        data[key] = settings_from(kind, data[key], f"'{key}'")
+            return settings_from(cls, data, "the training file")
 
     def with_training(self, **settings: Any) -> Recipe:
         """The same run with other training settings."""

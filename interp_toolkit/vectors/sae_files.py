@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.vectors.sae_checks import check_folder, check_weights
 
 SPARSITY = "sparsity.safetensors"
 
@@ -117,7 +118,9 @@ def read_firing(folder: str | Path) -> Float[Tensor, " features"] | None:
         return None
     try:
         rates = 10.0 ** load_file(path)["sparsity"].float()
-    except (OSError, SafetensorError, KeyError) as error:
+        if rates.ndim != 1 or not torch.isfinite(rates).all():
+            raise ValueError(f"expected a finite number per feature, got shape {tuple(rates.shape)}")
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileFormatError(f"the firing rates {path} are damaged: {error}") from error
     # They are stored as log10(rate + 1e-10).
     return torch.where(rates < 2e-10, 0.0, rates)
@@ -130,12 +133,14 @@ def is_folder(source: str | Path) -> bool:
 
 def _from_folder(folder: Path, device: str) -> Any:
     library = sae_lens()
+    check_folder(folder)
     try:
         try:
             sae = library.SAE.load_from_disk(folder, device=device, dtype="float32", converter=_read_folder)
         except (KeyError, RuntimeError):  # architectures that have one form for training and another for inference
             sae = library.TrainingSAE.load_from_disk(folder, device=device, dtype="float32")
         _fold(sae, folder)
+        check_weights(sae, folder)
         return sae
     except FileFormatError:
         raise
@@ -143,7 +148,8 @@ def _from_folder(folder: Path, device: str) -> Any:
         raise FileFormatError(
             f"expected a folder with cfg.json and sae_weights.safetensors at {folder}: {first_line(error)}"
         ) from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    # Whatever sae-lens raises at a config or weights that it does not expect.
+    except Exception as error:
         raise FileFormatError(f"the SAE at {folder} is damaged or of an unknown kind: {first_line(error)}") from error
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
+from interp_toolkit.json_lines import read_json, read_json_lines
 from interp_toolkit.pairs import VectorLabelPairs, published
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
@@ -24,6 +24,8 @@ from interp_toolkit.vectors.sae import sae_digest, sae_facts, sae_vectors
 from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
 _COLUMNS = ["feature", "label", "explainer", "split"]
+# No SAE has more; greater numbers are damage, and would take memory that is not there.
+_MOST_FEATURES, _MOST_DIGITS = 2**40, 20
 _KINDS = "a folder of *.jsonl or *.jsonl.gz, a JSON list of objects with 'index' and 'description', or {index: text}"
 
 
@@ -54,7 +56,8 @@ class SAELabels:
         """
         rows = []
         for key, own in labels.items():
-            texts = [own] if isinstance(own, str) else list(own)
+            several = isinstance(own, Iterable) and not isinstance(own, (str, bytes, Mapping))
+            texts = list(own) if several else [own]
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise InterpToolkitError(f"feature {key} needs at least one label and no empty one, got {own!r}")
             rows += [(_index(key, f"feature {key!r}"), text, explainer, None) for text in texts]
@@ -108,12 +111,15 @@ def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELa
         files = sorted(file for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")))
         if not files:
             raise FileFormatError(f"expected *.jsonl or *.jsonl.gz in the folder of labels {path}, and there are none")
-        return _export([row for file in files for row in _lines(file)], path)
+        return _export([row for file in files for row in read_json_lines(file, _KINDS)], path)
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _export(list(_lines(path)), path)
-    data = _json(path)
+        return _export(list(read_json_lines(path, _KINDS)), path)
+    data = read_json(path, _KINDS)
     if isinstance(data, dict):
-        held = SAELabels.of({_index(key, f"{path}, key {key!r}"): own for key, own in data.items()})
+        try:
+            held = SAELabels.of({_index(key, f"key {key!r}"): own for key, own in data.items()})
+        except InterpToolkitError as error:
+            raise FileFormatError(f"{path}: {error}") from error
         return SAELabels(held.table, {"labels": path.name})
     if not isinstance(data, list) or not data or not all(isinstance(row, dict) for row in data):
         raise FileFormatError(f"expected {_KINDS} at {path}, got {str(data)[:60]}")
@@ -216,6 +222,8 @@ def _export(rows: Sequence[tuple[str, dict[str, Any]]], path: Path) -> SAELabels
             continue
         if not isinstance(text, str):
             raise FileFormatError(f"{name}: expected a text for 'description', got {text!r}")
+        if not isinstance(row.get("split"), (str, type(None))):
+            raise FileFormatError(f"{name}: expected 'train' or 'val' for 'split', got {row['split']!r:.60}")
         explainer = str(row.get("explanationModelName") or row.get("typeName") or "")
         found.append((_index(row["index"], name), text, explainer, row.get("split")))
     if len(sources) > 1:
@@ -241,6 +249,8 @@ def _published(data: list[dict[str, Any]], path: Path) -> SAELabels:
     rows = data[0]["vectors"]
     numbers = [row.get("index") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     count = max((number for number in numbers if type(number) is int), default=0) + 1
+    if count > _MOST_FEATURES:
+        raise FileFormatError(f"{path}: expected numbers of features, got {count - 1}, which no SAE has")
     # What checks this format wants the matrix that the indices count in: a row of ones stands in for all.
     (section,) = published.read_sections(path, torch.ones(1, 1).expand(max(count, 1), 1))
     explainer = section.origin.get("source", "")
@@ -261,40 +271,11 @@ def _table(rows: Sequence[tuple[int, str, str, str | None]]) -> pd.DataFrame:
 
 
 def _index(value: Any, name: str) -> int:
-    try:
-        number = int(value) if not isinstance(value, (bool, float)) else -1
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0:
-        raise FileFormatError(f"{name}: expected the number of a feature from 0, got {value!r}")
+    number = -1
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < _MOST_DIGITS:
+        number = int(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+    if not 0 <= number < _MOST_FEATURES:
+        raise FileFormatError(f"{name}: expected the number of a feature from 0, got {value!r:.60}")
     return number
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise FileFormatError(f"{path}, line {number}: expected a JSON object: {error}") from error
-        if not isinstance(row, dict):
-            raise FileFormatError(f"{path}, line {number}: expected a JSON object, got {line[:60]}")
-        yield f"{path}, line {number}", row
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise FileFormatError(f"the file of labels {path} is damaged: {error}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        raise FileFormatError(f"expected {_KINDS} at {path}, and there is none") from None
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise FileFormatError(f"the file of labels {path} is damaged: {error}") from error

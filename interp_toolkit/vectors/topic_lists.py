@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterable, Mapping
+import csv
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.json_lines import read_json_lines, read_lines
 from interp_toolkit.tables import brief_repr
+
+_EXPECTED = "a file of topic titles"
+_ROW = "a JSON object with a title"
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".json", ".json-lines", ".ndjson")
+_PLAIN = (".txt", "")
 
 
 @dataclass(frozen=True)
@@ -37,40 +43,71 @@ def read_topics(path: str | Path, labels: int | None = None) -> Topics:
     """Topics from a file.
 
     Args:
-        path: JSON Lines with ``title``, perhaps ``split``, and perhaps ``descriptions`` (texts, or objects with a
-            ``description``); or plain text with a title a line; either may be gzipped.
+        path: JSON Lines (``.jsonl``) with ``title``, perhaps ``split``, and perhaps ``descriptions`` (texts, or objects
+            with a ``description``); a table (``.csv``, ``.tsv``) with a column ``title`` and perhaps ``split``, whose
+            other columns are left out; or plain text (``.txt``) with one title per line. Each may be gzipped
+            (``.jsonl.gz``).
         labels: how many labels a title may have, its own text included; None for all.
 
     Raises:
-        FileFormatError: missing, cut off, or a row that is not as said; the text names the line.
+        FileFormatError: missing, damaged, of another kind, or a row that is not as said; the text names the line.
 
     Example:
         >>> topics = read_topics("topics.jsonl.gz")
         >>> pairs = topic_pairs(model, topics.titles, 23, labels=topics.labels, splits=topics.splits)
     """
     path = Path(path).expanduser()
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            lines = [line.rstrip("\n") for line in stream]
-    except FileNotFoundError:
-        raise FileFormatError(f"expected a file of topic titles at {path}, and there is none") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"the file of topic titles {path} is damaged: {error}") from error
-    if ".json" not in path.name:
-        titles = [line for line in lines if line.strip()]
-        return _topics(titles, [[]] * len(titles), [None] * len(titles), labels)
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind in _DELIMITERS:
+        rows = _table_rows(path, _DELIMITERS[kind])
+    elif kind in _JSON_LINES:
+        rows = read_json_lines(path, _EXPECTED, _ROW)
+    elif kind in _PLAIN:
+        rows = ((f"{path}, line {number}", {"title": line}) for number, line in read_lines(path, _EXPECTED))
+        rows = (row for row in rows if row[1]["title"].strip())
+    else:
+        raise FileFormatError(
+            f"{path} is of a kind whose titles are not known ({kind}); expected .txt with one title per line, .jsonl "
+            f"with an object with a title per line, or .csv or .tsv with a column 'title'; each may be gzipped (.gz)"
+        )
     titles, texts, splits = [], [], []
-    for number, line in enumerate(lines, 1):
+    for name, row in rows:
         try:
-            row = json.loads(line)
             titles.append(row["title"])
             texts.append([x if isinstance(x, str) else x["description"] for x in row.get("descriptions") or []])
-            splits.append(row.get("split"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{path}, line {number}: expected a JSON object with a title: {error}") from error
+            splits.append(row.get("split") or None)
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(f"{name}: expected {_ROW}: {error}") from error
         if not all(isinstance(x, str) for x in [titles[-1], *texts[-1]]):
-            raise FileFormatError(f"{path}, line {number}: expected a title and descriptions that are texts")
+            raise FileFormatError(f"{name}: expected a title and descriptions that are texts")
+        if not titles[-1].strip():
+            raise FileFormatError(f"{name}: expected a title, got an empty one")
+        if not isinstance(splits[-1], (str, type(None))):
+            raise FileFormatError(f"{name}: expected a text for the split, got {splits[-1]!r:.60}")
+    if not titles:
+        raise FileFormatError(f"expected at least one title in {path}, got none")
     return _topics(titles, texts, splits, labels)
+
+
+def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a table, each with its name for errors."""
+    lines = csv.reader((f"{line}\n" for _, line in read_lines(path, _EXPECTED)), delimiter=delimiter, strict=True)
+    try:
+        columns = [column.strip() for column in next(lines, [])]
+        if columns.count("title") != 1:
+            raise FileFormatError(f"expected a column 'title' in the first line of {path}, got {columns!r:.80}")
+        for row in lines:
+            if not row:
+                continue
+            if len(row) != len(columns):
+                raise FileFormatError(
+                    f"{path}, line {lines.line_num}: expected {len(columns)} fields, got {len(row)}; a title with the "
+                    f"delimiter in it is written between double quotes"
+                )
+            fields = dict(zip(columns, row))
+            yield f"{path}, line {lines.line_num}", {key: fields[key] for key in ("title", "split") if key in fields}
+    except csv.Error as error:
+        raise FileFormatError(f"{path}, line {lines.line_num}: {first_line(error)}; expected {_EXPECTED}") from error
 
 
 def topics_from_dataset(
@@ -108,9 +145,11 @@ def topics_from_dataset(
     titles = list(dataset[title_column])
     texts = [[]] * len(titles) if label_column is None else list(dataset[label_column])
     splits = [None] * len(titles) if split_column is None else list(dataset[split_column])
-    for row, (title, own) in enumerate(zip(titles, texts)):
-        if not isinstance(title, str):
+    for row, (title, own, split) in enumerate(zip(titles, texts, splits)):
+        if not isinstance(title, str) or not title.strip():
             raise InterpToolkitError(f"row {row} of the data set: expected a text in {title_column!r}, got {title!r}")
+        if not isinstance(split, (str, type(None))):
+            raise InterpToolkitError(f"row {row} of the data set: expected a text in {split_column!r}, got {split!r}")
         if isinstance(own, str) or not isinstance(own, Iterable) or not all(isinstance(x, str) for x in own):
             raise InterpToolkitError(
                 f"row {row} of the data set: expected a list of texts in {label_column!r}, got {own!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _SHARD = 256
 
 
 def topic_vectors(
-    model: Any, titles: Sequence[str], site: PlaceLike, *, chat: bool | None = None, progress: bool = False
+    model: Any, titles: Iterable[str], site: PlaceLike, *, chat: bool | None = None, progress: bool = False
 ) -> Tensor:
     """Raw residual streams at the last token of the prompt ``Tell me about {title}.``
 
@@ -57,7 +57,7 @@ def topic_vectors(
 
 @plain_defaults()
 def topic_vectors_by_site(
-    model: Any, titles: Sequence[str], sites: Sequence[SiteLike], *, chat: bool | None = None, progress: bool = False
+    model: Any, titles: Iterable[str], sites: Sequence[SiteLike], *, chat: bool | None = None, progress: bool = False
 ) -> dict[Site, Tensor]:
     """`topic_vectors` at several sites, for which the model runs once.
 
@@ -80,7 +80,7 @@ def topic_vectors_by_site(
     wanted = list(dict.fromkeys(parse_sites(sites)))
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
-    _check_titles(titles)
+    _check_titles(titles := _as_list(titles))
     width, rendered = model_facts(model).d_model, _rendered(model.tokenizer, chat)
     read_from = weights_key(model) if is_plain(model) else None
     out = {site: torch.empty(len(titles), width) for site in wanted}
@@ -101,7 +101,7 @@ def topic_vectors_by_site(
 @plain_defaults()
 def topic_pairs(
     model: Any,
-    titles: Sequence[str],
+    titles: Iterable[str],
     site: PlaceLike,
     *,
     labels: Sequence[Sequence[str]] | None = None,
@@ -135,7 +135,8 @@ def topic_pairs(
     Example:
         >>> pairs = topic_pairs(model, ["Baseball", "Poland", ...], "blocks.23.hook_resid_post")
     """
-    given: Sequence[str | Sequence[str]] = titles if labels is None else labels
+    titles = _as_list(titles)
+    given: Sequence[str | Sequence[str]] = titles if labels is None else list(labels)
     if len(given) != len(titles):
         raise InterpToolkitError(f"expected labels for each title, got {len(titles)} titles and {len(given)} lists")
     # What can be wrong with them is told before the model is run, which may take hours.
@@ -164,8 +165,17 @@ def topic_pairs(
 
 def _check_titles(titles: Sequence[str]) -> None:
     for row, title in enumerate(titles):
+        if not isinstance(title, str):
+            raise InterpToolkitError(f"expected a text for the title of topic {row}, got {title!r:.60}; leave it out")
         if not title.strip():
             raise InterpToolkitError(f"topic {row} has an empty title; leave it out")
+
+
+def _as_list(titles: Iterable[str]) -> list[str]:
+    """Titles by their position, whatever holds them: a column of a data frame goes by an index of its own."""
+    if isinstance(titles, str):
+        raise InterpToolkitError(f"expected a list of titles, got one text, {titles!r:.60}; put it into a list")
+    return list(titles)
 
 
 def _read(

@@ -58,7 +58,15 @@ def numbers(values: Iterable[Any], where: str) -> list[float | None]:
         if value is None or value is pd.NA:
             told.append(None)
         elif isinstance(value, Real):
-            told.append(float(value) if math.isfinite(value) else None)
+            told.append(_finite(value))
         else:
             raise InterpToolkitError(f"expected numbers in {where}, got {value!r:.80}")
     return told
+
+
+def _finite(value: Real) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number too great for any axis
+        return None
+    return number if math.isfinite(number) else None

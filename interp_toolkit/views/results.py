@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.json_lines import parse_json, read_json, read_lines
+from interp_toolkit.settings import naming
 from interp_toolkit.views.curves import coverage_curve, loss_curves, scale_sweep, scaling_curve
 from interp_toolkit.views.page import View
 from interp_toolkit.views.report import Section, report
 from interp_toolkit.views.table import table_view
 
+_LOG = "a training log of JSON lines with a step each"
 _MEASURE = 3
 # Things of which so many share so many names make a table.
 _SHARED = 2
@@ -35,14 +39,22 @@ def read_log(path: str | Path) -> pd.DataFrame:
     Raises:
         FileFormatError: missing, or no such log.
     """
+    path = _existing(Path(path))
+    lines = [(number, line) for number, line in read_lines(path, _LOG) if line.strip()]
     rows = []
-    for line in _read(Path(path)).splitlines():
+    for number, line in lines:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    if not rows or not all(isinstance(row, dict) and "step" in row for row in rows):
-        raise FileFormatError(f"expected a training log of JSON lines with a step each at {path}")
+            row = parse_json(line)
+        except ValueError as error:
+            if number == lines[-1][0]:
+                continue
+            raise FileFormatError(f"{path}, line {number}: expected an event of {_LOG}: {error}") from error
+        step = row.get("step") if isinstance(row, dict) else None
+        if not isinstance(step, Real) or isinstance(step, bool):
+            raise FileFormatError(f"{path}, line {number}: expected an event of {_LOG}, got {line[:60]!r}")
+        rows.append(row)
+    if not rows:
+        raise FileFormatError(f"expected {_LOG} at {path}, and no event is in it")
     return pd.DataFrame(rows)
 
 
@@ -67,25 +79,33 @@ def results_report(paths: Sequence[str | Path], title: str = "Results") -> View:
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path]
+        return [_existing(path)]
     found = sorted([*path.rglob("*.json"), *path.rglob("log.jsonl")])
     if not found:
         raise InterpToolkitError(f"expected results (.json) or training logs (log.jsonl) in {path}, found none")
     return found
 
 
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileFormatError(f"cannot read results at {path}: there is no such file")
+    return path
+
+
 def _parts(path: Path) -> list[Any]:
-    if path.suffix == ".jsonl":
-        return [loss_curves(read_log(path))]
-    text = _read(path)
-    try:
-        told = json.loads(text)
-    except ValueError as error:
-        raise FileFormatError(f"{path} is no JSON: {error}") from error
+    with naming(path):
+        return [loss_curves(read_log(path))] if path.suffix == ".jsonl" else _result_parts(path)
+
+
+def _result_parts(path: Path) -> list[Any]:
+    told = read_json(path, "a result of an evaluation")
     if not isinstance(told, dict):
         raise FileFormatError(f"expected an object of settings and tables in {path}, got {type(told).__name__}")
     found = _Found()
-    found.collect(told, ())
+    try:
+        found.collect(told, ())
+    except RecursionError:
+        raise FileFormatError(f"{path} is damaged: nested too deeply") from None
     parts: list[Any] = []
     if found.measures:
         parts.append(table_view(pd.DataFrame(found.measures), "Measures"))
@@ -100,9 +120,23 @@ def _parts(path: Path) -> list[Any]:
 
 def _figures(frame: Any) -> list[Any]:
     """The charts of a table."""
-    if {"parameters", "source", "value", "measure"} <= set(frame) and frame["parameters"].nunique() > 1:
-        return [scaling_curve(rows, f"Scaling: {name}") for name, rows in frame.groupby("measure", sort=False)]
-    return [draw(frame) for columns, draw in _CHARTS if set(columns) <= set(frame)][:1]
+    if _has_numbers(frame, "parameters", "value") and _has_texts(frame, "source", "measure"):
+        if frame["parameters"].nunique() > 1:
+            return [scaling_curve(rows, f"Scaling: {name}") for name, rows in frame.groupby("measure", sort=False)]
+        return []
+    return [draw(frame) for columns, draw in _CHARTS if _has_numbers(frame, *columns)][:1]
+
+
+def _has_numbers(frame: Any, *columns: str) -> bool:
+    """Whether these columns are there and hold numbers, as do the ends of intervals, and lines go by plain names."""
+    ends = [name for name in ("low", "high") if name in frame]
+    names = [x for name in ("right", "measure", "source") if name in frame for x in frame[name]]
+    numeric = set(columns) <= set(frame) and all(is_numeric_dtype(frame[name]) for name in (*columns, *ends))
+    return numeric and not any(map(_is_nested, names))
+
+
+def _has_texts(frame: Any, *columns: str) -> bool:
+    return set(columns) <= set(frame) and all(isinstance(x, str) for name in columns for x in frame[name])
 
 
 class _Found:
@@ -154,10 +188,3 @@ def _is_measure(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != _MEASURE or not all(isinstance(x, (int, float)) for x in value):
         return False
     return value[1] <= value[0] <= value[2]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"cannot read results at {path}: {error}") from error

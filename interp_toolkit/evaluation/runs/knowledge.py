@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.chat import encode
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.evaluation import knowledge
 from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, code_digest, kept_result, write_result
 from interp_toolkit.evaluation.held import Held
@@ -28,6 +28,7 @@ from interp_toolkit.evaluation.knowledge import (
 )
 from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import weights_key
 
 # Titles asked about at a time and kept on disk: what an interruption can lose.
@@ -106,8 +107,17 @@ def scaling_table(results: Sequence[Path]) -> pd.DataFrame:
     """
     if not results:
         raise InterpToolkitError("expected at least one result of a knowledge run, got none")
-    tables = [pd.DataFrame(json.loads(path.read_text())["tables"]["knowledge"]) for path in results]
+    tables = [_knowledge(path) for path in results]
     return pd.concat(tables, ignore_index=True).sort_values("parameters", kind="stable", ignore_index=True)
+
+
+def _knowledge(path: Path) -> pd.DataFrame:
+    told = read_json(path, "a result of a knowledge run")
+    try:
+        table = pd.DataFrame(told["tables"]["knowledge"])
+        return table.assign(parameters=pd.to_numeric(table["parameters"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(f"expected a result of a knowledge run at {path}: {error!r}") from error
 
 
 def _prompted(bench: Bench, titles: list[str]) -> tuple[dict[str, PromptedDescription], list[dict[str, str]]]:
