@@ -6,6 +6,7 @@ import weakref
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from interp_toolkit import FileFormatError, InterpToolkitError, Site, VectorLabelPairs
 from interp_toolkit.pairs import folder, rows
@@ -216,6 +217,34 @@ def test_a_damaged_folder_is_refused(tmp_path, random_vectors, name):
     (tmp_path / "p" / name).unlink()
     with pytest.raises(FileFormatError, match="expected a folder of vector-label pairs"):
         VectorLabelPairs.load(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (folder.VECTORS, "the SHA-256 of the numbers in vectors.safetensors is not the one in its header"),
+        (folder.LABELS, "the SHA-256 of labels.parquet is not the one in origin.json"),
+        (folder.ORIGIN, "the SHA-256 of origin.json is not the one written in it"),
+    ],
+)
+def test_a_folder_that_is_not_as_it_was_written_is_refused(tmp_path, random_vectors, name, message):
+    _pairs(random_vectors(5), site=3).save(tmp_path / "p")
+    file = tmp_path / "p" / name
+    whole = file.read_bytes()
+    at = {folder.VECTORS: len(whole) - 40, folder.LABELS: len(whole) // 2}.get(name, whole.find(b"blocks.3") + 7)
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(FileFormatError, match=f"are damaged: {message}"):
+        VectorLabelPairs.load(tmp_path / "p")
+
+
+def test_a_folder_of_0_1_has_no_digests(tmp_path, random_vectors):
+    pairs = _pairs(random_vectors(5))
+    pairs.save(tmp_path / "p")
+    save_file({"vectors": pairs.vectors}, tmp_path / "p" / folder.VECTORS)
+    origin = json.loads((tmp_path / "p" / folder.ORIGIN).read_text())
+    origin.pop("sha256")
+    (tmp_path / "p" / folder.ORIGIN).write_text(json.dumps(origin))
+    assert torch.equal(VectorLabelPairs.load(tmp_path / "p").vectors, pairs.vectors)
 
 
 def test_parts_that_do_not_belong_together_are_refused(tmp_path, random_vectors):
