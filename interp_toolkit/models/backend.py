@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.cache_name import read_renamed_cache
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
@@ -172,6 +174,11 @@ class BridgeBackend(Backend):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._shared_attention = SharedAttention(model)
+        # What transformers calls the cache: `cache` from 5.24 on, `past_key_values` before.
+        renamed = "cache" in inspect.signature(model.original_model.base_model.forward).parameters
+        self._cache_name = "cache" if renamed else "past_key_values"
+        if renamed:
+            read_renamed_cache(model)
 
     def _hook_point(self, name: str) -> HookPoint | None:
         return self.model.get_hook_point(name)
@@ -186,13 +193,13 @@ class BridgeBackend(Backend):
             prefix, own = past.behind() if past else (None, None)
             cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
             with self._shared_attention.standing_in(prefix):
-                out = run(past_key_values=cache, use_cache=False)
+                out = run(**{self._cache_name: cache}, use_cache=False)
             layers: Any = tuple(cache.layers) if cache and keep else ()
             return out.last_hidden_state, KV(layers, cache.length, prefix) if cache and keep else None
         kind = DynamicCache if keep else _FixedCache
         cache = kind(past.whole(batch, 2) if past else None) if past or keep else None
         mask = tokens.new_ones(batch, start + length)
-        out = run(attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+        out = run(attention_mask=mask, **{self._cache_name: cache}, use_cache=cache is not None)
         layers = tuple((keys, values) for keys, values, *_ in cache) if cache is not None and keep else ()
         return out.last_hidden_state, KV(layers, start + length) if keep else None
 
