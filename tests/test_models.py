@@ -60,6 +60,23 @@ def test_a_past_stands_for_its_tokens(tiny, architecture, backend):
     assert torch.allclose(torch.cat([middle, end], 1), whole[:, 7:], atol=1e-5)
 
 
+def test_a_past_is_read_where_somebody_listens_inside_attention(tiny, architecture):
+    # There TransformerLens's own attention runs, which must find the cache by whatever name transformers gives it.
+    model, tokens = tiny(architecture), _tokens(shape=(1, 12))
+    runner, seen = backend_of(model), []
+    with torch.no_grad():
+        whole, _ = runner.hidden(tokens)
+        with model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", lambda x, hook: seen.append(x.shape[-1]))]):
+            _, past = runner.hidden(tokens[:, :7], keep=True)
+            kept, grown = runner.hidden(tokens[:, 7:], past, keep=True)
+            read, _ = runner.hidden(tokens[:, 7:], past)
+    assert seen == [7, 12, 12]
+    assert past.total == 7
+    assert grown.total == 12
+    for behind in (kept, read):
+        assert torch.allclose(behind, whole[:, 7:], atol=1e-5)
+
+
 def test_padding_on_the_right_changes_no_real_token(tiny, architecture, backend):
     runner, tokens = backend_of(tiny(architecture, backend)), _tokens()
     padded = torch.cat([tokens, torch.zeros(3, 5, dtype=torch.long)], 1)

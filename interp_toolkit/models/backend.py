@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -18,6 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.cache_name import read_renamed_cache
 from interp_toolkit.models.head import Head, base_of
 from interp_toolkit.models.kept import Kept
 from interp_toolkit.models.kv import KV, Edit, WholePast
@@ -273,6 +275,11 @@ class BridgeBackend(Backend):
         self._shared_attention = SharedAttention(model)
         self._base = base_of(model.original_model)
         self._head = Head(model.original_model, self._base)
+        # What transformers calls the cache: `cache` from 5.24 on, `past_key_values` before.
+        renamed = "cache" in inspect.signature(self._base.forward).parameters
+        self._cache_name = "cache" if renamed else "past_key_values"
+        if renamed:
+            read_renamed_cache(model)
 
     def look(self) -> tuple[str | None, bytes]:  # noqa: D102
         for module in (self.model, self.model.original_model):
@@ -296,13 +303,13 @@ class BridgeBackend(Backend):
             prefix, own = past.behind() if past else (None, None)
             cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
             with self._shared_attention.standing_in(prefix):
-                out = run(past_key_values=cache, use_cache=False)
+                out = run(**{self._cache_name: cache}, use_cache=False)
             layers: Any = tuple(cache.layers) if cache and keep else ()
             return out.last_hidden_state, KV(layers, cache.length, prefix) if cache and keep else None
         kind = DynamicCache if keep else _FixedCache
         cache = kind(past.whole(batch, 2) if past else None) if past or keep else None
         mask = tokens.new_ones(batch, start + length)
-        out = run(attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+        out = run(attention_mask=mask, **{self._cache_name: cache}, use_cache=cache is not None)
         layers = tuple((keys, values) for keys, values, *_ in cache) if cache is not None and keep else ()
         return out.last_hidden_state, KV(layers, start + length) if keep else None
 
