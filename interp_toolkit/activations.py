@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import Backend, StopForward, backend_of
+from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of
 from interp_toolkit.sites import Site, SiteLike, SiteStack
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -78,6 +78,7 @@ def read_activations(
         >>> acts.vectors.shape
         torch.Size([2, 576])
     """
+    model = as_hooked_model(model)
     backend = backend_of(model)
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import is_plain, model_facts, weights_key
+from interp_toolkit.models import as_hooked_model, is_plain, model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place
 from interp_toolkit.torch_defaults import plain_defaults
@@ -74,6 +74,7 @@ def topic_vectors_by_site(
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     _check_titles(titles)
+    model = as_hooked_model(model)
     width = model_facts(model).d_model
     read_from = weights_key(model) if is_plain(model) else None
     out = {site: torch.empty(len(titles), width) for site in wanted}
@@ -139,6 +140,7 @@ def topic_pairs(
     train = torch.tensor([side == "train" for side in sides])
     if not train.any():
         raise InterpToolkitError(f"expected at least one training topic among {len(titles)}, got none")
+    model = as_hooked_model(model)
     facts = model_facts(model)
     vectors = topic_vectors(model, titles, site, progress=progress)
     mean = vectors[train].mean(0)
