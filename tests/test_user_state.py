@@ -1,6 +1,7 @@
 """The user's model is not as it was loaded: hooks, edits, modes and threads of their own."""
 
 import copy
+import dataclasses
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from conftest import make_sae
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_activations, self_explain
 from interp_toolkit.chat import prompt_ids
-from interp_toolkit.contract import Contract
+from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import ContractError
 from interp_toolkit.evaluation import example_texts
 from interp_toolkit.evaluation.bench import Bench, kept_result, write_result
@@ -20,6 +21,7 @@ from interp_toolkit.evaluation.runs import knowledge, losses, questions
 from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sae import store_activations, token_rows
+from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.vectors import check_sae, topic_vectors
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
@@ -160,6 +162,33 @@ def test_descriptions_and_scores_under_a_hook_are_those_of_whole_passes(
     again = score(run, soft, [[5, 6, 7], [8], [9, 10]]).log_probs
     assert torch.allclose(plain, again, atol=1e-6)
     assert not torch.allclose(plain, torch.cat(hooked[:3]), atol=1e-3)
+
+
+def test_a_past_under_a_hook_is_run_again_with_what_follows(load, backend):
+    model = load("llama", backend)
+    runner = backend_of(model)
+    ids = torch.tensor([[1, 5, 9, 20, 30, 40, 50, 60], [1, 6, 9, 21, 31, 41, 51, 61]])
+    with torch.no_grad(), model.hooks(fwd_hooks=[(HOOK, _edit_sixth)]):
+        runner.look()
+        whole, _ = runner.hidden(ids)
+        _, past = runner.hidden(ids[:, :6], keep=True)  # the beginning of each row, no prefix shared
+        swapped = torch.tensor([1, 0])
+        behind, past = runner.hidden(ids[swapped, 6:7], past.take(swapped), keep=True)
+        last, _ = runner.hidden(ids[swapped, 7:], past)
+    assert torch.allclose(behind[:, 0], whole[swapped, 6], atol=1e-5)
+    assert torch.allclose(last[:, 0], whole[swapped, 7], atol=1e-5)
+
+
+def test_gradients_under_a_hook_are_the_same_with_and_without_checkpointing(load, backend, tiny_prompt, random_vectors):
+    model = load("llama", backend)
+    grads = []
+    for recompute in (False, True):
+        soft = random_vectors(2).requires_grad_()
+        with model.hooks(fwd_hooks=[(HOOK, _edit_row)]):
+            score(PromptRun(model, tiny_prompt, recompute), soft, [[5, 6], [7]]).mean().sum().backward()
+        grads.append(soft.grad)
+    assert torch.allclose(*grads, atol=1e-6)
+    assert grads[0].abs().sum() > 0
 
 
 def test_a_hook_on_the_model_as_a_whole_is_refused(load):
@@ -362,11 +391,8 @@ def test_a_model_in_training_is_read_without_dropout_and_left_as_it_was(load, ar
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("kind", ["bridge", "hooked_transformer"])
-def test_a_deleted_model_is_freed(load, kind, tiny_prompt, backend):
-    if backend != kind:
-        pytest.skip("one class at a time")
-    model = load("llama", kind)
+def test_a_deleted_model_is_freed(load, tiny_prompt, backend):
+    model = load("llama", backend)
     self_explain("foxes?", model=model, adapter=_adapter(model, tiny_prompt), max_new_tokens=2)
     weight, gone = weakref.ref(next(model.parameters())), weakref.ref(model)
     del model
@@ -384,8 +410,11 @@ def test_a_copy_has_a_backend_of_its_own(load):
 
 
 def test_a_compiled_model_is_refused_with_a_hint(load):
-    with pytest.raises(InterpToolkitError, match="torch.compile; give the model that was compiled.*_orig_mod"):
-        backend_of(torch.compile(load(), backend="eager"))
+    compiled = torch.compile(load(), backend="eager")
+    hint = "torch.compile; give the model that was compiled.*_orig_mod"
+    for use in (backend_of, load_model, lambda model: self_explain("foxes?", model=model)):
+        with pytest.raises(InterpToolkitError, match=hint):
+            use(compiled)
 
 
 def test_two_threads_read_and_explain_as_one(load, backend, tiny_prompt):
@@ -510,3 +539,15 @@ def test_activations_are_not_stored_under_a_hook(load):
         pytest.raises(InterpToolkitError, match="expected the model as it was loaded.*has a hook on blocks.1"),
     ):
         store_activations(model, rows, 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shipped_adapters_know_the_blocks_of_their_model(name):
+    contract = find_adapter(name).contract
+    facts = ModelFacts(contract.model_id, "", contract.fingerprint, 576, 30, contract.block_signs)
+    contract.check_model(facts)
+    rounded = tuple(signs - 3 for signs in facts.block_signs)  # as float16 may
+    contract.check_model(dataclasses.replace(facts, block_signs=rounded))
+    other = (*facts.block_signs[:-1], facts.block_signs[-1] + 900)
+    with pytest.raises(ContractError, match="blocks of this model have other weights"):
+        contract.check_model(dataclasses.replace(facts, block_signs=other))

@@ -24,7 +24,7 @@ from interp_toolkit.models.kv import KV, Edit, WholePast
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.rotary import rotary_limit
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
-from interp_toolkit.models.state import describe_change, frozen, has_hooks, modules_of
+from interp_toolkit.models.state import describe_change, frozen, has_hooks, modules_of, refuse_compiled
 from interp_toolkit.models.weights import weights_version
 from interp_toolkit.sites import Site
 
@@ -90,11 +90,13 @@ class Backend(ABC):
     def together(self, rows: Sequence[int], lengths: Mapping[int, int] | Sequence[int]) -> list[list[int]]:
         """Rows that can share a pass: all of them padded, or those of one length where that makes a difference.
 
+        As of the last `look`, which a caller takes first.
+
         Args:
             rows: numbers of rows.
             lengths: of each row by its number, in tokens.
         """
-        if not self.whole(max(lengths[row] for row in rows)):
+        if self.change is None and max(lengths[row] for row in rows) + _ROOM <= self.rotary_limit:
             return [list(rows)]
         groups: dict[int, list[int]] = defaultdict(list)
         for row in rows:
@@ -164,8 +166,8 @@ class Backend(ABC):
         Returns:
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
-        if keep and past is None and not self.continues:
-            past = WholePast.from_tokens(tokens[:1, :0])
+        if past is None and keep and (self.change is not None or not self.continues):
+            past = WholePast.from_tokens(tokens[:, :0])
         if isinstance(past, WholePast):
             whole = past.followed_by(tokens, dict(edits or {}))
             hidden, _ = self.hidden(whole.tokens, None, whole.all_edits(), recompute=recompute)
@@ -377,12 +379,8 @@ def backend_of(model: Any) -> Backend:
     Raises:
         InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
     """
+    refuse_compiled(model)
     if not is_hooked_model(model):
-        if is_hooked_model(inner := getattr(model, "_orig_mod", None)):
-            raise InterpToolkitError(
-                f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that "
-                f"was compiled, which the wrapper has as compiled._orig_mod"
-            )
         raise InterpToolkitError(
             f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
             f"load one with interp_toolkit.load_model"

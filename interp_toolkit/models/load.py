@@ -25,7 +25,7 @@ from interp_toolkit.models.checkpoints import read_model, read_tokenizer, short
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
-from interp_toolkit.models.state import frozen, modules_of
+from interp_toolkit.models.state import frozen, modules_of, refuse_compiled
 from interp_toolkit.models.wrapped import has_wrapped_modules, keep_bridge, kept_bridge, unwrapped, use_native_modules
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -113,6 +113,7 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
 
 
 def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
+    refuse_compiled(model)
     if isinstance(model, PreTrainedModel) and (bridge := kept_bridge(model)) is not None:
         model = bridge
     if is_hooked_model(model):

@@ -73,7 +73,7 @@ def score(
     if empty := [i for i, target in enumerate(targets) if not len(target)]:
         raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
     # A user's hooks see the prompt and the target in one pass, and no padding.
-    shared = len(set(rows)) < len(rows) and run.backend.plain()
+    shared = run.backend.plain() and len(set(rows)) < len(rows)
     # Targets of like length together, so that little is padded; those of one soft token together, so that it is read
     # once. Ties keep their order, and so the numbers.
     order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))

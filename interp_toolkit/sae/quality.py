@@ -131,6 +131,7 @@ def _recovered(clean: np.ndarray, spliced: np.ndarray, zero: np.ndarray, axis: i
 
 def _sums(model: Any, sae: Any, site: Site, rows: TokenRows, progress: bool) -> tuple[_Sums, Tensor]:
     backend = backend_of(model)
+    backend.look()
     numbers = {passage: place for place, passage in enumerate(dict.fromkeys(rows.passage))}
     sums = _Sums(*(np.zeros(len(numbers)) for _ in range(8)))
     # To take squares about a mean that is known at the end only.
