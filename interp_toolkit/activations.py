@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import Backend, StopForward, backend_of, require_context, require_rows
+from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 from interp_toolkit.sites import Site, SiteLike, SiteStack, parse_sites
 from interp_toolkit.tables import brief_repr
@@ -84,6 +84,7 @@ def read_activations(
         >>> acts.vectors.shape
         torch.Size([2, 576])
     """
+    model = as_hooked_model(model)
     backend = backend_of(model)
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
     if not tokens:

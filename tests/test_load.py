@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, LlamaModel
 
-from interp_toolkit import InterpToolkitError, load_model
+from interp_toolkit import InterpToolkitError, load_model, read_activations, topic_pairs
 from interp_toolkit.models import as_hooked_model, backend_of, load, model_facts
 
 _TOKENS = torch.arange(20, 32)[None]
@@ -133,6 +133,14 @@ def test_a_model_in_memory_is_wrapped_once_and_freed_with_its_owner(checkpoints,
     del model, bridge
     gc.collect()
     assert gone() is None
+
+
+def test_a_model_in_memory_is_read_like_a_loaded_one(checkpoints, tiny):
+    model = AutoModelForCausalLM.from_pretrained(checkpoints["llama"], dtype=torch.float32)
+    prompts = ["Tell me about rivers.", "Tell me about the history of Poland."]
+    ours, theirs = (read_activations(m, prompts, [1]).vectors for m in (model, tiny()))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert topic_pairs(model, ["Rivers", "Poland"], 1).vectors.shape == (2, 32)
 
 
 def test_what_a_model_in_memory_lacks_is_said(checkpoints, tiny_tokenizer):

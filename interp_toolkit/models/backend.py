@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens import TransformerLensKeyValueCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -27,7 +27,7 @@ from interp_toolkit.models.limits import require_context
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.rotary import rotary_limit
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
-from interp_toolkit.models.state import describe_change, frozen, has_hooks, modules_of
+from interp_toolkit.models.state import describe_change, frozen, has_hooks, modules_of, refuse_compiled
 from interp_toolkit.models.weights import weights_version
 from interp_toolkit.sites import Site
 
@@ -380,20 +380,6 @@ def is_hooked_model(value: object) -> bool:
     return isinstance(value, TransformerBridge) or (
         HookedTransformer is not None and isinstance(value, HookedTransformer)
     )
-
-
-def refuse_compiled(model: object) -> None:
-    """Refuse what torch.compile wraps around a model, whose hooks it may not run.
-
-    Raises:
-        InterpToolkitError: ``model`` is wrapped.
-    """
-    inner = getattr(model, "_orig_mod", None)
-    if isinstance(inner, nn.Module):
-        raise InterpToolkitError(
-            f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that was "
-            f"compiled, which the wrapper has as compiled._orig_mod"
-        )
 
 
 def backend_of(model: Any) -> Backend:

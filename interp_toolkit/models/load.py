@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import embedded
-from interp_toolkit.models.backend import backend_of, is_hooked_model, refuse_compiled
+from interp_toolkit.models.backend import backend_of, is_hooked_model
 from interp_toolkit.models.check import PlainPass, find_difference, hooked_pass, hugging_face_pass, refuse
 from interp_toolkit.models.checkpoints import read_model, read_tokenizer, short
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
-from interp_toolkit.models.state import frozen, modules_of
+from interp_toolkit.models.state import frozen, modules_of, refuse_compiled
 from interp_toolkit.models.wrapped import has_wrapped_modules, keep_bridge, kept_bridge, unwrapped, use_native_modules
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -76,7 +76,6 @@ def load_model(
         >>> model.cfg.n_layers, model.cfg.d_model
         (30, 576)
     """
-    refuse_compiled(name)
     if not isinstance(name, (str, Path)):
         if device is not None or revision is not None or backend != "bridge":
             raise InterpToolkitError(
@@ -114,6 +113,7 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
 
 
 def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
+    refuse_compiled(model)
     if isinstance(model, PreTrainedModel) and (bridge := kept_bridge(model)) is not None:
         model = bridge
     if is_hooked_model(model):

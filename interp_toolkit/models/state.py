@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp_toolkit.errors import InterpToolkitError
+
 _ABSENT = object()
 # Users' hooks on hook points are wrapped by `transformer_lens.hook_points`, which is none of these. Of our own only the
 # renaming of the cache stays on a model.
@@ -110,3 +112,17 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Any]]) -> Iterator[Non
                 module.__dict__.pop("forward", None)
             else:
                 module.__dict__["forward"] = forward
+
+
+def refuse_compiled(model: object) -> None:
+    """Refuse what torch.compile wraps around a model, whose hooks it may not run.
+
+    Raises:
+        InterpToolkitError: ``model`` is wrapped.
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(inner, nn.Module):
+        raise InterpToolkitError(
+            f"expected a hooked model, got a {type(inner).__name__} wrapped by torch.compile; give the model that was "
+            f"compiled, which the wrapper has as compiled._orig_mod"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_toolkit.models import KV, backend_of, require_context, require_rows
+from interp_toolkit.models import KV, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.runtime.injection import write_soft_tokens
 from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
 
@@ -33,7 +33,7 @@ class PromptRun:
     def __init__(
         self, model: Any, soft_prompt: SoftPrompt, recompute: bool = False, tokens: PromptTokens | None = None
     ) -> None:
-        self.model = model
+        self.model = model = as_hooked_model(model)
         self.recompute = recompute
         self.backend = backend_of(model)
         self.backend.require(soft_prompt.site)

@@ -18,7 +18,7 @@ from interp_toolkit.activations import read_activations
 from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import cache_folder, whole_file
-from interp_toolkit.models import is_plain, model_facts, weights_key
+from interp_toolkit.models import as_hooked_model, is_plain, model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place, parse_sites
 from interp_toolkit.torch_defaults import plain_defaults
@@ -81,6 +81,7 @@ def topic_vectors_by_site(
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
     _check_titles(titles := _as_list(titles))
+    model = as_hooked_model(model)
     width, rendered = model_facts(model).d_model, _rendered(model.tokenizer, chat)
     read_from = weights_key(model) if is_plain(model) else None
     out = {site: torch.empty(len(titles), width) for site in wanted}
@@ -149,6 +150,7 @@ def topic_pairs(
     train = torch.tensor([side == "train" for side in sides])
     if not train.any():
         raise InterpToolkitError(f"expected at least one training topic among {len(titles)}, got none")
+    model = as_hooked_model(model)
     facts = model_facts(model)
     vectors = topic_vectors(model, titles, site, chat=chat, progress=progress)
     mean = vectors[train].mean(0)
