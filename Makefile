@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast lint speed docs tutorials claims clean
+.PHONY: demo test test-fast test-dtypes test-versions lint speed docs tutorials claims clean
 
 demo: $(READY)
 	@$(BIN)/python benchmarks/demo.py
@@ -15,6 +15,16 @@ test: $(READY)
 # Its models are tiny: two processes of one thread each are faster than one process of two.
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+# What depends on the default dtype, in both and with few and many threads.
+test-dtypes: $(READY)
+	for dtype in float32 bfloat16; do for threads in 1 4; do \
+		INTERP_TOOLKIT_DTYPE=$$dtype OMP_NUM_THREADS=$$threads $(BIN)/pytest -m default_dtype || exit 1; \
+	done; done
+
+# The fast tests with the newest releases, and with TransformerLens 4, in environments kept in the user's cache.
+test-versions:
+	PYTHON=$(PYTHON) .ci/versions newest tl4
 
 lint: $(READY)
 	$(BIN)/ruff check .

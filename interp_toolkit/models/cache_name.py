@@ -1,8 +1,8 @@
 """The cache by the name that TransformerLens knows.
 
 From version 5.24 on transformers hands attention its cache as ``cache``. The bridge's attention, in TransformerLens 3.9
-and 4.3, asks for ``past_key_values`` and takes the new name for something that is none of its business: without an
-error, every token behind a cached prefix is read as if the prefix were not there.
+and 4.3, asks for ``past_key_values`` and passes over the new name: nothing is put into the cache, and nothing is read
+from it.
 """
 
 from __future__ import annotations
