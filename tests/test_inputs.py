@@ -117,7 +117,7 @@ def test_a_missing_prompt_is_named(tiny, adapter, explain, unchecked, missing):
         (pd.Series([1, 2]), "expected a text or another prompt in each row of the column, got 1"),
         ([0.5, 0.25], "prompt 0 is empty or of an unknown kind"),
         ([[3, -4]], "prompt 0 is empty or of an unknown kind"),
-        (["rivers", [3, 99_999]], r"prompt 1 holds token id 99999, and the model knows \d+ tokens"),
+        (["rivers", [3, 99_999]], r"prompt 1 holds token id 99999, and the model's embedding has \d+ rows"),
         ([[True, False]], "prompt 0 is empty or of an unknown kind"),
         ([], "expected at least one prompt, got none"),
         (pd.Series([], dtype=object), "expected at least one prompt, got none"),

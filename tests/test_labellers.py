@@ -155,7 +155,7 @@ def test_what_is_labelled_is_kept_and_what_failed_is_tried_again(tmp_path, monke
 def test_what_is_asked_otherwise_is_asked_anew(tmp_path, tiny, monkeypatch, change):
     asked = []
 
-    def answers(model, prompts, *, max_new_tokens):
+    def answers(model, prompts, *, max_new_tokens, chat=None):
         asked.append(len(prompts))
         return ["rivers"] * len(prompts)
 

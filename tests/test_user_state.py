@@ -92,7 +92,8 @@ def _silence(model, backend):
         out = forward(*arguments, **named)
         return torch.zeros_like(out) if isinstance(out, torch.Tensor) else (torch.zeros_like(out[0]), *out[1:])
 
-    attention.forward = silent
+    # Past the bridge's own __setattr__, which would put it where not even a plain pass looks.
+    attention.__dict__["forward"] = silent
     return silent
 
 
@@ -109,7 +110,7 @@ def test_a_replaced_forward_is_seen_and_stays(load, backend, tiny_prompt):
     after = self_explain(PROMPTS[1], model=model, adapter=adapter)[0]
     vectors = read_activations(model, PROMPTS, sites=[2]).vectors
     assert silent in _forwards(model)
-    assert (after.description, after.evidence) != (before.description, before.evidence)
+    assert abs(after.evidence - before.evidence) > 1e-3
     assert torch.allclose(vectors, torch.stack([_plain(model, prompt) for prompt in PROMPTS]), atol=1e-5)
 
 

@@ -51,7 +51,6 @@ class Adapter(nn.Module):
     def __init_subclass__(cls) -> None:
         Adapter._kinds[cls.kind] = cls
 
-    @plain_defaults()
     def __init__(self, config: AdapterConfig, contract: Contract | None = None) -> None:
         super().__init__()
         self.config = config

@@ -1,7 +1,8 @@
 """Hooked models: loading one, and the facts about it."""
 
-from interp_toolkit.models.backend import Backend, StopForward, backend_of, is_hooked_model
+from interp_toolkit.models.backend import Backend, StopForward
 from interp_toolkit.models.facts import ModelFacts, is_plain, model_facts, weights_key
+from interp_toolkit.models.hooked import backend_of, is_hooked_model
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.limits import context_length, require_context, require_rows
 from interp_toolkit.models.load import as_hooked_model, load_model

@@ -1,40 +1,27 @@
-"""The two TransformerLens classes behind one face; nothing above this module asks which of them it has."""
+"""One way through a hooked model, whichever TransformerLens class it is of; the classes have files of their own."""
 
 from __future__ import annotations
 
-import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformer_lens import TransformerLensKeyValueCache
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models.cache_name import read_renamed_cache
-from interp_toolkit.models.head import Head, base_of
-from interp_toolkit.models.kept import Kept
 from interp_toolkit.models.kv import KV, Edit, WholePast
 from interp_toolkit.models.limits import require_context
 from interp_toolkit.models.recompute import recomputing
 from interp_toolkit.models.rotary import rotary_limit
-from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
-from interp_toolkit.models.state import describe_change, frozen, has_hooks, modules_of, refuse_compiled
+from interp_toolkit.models.state import describe_change, frozen, modules_of
 from interp_toolkit.models.weights import weights_version
 from interp_toolkit.sites import Site
-
-try:  # TransformerLens 4 has the bridge only.
-    from transformer_lens import HookedTransformer
-except ImportError:
-    HookedTransformer = None
 
 # A context level of our own, so that taking our hooks off leaves those of the caller where they are.
 _HOOK_LEVEL = 1_000_003
@@ -257,147 +244,3 @@ class Backend(ABC):
             for point, handle in placed:
                 handle.hook.remove()
                 point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
-
-
-class _FixedCache(DynamicCache):
-    """Keys and values that a pass reads and does not add to, so that a block may run twice."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        layer: Any = self.layers[layer_idx]
-        return torch.cat([layer.keys, key_states], -2), torch.cat([layer.values, value_states], -2)
-
-
-class BridgeBackend(Backend):
-    """`TransformerBridge`: Hugging Face's own modules with hook points between them."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self._shared_attention = SharedAttention(model)
-        self._base = base_of(model.original_model)
-        self._head = Head(model.original_model, self._base)
-        # What transformers calls the cache: `cache` from 5.24 on, `past_key_values` before.
-        renamed = "cache" in inspect.signature(self._base.forward).parameters
-        self._cache_name = "cache" if renamed else "past_key_values"
-        if renamed:
-            read_renamed_cache(model)
-
-    def look(self) -> tuple[str | None, bytes]:  # noqa: D102
-        for module in (self.model, self.model.original_model):
-            if has_hooks(module):
-                raise InterpToolkitError(
-                    f"{type(module).__name__} as a whole has a hook or a replaced forward, which passes here go past; "
-                    f"take it off, or put it on a block, a module or a hook point inside"
-                )
-        return super().look()
-
-    def _hook_point(self, name: str) -> HookPoint | None:
-        return self.model.get_hook_point(name)
-
-    def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]:
-        start = past.total if past else 0
-        batch, length = tokens.shape
-        positions = torch.arange(start, start + length, device=tokens.device).expand(batch, -1)
-        # The base model stops before the vocabulary; logits are taken later, where they are wanted.
-        run = partial(self._base, input_ids=tokens, position_ids=positions)
-        if self.change is None and self._shared_attention.usable():
-            prefix, own = past.behind() if past else (None, None)
-            cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
-            with self._shared_attention.standing_in(prefix):
-                out = run(**{self._cache_name: cache}, use_cache=False)
-            layers: Any = tuple(cache.layers) if cache and keep else ()
-            return out.last_hidden_state, KV(layers, cache.length, prefix) if cache and keep else None
-        kind = DynamicCache if keep else _FixedCache
-        cache = kind(past.whole(batch, 2) if past else None) if past or keep else None
-        mask = tokens.new_ones(batch, start + length)
-        out = run(attention_mask=mask, **{self._cache_name: cache}, use_cache=cache is not None)
-        layers = tuple((keys, values) for keys, values, *_ in cache) if cache is not None and keep else ()
-        return out.last_hidden_state, KV(layers, start + length) if keep else None
-
-    @contextmanager
-    def _again(self, edits: Mapping[Site, Edit], past: KV | None) -> Iterator[None]:
-        with super()._again(edits, past):
-            if self.change is not None or not self._shared_attention.usable():
-                yield
-                return
-            with self._shared_attention.standing_in(past.behind()[0] if past else None):
-                yield
-
-    def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        return self._head.unembedded(hidden)
-
-    @cached_property
-    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:  # noqa: D102
-        return self._head.transform()
-
-    @property
-    def embedding_weight(self) -> Tensor:  # noqa: D102
-        return self.model.original_model.get_input_embeddings().weight
-
-
-class HookedTransformerBackend(Backend):
-    """`HookedTransformer`: TransformerLens 3's own implementation of the model."""
-
-    def _hook_point(self, name: str) -> HookPoint | None:
-        return self.model.hook_dict.get(name)
-
-    def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]:
-        start = past.total if past else 0
-        batch, length = tokens.shape
-        ones = tokens.new_ones(batch, length)
-        cache = None
-        if past or keep:
-            cache = TransformerLensKeyValueCache.init_cache(self.model.cfg, self.model.cfg.device, batch)
-            cache.previous_attention_mask = tokens.new_ones(batch, start)
-            for entry, (keys, values) in zip(cache.entries, past.whole(batch, 1) if past else ()):
-                entry.past_keys, entry.past_values = keys, values
-            if not keep:
-                cache.freeze()  # what nobody asks for is not stored, and a block may run twice
-        # The mask is of the new tokens only, and always given: without one it is guessed from the padding token,
-        # which may well be a real one.
-        hidden = self.model(tokens, past_kv_cache=cache, attention_mask=ones, stop_at_layer=self.n_layers)
-        layers = tuple((entry.past_keys, entry.past_values) for entry in cache.entries) if cache and keep else ()
-        return self.model.ln_final(hidden), KV(layers, start + length) if keep else None
-
-    def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        return self.model.unembed(hidden[None]).squeeze(0)
-
-    @property
-    def logit_transform(self) -> Callable[[Tensor], Tensor] | None:  # noqa: D102
-        cap = self.model.cfg.output_logits_soft_cap
-        return (lambda rows: cap * torch.tanh(rows / cap)) if cap > 0 else None
-
-    @property
-    def embedding_weight(self) -> Tensor:  # noqa: D102
-        return self.model.W_E
-
-
-_KEPT = "_interp_toolkit_backend"
-_making = threading.Lock()
-
-
-def is_hooked_model(value: object) -> bool:
-    """Whether ``value`` is one of the two classes that serve."""
-    return isinstance(value, TransformerBridge) or (
-        HookedTransformer is not None and isinstance(value, HookedTransformer)
-    )
-
-
-def backend_of(model: Any) -> Backend:
-    """The `Backend` of a hooked model, made once and kept as long as the model.
-
-    Raises:
-        InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
-    """
-    refuse_compiled(model)
-    if not is_hooked_model(model):
-        raise InterpToolkitError(
-            f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
-            f"load one with interp_toolkit.load_model"
-        )
-    with _making:
-        kept = model.__dict__.setdefault(_KEPT, Kept())
-        # A shallow copy of a model comes with the original's.
-        if kept.value is None or kept.value.model is not model:
-            kind = BridgeBackend if isinstance(model, TransformerBridge) else HookedTransformerBackend
-            kept = model.__dict__[_KEPT] = Kept(kind(model))
-        return kept.value

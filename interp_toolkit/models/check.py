@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp_toolkit.errors import InterpToolkitError, first_line
-from interp_toolkit.models.backend import backend_of
+from interp_toolkit.models.hooked import backend_of
 from interp_toolkit.models.wrapped import unwrapped
 from interp_toolkit.sites import Site
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models.backend import backend_of
+from interp_toolkit.models.hooked import backend_of
 from interp_toolkit.models.weights import block_signs, weights_digest
 
 _names: weakref.WeakKeyDictionary[nn.Module, tuple[str, str]] = weakref.WeakKeyDictionary()

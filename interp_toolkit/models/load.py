@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import embedded
-from interp_toolkit.models.backend import backend_of, is_hooked_model
 from interp_toolkit.models.check import PlainPass, find_difference, hooked_pass, hugging_face_pass, refuse
 from interp_toolkit.models.checkpoints import read_model, read_tokenizer, short
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
+from interp_toolkit.models.hooked import backend_of, is_hooked_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
 from interp_toolkit.models.state import frozen, modules_of, refuse_compiled
 from interp_toolkit.models.wrapped import has_wrapped_modules, keep_bridge, kept_bridge, unwrapped, use_native_modules

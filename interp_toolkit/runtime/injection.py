@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend
-from interp_toolkit.models.backend import Edit
+from interp_toolkit.models.kv import Edit
 from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import SoftPrompt
 

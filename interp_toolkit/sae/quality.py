@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, backend_of
-from interp_toolkit.models.backend import Edit
+from interp_toolkit.models.kv import Edit
 from interp_toolkit.resampling import bootstrap_interval
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
