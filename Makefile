@@ -22,9 +22,9 @@ test-dtypes: $(READY)
 		INTERP_TOOLKIT_DTYPE=$$dtype OMP_NUM_THREADS=$$threads $(BIN)/pytest -m default_dtype || exit 1; \
 	done; done
 
-# The fast tests with the newest releases, and with TransformerLens 4, in environments kept in the user's cache.
+# The fast tests with the newest releases and with TransformerLens 4, in environments kept in the user's cache.
 test-versions:
-	PYTHON=$(PYTHON) .ci/versions newest tl4
+	PYTHON=$(PYTHON) .ci/versions newest newest-tl4 locked-tl4
 
 lint: $(READY)
 	$(BIN)/ruff check .

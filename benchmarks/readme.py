@@ -179,6 +179,32 @@ def sae_transfer() -> str:
     return "\n".join(lines)
 
 
+def dtypes() -> str:
+    result = json.loads((RESULTS / "dtypes.json").read_text())
+    lines = _head(
+        "adapter",
+        "evidence, bfloat16 less float32: mean, SD, greatest",
+        "within 0.02",
+        "verdicts that differ",
+        "threshold, float32 (95% interval)",
+        "threshold, bfloat16",
+    )
+    for row in result["tables"]["dtypes"]:
+        difference = ", ".join(f"{row[key]:.3f}" for key in ("mean_difference", "sd_difference", "max_difference"))
+        lines.append(
+            f"| `{row['adapter']}` | {difference} | {row['within_002']:.0%} | {row['verdicts_that_differ']:.1%} | "
+            f"{row['threshold']:.2f} ({row['low']:.2f} to {row['high']:.2f}) | {row['threshold_bfloat16']:.2f} |"
+        )
+    settings = result["settings"]
+    lines.append("")
+    lines.append(
+        f"Nats per token; the same greedy descriptions of {settings['n']} held-out titles, thresholds from as many "
+        f"training titles, seed {settings['seed']}, on a processor {'with' if settings['amx'] else 'without'} AMX. Made "
+        f"by `python benchmarks/dtypes.py`."
+    )
+    return "\n".join(lines)
+
+
 def verdicts() -> str:
     lines = _head("claim", "the paper's figure", "measured here", "verdict")
     for notebook, make in CLAIMS.items():
@@ -212,6 +238,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
     "docs/evaluation.md": {"trust": trust},
     "docs/claims.md": {"verdicts": verdicts},
+    "docs/how-to/reading-evidence.md": {"dtypes": dtypes},
     "docs/sae.md": {
         "sae layers": sae_layers,
         "sae quality": sae_quality,

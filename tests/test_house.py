@@ -103,7 +103,7 @@ def test_the_two_commands_of_the_readme_exist():
         assert re.search(rf"^{command}:", makefile, flags=re.M)
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", ".ci/newest.txt", ".ci/tl4.txt"])
+@pytest.mark.parametrize("name", ["requirements.lock", ".ci/newest.txt", ".ci/newest-tl4.txt", ".ci/locked-tl4.txt"])
 def test_what_is_tested_fits_the_ranges(name):
     import tomllib
 
