@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import BACKENDS
 
-from interp_toolkit import load_model, read_activations
+from interp_toolkit import InterpToolkitError, load_model, read_activations
 from interp_toolkit.models import backend_of
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sites import Site
@@ -130,3 +130,35 @@ def test_greedy_texts_are_those_of_hugging_face(pair, case, tiny_prompt, random_
                 )
                 ids.append(int(logits[0, -1].argmax()))
         assert list(generation.token_ids) == ids[len(run.tokens.ids) :]
+
+
+def test_soft_tokens_at_the_embedding_are_those_of_hugging_face(pair, case, tiny_prompt, random_vectors):
+    truth, model = pair(case)
+    runner, embedding = backend_of(model), truth.get_input_embeddings()
+    if runner.embedding_weight.shape[1] != runner.d_model:
+        with pytest.raises(InterpToolkitError, match=r"take blocks\.0\.hook_resid_pre instead"):
+            PromptRun(model, tiny_prompt)
+        return
+    run, target = PromptRun(model, tiny_prompt), [12, 40, 33, 9]
+    ids = torch.tensor([[*run.tokens.ids, *target]])
+    seen = []
+    with torch.no_grad():
+        runner.visit(ids, None, {Site.embedding(): seen.append})
+        # The site lies behind the factor by which some families scale their embeddings.
+        factor = float(seen[0].norm() / embedding(ids).norm())
+        assert torch.allclose(seen[0], factor * embedding(ids), atol=1e-5)
+    ours, theirs = (random_vectors(1).requires_grad_() for _ in range(2))
+    slots = torch.tensor(run.tokens.slots)
+    handle = embedding.register_forward_hook(
+        lambda module, inputs, out: out.index_copy(1, slots, (theirs / factor).expand(1, len(slots), -1))
+    )
+    try:
+        logits = truth(ids).logits
+    finally:
+        handle.remove()
+    rows = logits[0, len(run.tokens.ids) - 1 : -1].log_softmax(-1)
+    true_log_probs = rows.gather(1, torch.tensor(target)[:, None])[:, 0]
+    log_probs = score(run, ours, [target]).log_probs
+    assert (log_probs - true_log_probs).abs().max() < 1e-4
+    (grad,), (true_grad,) = (torch.autograd.grad(x.sum(), v) for x, v in ((log_probs, ours), (true_log_probs, theirs)))
+    assert relative(grad, true_grad) < 1e-4

@@ -55,6 +55,9 @@ class BridgeBackend(Backend):
         return super().look()
 
     def _hook_point(self, name: str) -> HookPoint | None:
+        # Where a norm follows the embedding, as in BLOOM, the bridge's `hook_embed` lies behind the norm.
+        if name == str(Site.embedding()):
+            name = "embed.hook_out"
         return self.model.get_hook_point(name)
 
     def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]:
