@@ -9,18 +9,17 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	@$(BIN)/python benchmarks/demo.py
 
-test: $(READY)
-	$(BIN)/pytest
+test: test-fast
+	$(BIN)/pytest -m slow
 
 # Its models are tiny: two processes of one thread each are faster than one process of two.
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
-# What depends on the default dtype, in both and with few and many threads.
+# What depends on the default dtype, in both, and with fewer and more threads than `make test`.
 test-dtypes: $(READY)
-	for dtype in float32 bfloat16; do for threads in 1 4; do \
-		INTERP_TOOLKIT_DTYPE=$$dtype OMP_NUM_THREADS=$$threads $(BIN)/pytest -m default_dtype || exit 1; \
-	done; done
+	INTERP_TOOLKIT_DTYPE=float32 OMP_NUM_THREADS=1 $(BIN)/pytest -m default_dtype
+	INTERP_TOOLKIT_DTYPE=bfloat16 OMP_NUM_THREADS=4 $(BIN)/pytest -m default_dtype
 
 # The fast tests with the newest releases and with TransformerLens 4, in environments kept in the user's cache.
 test-versions:
