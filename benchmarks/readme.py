@@ -199,8 +199,8 @@ def dtypes() -> str:
     lines.append("")
     lines.append(
         f"Nats per token; the same greedy descriptions of {settings['n']} held-out titles, thresholds from as many "
-        f"training titles, seed {settings['seed']}, on a processor {'with' if settings['amx'] else 'without'} AMX. Made "
-        f"by `python benchmarks/dtypes.py`."
+        f"training titles, seed {settings['seed']}, on a processor {'with' if settings['amx'] else 'without'} AMX. "
+        f"Made by `python benchmarks/dtypes.py`."
     )
     return "\n".join(lines)
 

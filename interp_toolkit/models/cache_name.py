@@ -26,8 +26,10 @@ def read_renamed_cache(model: Any) -> None:
 
 def _by_old_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
     forward: Any = module.forward
-    # Where Hugging Face's own attention does the work, it knows its own words and warns at the older ones.
-    delegates = forward.__self__ is not module or forward.__func__ is AttentionBridge.forward
+    # Where Hugging Face's own attention does the work, it knows its own words and warns at the older ones. A user's
+    # function in place of `forward` most likely hands on to the bridge's.
+    delegates = getattr(forward, "__self__", module) is not module
+    delegates = delegates or getattr(forward, "__func__", None) is AttentionBridge.forward
     if "cache" not in kwargs or delegates:
         return None
     return args, {("past_key_values" if name == "cache" else name): value for name, value in kwargs.items()}
