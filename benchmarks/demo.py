@@ -7,7 +7,7 @@ The same table is written as a page.
 import shutil
 from pathlib import Path
 
-from interp_toolkit import self_explain
+from interp_toolkit import load_model, self_explain
 from interp_toolkit.views import explanations_report
 
 PROMPTS = [
@@ -24,7 +24,8 @@ PAGE = Path("runs") / "demo.html"
 
 if __name__ == "__main__":
     print("The residual stream at the end of eight questions, and what the model says it means:\n", flush=True)
-    found = self_explain(PROMPTS, null=True)
+    # In float32, whatever the processor is fast at, so that the table is the README's.
+    found = self_explain(PROMPTS, model=load_model(dtype="float32"), null=True)
     print(found.to_text(shutil.get_terminal_size().columns))
     page = explanations_report(found).save(PAGE)
     print(f"\nThe same as a page for the browser: {page.resolve().as_uri()}")
