@@ -34,10 +34,17 @@ def _edit_weights(folder, edit):
     save_file(weights, path, metadata={"format": "pt"})
 
 
+# TransformerLens 3 computes Cohere's attention otherwise than Hugging Face; TransformerLens 4 has mended that.
+_COHERE_IS_WRONG = "hooked_transformer" in BACKENDS
+
+
 @pytest.mark.parametrize("model_type", families.REFUSED)
 def test_a_family_that_cannot_be_right_is_refused_and_its_model_left_alone(model_type, tiny_tokenizer):
     model = families.build_refused(model_type)
     before, names = model(_TOKENS).logits, [name for name, _ in model.named_modules()]
+    if model_type == "cohere" and not _COHERE_IS_WRONG:
+        assert torch.allclose(load_model(model, tokenizer=tiny_tokenizer)(_TOKENS), before, atol=1e-5)
+        return
     with pytest.raises(InterpToolkitError, match=f"{type(model).__name__}.*{families.REFUSED[model_type]}"):
         load_model(model, tokenizer=tiny_tokenizer)
     assert [name for name, _ in model.named_modules()] == names
@@ -93,10 +100,11 @@ def test_a_hooked_model_of_the_users_is_checked_once(tiny_tokenizer, checkpoints
         tokenizer = load._as_given(tiny_tokenizer)
         return TransformerBridge.boot_transformers("tiny", hf_model=hf_model, tokenizer=tokenizer, device="cpu")
 
-    wrong = boot("cohere")
-    with pytest.raises(InterpToolkitError, match="this TransformerBridge .* differ by .*load it by its name"):
-        load_model(wrong)
-    assert load_model(wrong, check=False) is wrong
+    if _COHERE_IS_WRONG:
+        wrong = boot("cohere")
+        with pytest.raises(InterpToolkitError, match="this TransformerBridge .* differ by .*load it by its name"):
+            load_model(wrong)
+        assert load_model(wrong, check=False) is wrong
     right, passes = boot("llama"), []
     monkeypatch.setattr(load, "find_difference", lambda *args: passes.append(1))
     assert as_hooked_model(load_model(right)) is right
@@ -226,7 +234,8 @@ def test_what_runs_otherwise_is_logged(tiny_tokenizer, caplog):
     with caplog.at_level(logging.WARNING):
         load_model(families.build("cohere"), tokenizer=tiny_tokenizer)
         load_model(families.build("mamba"), tokenizer=tiny_tokenizer)
-    assert "runs Hugging Face's own CohereAttention, where no hook points fire" in caplog.text
+    mended = "runs Hugging Face's own CohereAttention, where no hook points fire" in caplog.text
+    assert mended == _COHERE_IS_WRONG
     assert "MambaForCausalLM does not go on from keys and values alone" in caplog.text
 
 
