@@ -21,9 +21,9 @@ test-dtypes: $(READY)
 	INTERP_TOOLKIT_DTYPE=float32 OMP_NUM_THREADS=1 $(BIN)/pytest -m default_dtype
 	INTERP_TOOLKIT_DTYPE=bfloat16 OMP_NUM_THREADS=4 $(BIN)/pytest -m default_dtype
 
-# The fast tests with the newest releases and with TransformerLens 4, in environments kept in the user's cache.
+# The fast tests with the newest and the lowest releases and with TransformerLens 4, in environments kept in the user's cache.
 test-versions:
-	PYTHON=$(PYTHON) .ci/versions newest newest-tl4 locked-tl4
+	PYTHON=$(PYTHON) .ci/versions newest newest-tl4 locked-tl4 lowest
 
 lint: $(READY)
 	$(BIN)/ruff check .

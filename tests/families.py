@@ -113,7 +113,7 @@ REFUSED = {
     "bert": "tokens see those behind them",
     "biogpt": "Could not determine supported architecture",
     "cohere": "did not declare 'q_norm'",
-    "deepseek_v4": "has no hook point",
+    "deepseek_v4": "(has no hook point|has no attribute 'scorer')",
     "falcon": "cannot be used with backend='bridge': split_with_sizes",
     "hrm_text": "has no attribute 'blocks'",
     "openai-gpt": "after block 0 cannot be read",

@@ -120,6 +120,20 @@ def test_what_is_tested_fits_the_ranges(name):
             assert pinned[requirement.name.lower()] in requirement.specifier
 
 
+def test_the_lowest_that_is_tested_are_the_lower_bounds():
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    lines = [line for line in (ROOT / ".ci" / "lowest.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {package.lower().replace("_", "-"): version for package, version in (x.split("==") for x in lines)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in map(Requirement, project["dependencies"]):
+        (bound,) = [part.version for part in requirement.specifier if part.operator == ">="]
+        tested = pinned[requirement.name.lower()]
+        assert tested == bound or tested.startswith(f"{bound}."), f"{requirement.name}: {tested} is tested, not {bound}"
+
+
 def test_the_outputs_and_tables_of_the_documents_are_those_of_the_results(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     told = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))

@@ -91,8 +91,8 @@ def ranks(bench: Bench, titles: Sequence[str], texts: Sequence[str], faced: Sequ
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows that JSON can hold: what is not a number, or not bounded, is null."""
-    whole = table.astype(object).replace([np.inf, -np.inf], np.nan)
-    return whole.where(whole.notna(), None).to_dict("records")
+    whole = table.astype(object)
+    return whole.where(whole.notna() & ~whole.isin([np.inf, -np.inf]), None).to_dict("records")
 
 
 def _losses(bench: Bench, condition: Condition, labels: list[str]) -> tuple[Tensor, dict[int, str]]:
