@@ -160,11 +160,15 @@ def test_a_checkpoint_keeps_its_own_dtype_where_asked(tiny_hf, tiny_tokenizer, t
 
 @pytest.mark.parametrize("has", [(), ("amx_tile",), ("avx512_bf16",)])
 def test_the_default_dtype_follows_the_hardware(monkeypatch, has):
+    monkeypatch.delenv("INTERP_TOOLKIT_DTYPE", raising=False)
     cpu = torch.device("cpu")
     for name in ("amx_tile", "avx512_bf16"):
         monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in has)
     assert fast_bfloat16(cpu) == bool(has)
     assert choose_dtype(None, cpu) == (torch.bfloat16 if has else torch.float32)
+    for name in ("float32", "bfloat16"):
+        monkeypatch.setenv("INTERP_TOOLKIT_DTYPE", name)
+        assert choose_dtype(None, cpu) == getattr(torch, name)
     assert choose_dtype("float16", cpu) == torch.float16
 
 
