@@ -202,6 +202,19 @@ def architecture(request):
     return request.param
 
 
+def crashing(function, call):
+    """The function, which runs out of memory at its call of this number, counted from 1."""
+    calls = []
+
+    def run(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            raise MemoryError
+        return function(*arguments)
+
+    return run
+
+
 class Letters:
     """Stands in for the embedder, which tests do not have: counts of letters."""
 

@@ -4,9 +4,11 @@ import ast
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import interp_toolkit
 
@@ -103,14 +105,15 @@ def test_the_two_commands_of_the_readme_exist():
         assert re.search(rf"^{command}:", makefile, flags=re.M)
 
 
+def _pinned(name):
+    """Versions by package in a file of pins."""
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    return {package.lower().replace("_", "-"): version for package, version in (x.split("==") for x in lines)}
+
+
 @pytest.mark.parametrize("name", ["requirements.lock", ".ci/newest.txt", ".ci/newest-tl4.txt", ".ci/locked-tl4.txt"])
 def test_what_is_tested_fits_the_ranges(name):
-    import tomllib
-
-    from packaging.requirements import Requirement
-
-    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
-    pinned = {package.lower().replace("_", "-"): version for package, version in (x.split("==") for x in lines)}
+    pinned = _pinned(name)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     if "sae-lens" not in pinned:
@@ -121,12 +124,7 @@ def test_what_is_tested_fits_the_ranges(name):
 
 
 def test_the_lowest_that_is_tested_are_the_lower_bounds():
-    import tomllib
-
-    from packaging.requirements import Requirement
-
-    lines = [line for line in (ROOT / ".ci" / "lowest.txt").read_text().splitlines() if not line.startswith("#")]
-    pinned = {package.lower().replace("_", "-"): version for package, version in (x.split("==") for x in lines)}
+    pinned = _pinned(".ci/lowest.txt")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for requirement in map(Requirement, project["dependencies"]):
         (bound,) = [part.version for part in requirement.specifier if part.operator == ">="]

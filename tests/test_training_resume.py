@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from conftest import crashing
 
 from interp_toolkit import (
     Adapter,
@@ -106,16 +107,8 @@ def test_the_same_run_goes_on_from_files_memory_and_the_trained_adapter(tiny, fi
 def test_a_crash_leaves_an_adapter_with_which_the_same_call_goes_on(tiny, tmp_path, monkeypatch):
     model, adapter = tiny("qwen2"), _adapter()
     whole = train_adapter(model, _pairs(), _adapter(), SHORT, progress=False)
-    real, calls = loop.losses, []
-
-    def crashing(*arguments):
-        calls.append(1)
-        if len(calls) == 4:
-            raise MemoryError
-        return real(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "losses", crashing)
+        patch.setattr(loop, "losses", crashing(loop.losses, 4))
         with pytest.raises(MemoryError):
             train_adapter(model, _pairs(), adapter, SHORT, folder=tmp_path, progress=False)
     again = train_adapter(model, _pairs(), adapter, SHORT, folder=tmp_path, progress=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import crashing
 
 from interp_toolkit import (
     Adapter,
@@ -103,16 +104,8 @@ def test_the_bar_ends_at_its_total(tiny, pairs, monkeypatch, max_steps):
 def test_a_crash_goes_on_from_the_last_validation(tiny, pairs, tmp_path, monkeypatch):
     model = tiny("qwen2")
     whole = train_adapter(model, pairs, _adapter(), FAST, progress=False)
-    real, calls = loop.losses, []
-
-    def crashing(*arguments):
-        calls.append(1)
-        if len(calls) == 11:
-            raise MemoryError
-        return real(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "losses", crashing)
+        patch.setattr(loop, "losses", crashing(loop.losses, 11))
         with pytest.raises(MemoryError):
             train_adapter(model, pairs, _adapter(), FAST, folder=tmp_path, progress=False)
     # A line that the crash cut off is no event.

@@ -109,8 +109,8 @@ def as_soft_prompt(model: Any, rows: Sequence[Sequence[int]], chat: bool | None 
     Returns:
         the run, and soft tokens [rows, slots, d_model].
     """
-    length = len(rows[0])
-    shared = min(_shared(row, _opening(model.tokenizer, chat)) for row in rows)
+    length, opening = len(rows[0]), _opening(model.tokenizer, chat)
+    shared = min(_shared(row, opening) for row in rows)
     # Nothing of this soft prompt is used but where soft tokens are written.
     slots = PromptTokens(tuple(rows[0]), tuple(range(shared, length)))
     run = PromptRun(model, SoftPrompt(SLOT, SLOT, stop=""), tokens=slots)

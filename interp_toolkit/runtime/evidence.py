@@ -11,7 +11,7 @@ from torch import Tensor
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.runtime.prefix import PromptRun
-from interp_toolkit.runtime.score import ROWS, score_behind
+from interp_toolkit.runtime.score import ROWS, batches, score_behind
 from interp_toolkit.torch_defaults import plain_defaults
 
 
@@ -97,9 +97,7 @@ def evidence_behind(
     out = torch.full((2, len(texts)), torch.nan)
     # Texts of like length together, so that little is padded.
     order = sorted((i for i, text in enumerate(texts) if len(text)), key=lambda i: len(texts[i]))
-    counts = [len(text) for text in texts]
-    starts = range(0, len(order), ROWS)
-    for batch in (batch for i in starts for batch in run.backend.together(order[i : i + ROWS], counts)):
+    for batch in batches(run, order, [len(text) for text in texts]):
         targets = [texts[i] for i in batch]
         lengths = [len(target) for target in targets]
         given, nothing = (

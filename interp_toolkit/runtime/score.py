@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,9 +80,7 @@ def score(
     # once. Ties keep their order, and so the numbers.
     order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))
     parts: list[Tensor | None] = [None] * len(targets)
-    lengths = [len(target) for target in targets]
-    starts = range(0, len(order), ROWS)
-    for batch in (batch for i in starts for batch in run.backend.together(order[i : i + ROWS], lengths)):
+    for batch in batches(run, order, [len(target) for target in targets]):
         ids = [list(targets[i]) for i in batch]
         score_batch = _score_shared if shared else _score_once
         flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch], smoothing)
@@ -90,6 +88,12 @@ def score(
             parts[i] = part
     done = [part for part in parts if part is not None]
     return Scores(torch.cat(done) if done else soft_tokens.new_zeros(0), tuple(map(len, targets)))
+
+
+def batches(run: PromptRun, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of targets that share a pass, in this order; ``lengths`` has each target's by its number, in tokens."""
+    for start in range(0, len(order), ROWS):
+        yield from run.backend.together(order[start : start + ROWS], lengths)
 
 
 def _score_once(
