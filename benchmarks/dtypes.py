@@ -20,9 +20,9 @@ from interp_toolkit.contract import library_versions
 from interp_toolkit.evaluation import EvidenceControls, calibrate_threshold, evidence_controls
 from interp_toolkit.evaluation.bench import SEED, Titles, write_result
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.shipped import NAMES, find_adapter
-from interp_toolkit.vectors import topic_vectors
 
 RESULTS = Path(__file__).parent / "results" / "dtypes.json"
 _TITLES = 500

@@ -21,15 +21,19 @@ from interp_toolkit import Adapter, SoftPrompt, VectorLabelPairs
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import SEED, Bench
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.pairs.topics import PROMPT
 from interp_toolkit.sae import (
+    SAELabels,
     SAERecipe,
     SAEResult,
     feature_quantiles,
+    sae_digest,
+    sae_pairs,
+    sae_vectors,
     store_activations,
 )
 from interp_toolkit.sites import Site
-from interp_toolkit.vectors import SAELabels, sae_digest, sae_pairs, sae_vectors, topic_vectors
-from interp_toolkit.vectors.topics import PROMPT
 
 # Tokens on which a feature's 99th percentile is taken.
 _NEUTRAL = 100_000

@@ -21,12 +21,12 @@ from interp_toolkit.sae import (
     Contexts,
     SAERecipe,
     sae_quality,
+    sae_vectors,
     store_activations,
     train_sae,
     write_contexts,
 )
 from interp_toolkit.sites import Site
-from interp_toolkit.vectors import sae_vectors
 
 # Of a feature's best contexts, how many are looked at for what they peak on, and of how many features.
 _BEST, _PEAKING = 10, 300

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from interp_toolkit import Adapter, SoftPrompt
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation import best_scale, mean_interval, paired_difference
+from interp_toolkit.evaluation import best_scale
 from interp_toolkit.evaluation.bench import SEED
 from interp_toolkit.evaluation.conditions import half_round, null_vector, own_vectors
-from interp_toolkit.evaluation.statistics import Interval
 from interp_toolkit.models import model_facts
+from interp_toolkit.statistics import Interval, mean_interval, paired_difference
 
 LOSS, NULL, OTHER = "loss", "more with the null vector", "more with another's vector"
 

@@ -9,7 +9,11 @@ import pandas as pd
 from sae_adapters import CELLS, EXPRESSIVE, SIMPLE, UNTRAINED, trained
 from sae_ground import Ground
 
-from interp_toolkit.evaluation import (
+from interp_toolkit.cache import cache_folder
+from interp_toolkit.evaluation.bench import SEED, kept_result, write_result
+from interp_toolkit.evaluation.runs.losses import records
+from interp_toolkit.files import whole_file
+from interp_toolkit.scoring import (
     Writing,
     agreement_summary,
     agreement_table,
@@ -20,10 +24,7 @@ from interp_toolkit.evaluation import (
     read_examples,
     score_table,
 )
-from interp_toolkit.evaluation.bench import SEED, kept_result, write_result
-from interp_toolkit.evaluation.feature_labels import REWORDED, compared_rows, describe_features
-from interp_toolkit.evaluation.runs.losses import records
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.scoring.feature_labels import REWORDED, compared_rows, describe_features
 
 # Longest text, in tokens: short texts are what a small model writes well.
 _LENGTH = 40

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from interp_toolkit.files import cache_folder
-from interp_toolkit.sae import Background, Contexts, SAERecipe, label_features, read_passages, word_labeller
+from interp_toolkit.cache import cache_folder
+from interp_toolkit.sae import Background, Contexts, SAELabels, SAERecipe, label_features, read_passages, word_labeller
 from interp_toolkit.sae.labellers import LabelledFeatures
-from interp_toolkit.vectors import SAELabels
 
 # Passages whose words are text at large for the labeller.
 _PASSAGES = 1000

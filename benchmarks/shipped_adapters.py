@@ -34,9 +34,9 @@ from interp_toolkit.evaluation import (
     recall_table,
 )
 from interp_toolkit.evaluation.bench import Bench, Titles, kept_result, plain, write_result
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.training.recipe import Recipe
-from interp_toolkit.vectors import topic_vectors
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "shipped_adapters.json"

@@ -23,10 +23,10 @@ from interp_toolkit import Adapter, SoftPrompt, TrainConfig, VectorLabelPairs, t
 from interp_toolkit.evaluation import control_losses
 from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench, kept_result, write_result
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.pairs.topics import PROMPT
 from interp_toolkit.sites import parse_place
 from interp_toolkit.training import TrainResult
-from interp_toolkit.vectors import topic_vectors
-from interp_toolkit.vectors.topics import PROMPT
 
 # Titles on which a cell is measured: of `val` those described and those scored, and as many it was trained on.
 HELD, _LOSSES = 1000, 500

@@ -14,9 +14,9 @@ from interp_toolkit import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import control_losses
 from interp_toolkit.evaluation.bench import GREEDY, SAMPLES, TEMPERATURE, Bench, kept_result, write_result
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.shipped import find_adapter
 from interp_toolkit.sites import SiteStack
-from interp_toolkit.vectors import topic_vectors
 
 # Factors on the normalised vector that are tried without training, on this many training titles.
 SWEEP = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)

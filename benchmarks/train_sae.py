@@ -5,7 +5,7 @@
 
 The first reads the residual stream over a corpus, trains the SAE, measures it on passages that it was not trained on,
 and finds the contexts in which each feature is most active; the output folder gets `sae/` (which
-`interp_toolkit.vectors.load_sae` reads), `quality.csv` and `contexts.safetensors`. `layers` trains a short one at each
+`interp_toolkit.sae.load_sae` reads), `quality.csv` and `contexts.safetensors`. `layers` trains a short one at each
 of several layers on the same passages, and writes a table of them to benchmarks/results/sae_layers.csv: what each
 explains, what the model loses with it, how many tokens its features are about, and how well the model can read their
 directions before any adapter is trained: what their labels cost, and how much more given another feature's direction.

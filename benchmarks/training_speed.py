@@ -21,11 +21,11 @@ from transformers import AutoModelForCausalLM
 from interp_toolkit import Adapter, SoftPrompt, TrainConfig, load_model, topic_pairs
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.embedded import embedded_checkpoint
+from interp_toolkit.pairs import read_titles
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.training.examples import Examples, batches
 from interp_toolkit.training.objective import losses
 from interp_toolkit.training.optimizer import make_optimizer
-from interp_toolkit.vectors import read_titles
 
 SITE = "blocks.23.hook_resid_post"
 BATCH = 32

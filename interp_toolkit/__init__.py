@@ -6,11 +6,10 @@ from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitE
 from interp_toolkit.explain import self_explain
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import load_model
-from interp_toolkit.pairs import VectorLabelPairs, pairs_from_frame, pairs_from_json
+from interp_toolkit.pairs import VectorLabelPairs, pairs_from_frame, pairs_from_json, read_topics, topic_pairs
 from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.training import TrainConfig, TrainResult, train_adapter
-from interp_toolkit.vectors import read_topics, topic_pairs
 
 __version__ = "0.1.0"
 

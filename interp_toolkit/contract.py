@@ -187,6 +187,16 @@ class Contract:
         if self.site is not None:
             self.site.require_in(facts.n_layers)
 
+    def require_soft_prompt(self) -> SoftPrompt:
+        """The soft prompt that the adapter was trained with.
+
+        Raises:
+            InterpToolkitError: the adapter's file names none.
+        """
+        if self.soft_prompt is None:
+            raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
+        return self.soft_prompt
+
     def places(self, sites: PlaceLike | None) -> list[Place]:
         """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
 

@@ -112,13 +112,8 @@ def self_explain(
         raise InterpToolkitError(f"expected a SoftPrompt, got {type(soft_prompt).__name__}; see SoftPrompt.for_chat")
     if not isinstance(adapter, Adapter):
         adapter = _default(facts, vectors, sites) if adapter is None else find_adapter(str(adapter))
-    contract = adapter.contract
-    if contract is None:
-        raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
-    contract.check_model(facts)
-    prompt = soft_prompt or contract.soft_prompt
-    if prompt is None:
-        raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
+    contract = adapter.require_contract(facts)
+    prompt = soft_prompt or contract.require_soft_prompt()
     factors: list[Any] = np.atleast_1d(scales).tolist()
     if not factors or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in factors):
         raise InterpToolkitError(f"expected at least one scale, each a finite number, got {factors or 'none'}")

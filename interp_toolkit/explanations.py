@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from interp_toolkit.markup import html_table
-from interp_toolkit.tables import text_table
+from interp_toolkit.tables import html_table, text_table
 
 COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "reading", "scale")
 _NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")

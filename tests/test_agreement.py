@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.agreement import agreement_summary, agreement_table, word_overlap
+from interp_toolkit.scoring.agreement import agreement_summary, agreement_table, word_overlap
 
 LABELS = {1: ["rivers", "lakes"], 2: ("bread",), 3: "cats", 4: "snow"}
 SAID = pd.DataFrame(

@@ -24,21 +24,17 @@ from interp_toolkit import (
     train_adapter,
 )
 from interp_toolkit.adapters.files import CONFIG_FILE
+from interp_toolkit.bridges import describe_grid
 from interp_toolkit.chat import prompt_ids, stop_ids
 from interp_toolkit.cli import main
 from interp_toolkit.contract import Contract, EvidenceThreshold
-from interp_toolkit.evaluation import (
-    calibrate_threshold,
-    describe_grid,
-    evidence_controls,
-    prompted_descriptions,
-)
+from interp_toolkit.evaluation import calibrate_threshold, evidence_controls, prompted_descriptions
 from interp_toolkit.evaluation.round_trip import round_trip
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, plain_answers, sampled_answers
 from interp_toolkit.runtime.texts import TextEnds, WrittenText
 from interp_toolkit.soft_prompt import TEXT
-from interp_toolkit.vectors import topic_vectors
 
 END = "<|endoftext|>"
 TITLES = ["rivers", "Poland", "a fox", "baseball", "the dog", "history", '12" records', "lazy jumps"] * 3

@@ -12,7 +12,7 @@ from interp_toolkit.evaluation.controls import control_table
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.runs import bias as runs
 from interp_toolkit.models import model_facts
-from interp_toolkit.vectors import topic_vectors
+from interp_toolkit.pairs import topic_vectors
 
 LABELS = ["Bees", "Poland and rivers", "fox", "a dog", "history", "baseball"]
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site
+from interp_toolkit.activations import site_means
+from interp_toolkit.bridges.bridge_entities import find_bridge_entities, name_bridges, untrained_adapter
+from interp_toolkit.bridges.decoding import decode_rates, layer_position_table
+from interp_toolkit.bridges.grid import Grid, describe_grid
+from interp_toolkit.bridges.names import Entity
+from interp_toolkit.bridges.twohop import balanced_sample, read_twohop
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError
 from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.bridges import find_bridge_entities, name_bridges, untrained_adapter
-from interp_toolkit.evaluation.decoding import decode_rates, layer_position_table
-from interp_toolkit.evaluation.grid import Grid, describe_grid
-from interp_toolkit.evaluation.means import site_means
-from interp_toolkit.evaluation.names import Entity
 from interp_toolkit.evaluation.runs import bridge_tables as tables
 from interp_toolkit.evaluation.runs import bridges as runs
 from interp_toolkit.evaluation.runs import questions
-from interp_toolkit.evaluation.twohop import balanced_sample, read_twohop
 from interp_toolkit.models import model_facts
 from interp_toolkit.shipped import find_adapter
 from interp_toolkit.sites import parse_place

@@ -17,11 +17,10 @@ from interp_toolkit import Adapter, self_explain
 from interp_toolkit.cli import main
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation import Writing
-from interp_toolkit.evaluation.feature_labels import ORIGINAL, REWORDED, compared_rows, describe_features
 from interp_toolkit.models import model_facts
-from interp_toolkit.sae import SAEConfig, SAERecipe
-from interp_toolkit.vectors import read_labels, sae_vectors
+from interp_toolkit.sae import SAEConfig, SAERecipe, read_labels, sae_vectors
+from interp_toolkit.scoring import Writing
+from interp_toolkit.scoring.feature_labels import ORIGINAL, REWORDED, compared_rows, describe_features
 
 pytest.importorskip("sae_lens")
 pytestmark = pytest.mark.default_dtype
@@ -35,9 +34,9 @@ def place(tmp_path, monkeypatch):
     """A folder of its own, and a prompt that the tiny model has room for."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("interp_toolkit.evaluation.embedding.Embedder", Letters)
+    monkeypatch.setattr("interp_toolkit.embedder.Embedder", Letters)
     monkeypatch.setattr("interp_toolkit.evaluation.bench.Embedder", Letters)
-    monkeypatch.setattr("interp_toolkit.evaluation.Writing", _short)
+    monkeypatch.setattr("interp_toolkit.scoring.Writing", _short)
     return tmp_path
 
 
@@ -133,7 +132,7 @@ def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatc
         "example_texts.sampled_answers",
         "generation_scoring.feature_activations",
     ):
-        monkeypatch.setattr(f"interp_toolkit.evaluation.{name}", None)
+        monkeypatch.setattr(f"interp_toolkit.scoring.{name}", None)
     assert run(*score)[:2] == (0, out)
     compare = ["compare", "made/sae", "own.json", "--adapter", "./adapter", "--scores", "sae-scores.json"]
     code, out, err = run(*compare, "--features", *some)
@@ -214,7 +213,7 @@ def test_contexts_of_another_sae_are_refused(folder, run, sae):
 
 
 def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, place, monkeypatch):
-    monkeypatch.setattr("interp_toolkit.evaluation.feature_labels._SHARD", 2)
+    monkeypatch.setattr("interp_toolkit.scoring.feature_labels._SHARD", 2)
     features = [7, 3, 11]
     found = describe_features(tiny(), adapter, sae, features, samples=1, folder=place)
     alone = self_explain(sae_vectors(sae, features).vectors, model=tiny(), adapter=adapter)
@@ -223,7 +222,7 @@ def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, pla
     assert found["evidence"].tolist() == pytest.approx([row.evidence for row in alone], abs=1e-3, nan_ok=True)
     calls = []
     monkeypatch.setattr(
-        "interp_toolkit.evaluation.feature_labels.self_explain",
+        "interp_toolkit.scoring.feature_labels.self_explain",
         lambda vectors, **settings: calls.append(len(vectors)) or self_explain(vectors, **settings),
     )
     damaged = sorted((place / "descriptions").glob("*.json"))[0]

@@ -14,12 +14,12 @@ from interp_toolkit.evaluation.controls import control_losses, control_table, co
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.runs import controls as run_of_controls
 from interp_toolkit.evaluation.runs import losses as runs
-from interp_toolkit.evaluation.statistics import adjust_p_values, paired_difference
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.shipped import default_adapter
 from interp_toolkit.sites import parse_place
-from interp_toolkit.vectors import topic_vectors
+from interp_toolkit.statistics import adjust_p_values, paired_difference
 
 LABELS = ["Bees", "Poland and rivers", "fox", "a dog", "history", "baseball"]
 COLUMNS = ["control", "scale", "best", "loss", "low", "high", "evidence", "evidence_low", "evidence_high"]
@@ -234,7 +234,7 @@ def test_what_has_no_table(tiny, tiny_tokenizer, make_adapter, random_vectors):
         control_table(model, adapter, vectors, ["Bees", "Bees"])
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 2 vectors and 3 labels"):
         control_table(model, adapter, vectors, LABELS[:3])
-    with pytest.raises(InterpToolkitError, match="whose contract names its soft prompt"):
+    with pytest.raises(InterpToolkitError, match="the adapter has no contract"):
         control_table(model, Adapter.create("scale", 32), vectors, LABELS[:2])
     with pytest.raises(InterpToolkitError, match="kind 'bias_only'.*own soft prompt, got ScalarAffine"):
         control_table(model, adapter, vectors, LABELS[:2], bias_only=adapter)

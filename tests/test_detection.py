@@ -7,18 +7,18 @@ import pandas as pd
 import pytest
 import torch
 
+from interp_toolkit.embedder import Embedder
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.detection import (
+from interp_toolkit.sae.asking import Answer
+from interp_toolkit.scoring.detection import (
     Examples,
     asked_judge,
     detection_scores,
     embedding_judge,
     read_examples,
 )
-from interp_toolkit.evaluation.embedding import Embedder
-from interp_toolkit.evaluation.label_scores import BEST, score_table
-from interp_toolkit.evaluation.label_sources import label_rows, shuffled_labels
-from interp_toolkit.sae.asking import Answer
+from interp_toolkit.scoring.label_scores import BEST, score_table
+from interp_toolkit.scoring.label_sources import label_rows, shuffled_labels
 
 EXAMPLES = {
     1: Examples(("rivers flow", "a river and a lake", "the river"), ("bread", "a loaf of bread", "dough")),

@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from interp_toolkit import Adapter, ContractError, InterpToolkitError, Site, read_activations, self_explain
-from interp_toolkit.activations import stack_sites
+from interp_toolkit import activations as module
+from interp_toolkit.activations import site_means, stack_sites
+from interp_toolkit.bridges.entities import extract_entities
+from interp_toolkit.bridges.grid import CELLS, Grid, describe_grid
+from interp_toolkit.bridges.twohop import continuations
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation import means as module
-from interp_toolkit.evaluation.entities import extract_entities
-from interp_toolkit.evaluation.grid import CELLS, Grid, describe_grid
-from interp_toolkit.evaluation.means import site_means
-from interp_toolkit.evaluation.twohop import continuations
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import parse_place
 

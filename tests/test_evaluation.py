@@ -130,7 +130,7 @@ def test_controls_of_an_adapter_that_sees_no_vector_are_equal(tiny, tiny_prompt,
 
 def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):
     model = tiny()
-    with pytest.raises(InterpToolkitError, match="whose contract names its soft prompt"):
+    with pytest.raises(InterpToolkitError, match="the adapter has no contract"):
         control_losses(model, Adapter.create("scale", d_model=32), random_vectors(2), ["a", "b"])
     adapter = _adapter(model, tiny_prompt, "scalar_affine")
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 1 vectors and 1 labels"):

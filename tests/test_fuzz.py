@@ -30,14 +30,14 @@ from safetensors.torch import load_file, save_file
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt, VectorLabelPairs, pairs_from_json, read_topics
 from interp_toolkit.adapters import read_mean_vectors, write_mean_vectors
+from interp_toolkit.bridges.twohop import read_aliases, read_twohop
 from interp_toolkit.contract import Contract, EvidenceThreshold, ModelFacts
-from interp_toolkit.evaluation.twohop import read_aliases, read_twohop
+from interp_toolkit.sae import load_sae, read_labels
 from interp_toolkit.sae.passages import read_passages
 from interp_toolkit.sae.recipe import SAERecipe
+from interp_toolkit.sae.sae_files import read_firing
 from interp_toolkit.sae.train import _halve
 from interp_toolkit.training.recipe import Recipe
-from interp_toolkit.vectors import load_sae, read_labels
-from interp_toolkit.vectors.sae_files import read_firing
 from interp_toolkit.views import results_report
 
 D = 12

@@ -12,21 +12,21 @@ from conftest import make_sae
 from interp_toolkit.activations import read_activations
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.errors import ContractError, InterpToolkitError
-from interp_toolkit.evaluation import generation_scoring
-from interp_toolkit.evaluation.example_texts import Writing, write_texts
-from interp_toolkit.evaluation.generation_scoring import EMPTY_LABEL, generation_scores
-from interp_toolkit.evaluation.label_scores import BEST, CHOSEN, MEAN, best_labels, score_table
-from interp_toolkit.evaluation.label_sources import (
+from interp_toolkit.models import model_facts
+from interp_toolkit.runtime import plain_answers, sampled_answers
+from interp_toolkit.sae.asking import Answer
+from interp_toolkit.scoring import generation_scoring
+from interp_toolkit.scoring.example_texts import Writing, write_texts
+from interp_toolkit.scoring.generation_scoring import EMPTY_LABEL, generation_scores
+from interp_toolkit.scoring.label_scores import BEST, CHOSEN, MEAN, best_labels, score_table
+from interp_toolkit.scoring.label_sources import (
     check_rows,
     label_rows,
     paraphrases,
     random_labels,
     shuffled_labels,
 )
-from interp_toolkit.evaluation.spans import contents
-from interp_toolkit.models import model_facts
-from interp_toolkit.runtime import plain_answers, sampled_answers
-from interp_toolkit.sae.asking import Answer
+from interp_toolkit.spans import contents
 
 WRITING = Writing(texts=3, prompt="Say {label}", max_new_tokens=5, temperature=1.0, seed=7)
 PROMPTS = ["Tell me about rivers.", "fox", "Tell me about Poland.", "Tell me", "a dog jumps over the lazy fox"]
@@ -63,14 +63,14 @@ def test_samples_depend_on_prompt_seed_and_number_alone(tiny, backend):
 
 
 def test_texts_are_kept_label_by_label(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("interp_toolkit.evaluation.example_texts._SHARD", 2)
+    monkeypatch.setattr("interp_toolkit.scoring.example_texts._SHARD", 2)
     asked = []
 
     def answers(model, prompts, **settings):
         asked.append(list(prompts))
         return sampled_answers(model, prompts, **settings)
 
-    monkeypatch.setattr("interp_toolkit.evaluation.example_texts.sampled_answers", answers)
+    monkeypatch.setattr("interp_toolkit.scoring.example_texts.sampled_answers", answers)
     counts = {"a": 3, "bb": 3, "ccc": 3}
     texts, failed = write_texts(tiny(), counts, WRITING, tmp_path)
     assert asked == [["Say a", "Say bb"], ["Say ccc"]]

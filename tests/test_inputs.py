@@ -18,17 +18,18 @@ from interp_toolkit import (
     read_activations,
     self_explain,
 )
+from interp_toolkit.activations import site_means
+from interp_toolkit.bridges import describe_grid, find_bridge_entities
+from interp_toolkit.bridges.names import Entity
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, EvidenceThreshold
-from interp_toolkit.evaluation import describe_grid, find_bridge_entities, site_means
 from interp_toolkit.evaluation.abstention import EvidenceControls
-from interp_toolkit.evaluation.names import Entity
 from interp_toolkit.explanations import Explanation
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import Topics
 from interp_toolkit.runtime.answers import plain_answers
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import parse_place
-from interp_toolkit.vectors import Topics
 
 PROMPTS = ["Tell me about rivers.", "Tell me about Poland.", "foxes?"]
 

@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from interp_toolkit import FileFormatError, InterpToolkitError, pairs_from_json, read_topics
+from interp_toolkit.bridges.twohop import read_aliases, read_twohop
 from interp_toolkit.evaluation.bench import kept_result
-from interp_toolkit.evaluation.twohop import read_aliases, read_twohop
 from interp_toolkit.json_lines import read_json, read_json_lines
+from interp_toolkit.sae import read_labels
 from interp_toolkit.sae.passages import read_passages
 from interp_toolkit.training.recipe import Recipe
-from interp_toolkit.vectors import read_labels
 
 READERS = (read_topics, read_twohop, read_aliases, read_passages, read_labels)
 

@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from interp_toolkit import InterpToolkitError
-from interp_toolkit.evaluation.names import Entity, find_names
+from interp_toolkit.bridges.names import Entity, find_names
 
 NAMED = [
     ("US", "the US economy"),

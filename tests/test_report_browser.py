@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from interp_toolkit import Explanation, Explanations
-from interp_toolkit.markup import visible
+from interp_toolkit.tables import visible
 from interp_toolkit.views import (
     Section,
     activation_view,

@@ -11,8 +11,8 @@ from interp_toolkit.evaluation.bench import Bench
 from interp_toolkit.evaluation.round_trip import round_trip, round_trip_summary
 from interp_toolkit.evaluation.runs import round_trip as runs
 from interp_toolkit.models import model_facts
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sites import parse_place
-from interp_toolkit.vectors import topic_vectors
 
 TITLES = ["Rivers", "Poland", "Foxes", "Baseball", "Dogs"]
 

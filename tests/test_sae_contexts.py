@@ -8,9 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.models import model_facts
-from interp_toolkit.sae import Contexts, store_activations, token_rows, write_contexts
+from interp_toolkit.sae import Contexts, sae_vectors, store_activations, token_rows, write_contexts
 from interp_toolkit.sites import Site
-from interp_toolkit.vectors import sae_vectors
 
 SITE = Site.after(2)
 TEXTS = [f"Tell me about {a} and the history of {b}." for a in ("rivers", "cats", "a fox") for b in "abcdefgh"]

@@ -7,10 +7,18 @@ import torch
 from conftest import make_sae
 
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.sae import encode_features, sae_quality, token_rows
+from interp_toolkit.sae import (
+    encode_features,
+    load_sae,
+    sae_digest,
+    sae_facts,
+    sae_pairs,
+    sae_quality,
+    sae_vectors,
+    token_rows,
+)
+from interp_toolkit.sae.directions import require_site
 from interp_toolkit.sites import Site
-from interp_toolkit.vectors import load_sae, sae_digest, sae_facts, sae_pairs, sae_vectors
-from interp_toolkit.vectors.sae import require_site
 
 sae_lens = pytest.importorskip("sae_lens")
 

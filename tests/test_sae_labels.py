@@ -8,7 +8,7 @@ import torch
 from conftest import make_sae
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.vectors import SAELabels, read_labels, sae_pairs, sae_vectors
+from interp_toolkit.sae import SAELabels, read_labels, sae_pairs, sae_vectors
 
 ROW = dict(modelId="gemma-2-2b", layer="20-res-16k", typeName="oai_token-act-pair")
 

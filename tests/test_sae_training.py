@@ -15,16 +15,18 @@ from interp_toolkit.sae import (
     SAEConfig,
     SAERecipe,
     TokenRows,
+    check_sae,
     feature_activations,
     feature_quantiles,
     read_passages,
+    sae_digest,
     sae_quality,
+    sae_vectors,
     store_activations,
     token_rows,
     train_sae,
 )
 from interp_toolkit.sites import Site
-from interp_toolkit.vectors import check_sae, sae_digest, sae_vectors
 
 pytest.importorskip("sae_lens")
 

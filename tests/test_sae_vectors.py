@@ -11,11 +11,10 @@ from interp_toolkit import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.models import model_facts
-from interp_toolkit.sae import encode_features
+from interp_toolkit.sae import check_sae, encode_features, load_sae, sae_digest, sae_facts, sae_vectors
+from interp_toolkit.sae.directions import require_site
 from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import SoftPrompt
-from interp_toolkit.vectors import check_sae, load_sae, sae_digest, sae_facts, sae_vectors
-from interp_toolkit.vectors.sae import require_site
 
 sae_lens = pytest.importorskip("sae_lens")
 

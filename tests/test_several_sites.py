@@ -20,13 +20,13 @@ from interp_toolkit import (
 )
 from interp_toolkit.activations import stack_sites
 from interp_toolkit.adapters import truncated
+from interp_toolkit.pairs import topic_pairs, topic_vectors
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sites import SiteStack, parse_place
 from interp_toolkit.training.examples import Examples
 from interp_toolkit.training.objective import losses
 from interp_toolkit.training.recipe import Recipe
 from interp_toolkit.training.start import ridge_start
-from interp_toolkit.vectors import topic_pairs, topic_vectors
 
 WORDS = ["rivers", "Poland", "a fox", "baseball", "the dog", "history", "that", "jumps over"]
 STACK = parse_place([0, 2])

@@ -6,9 +6,9 @@ import scipy.stats
 import statsmodels.api
 import torch
 
-from interp_toolkit import InterpToolkitError, resampling
-from interp_toolkit.evaluation import recall_table, statistics
-from interp_toolkit.evaluation.statistics import (
+from interp_toolkit import InterpToolkitError, statistics
+from interp_toolkit.evaluation import recall_table
+from interp_toolkit.statistics import (
     adjust_p_values,
     mean_interval,
     paired_difference,
@@ -307,7 +307,7 @@ def test_memory_bounds_do_not_change_numbers(monkeypatch):
 
     whole = all_of_them()
     monkeypatch.setattr(statistics, "_DRAWN", 20000)
-    monkeypatch.setattr(resampling, "_DRAWN", 20000)
+    monkeypatch.setattr(statistics, "_DRAWN", 20000)
     assert all_of_them() == whole
 
 

@@ -8,8 +8,8 @@ import torch
 
 from interp_toolkit import InterpToolkitError, SoftPrompt, load_model, read_activations
 from interp_toolkit.chat import DATE, end_of_turn, prompt_ids, render
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun
-from interp_toolkit.vectors import topic_vectors
 
 _ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 

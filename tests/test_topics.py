@@ -15,7 +15,7 @@ from interp_toolkit import (
     read_topics,
     topic_pairs,
 )
-from interp_toolkit.vectors import read_titles, topic_vectors, topic_vectors_by_site, topics_from_dataset
+from interp_toolkit.pairs import read_titles, topic_vectors, topic_vectors_by_site, topics_from_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +26,14 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def reads(monkeypatch):
     """What was read, shard by shard, of two titles each."""
-    monkeypatch.setattr("interp_toolkit.vectors.topics._SHARD", 2)
+    monkeypatch.setattr("interp_toolkit.pairs.topics._SHARD", 2)
     read = []
 
     def counting(model, prompts, sites):
         read.append((prompts, sites))
         return read_activations(model, prompts, sites)
 
-    monkeypatch.setattr("interp_toolkit.vectors.topics.read_activations", counting)
+    monkeypatch.setattr("interp_toolkit.pairs.topics.read_activations", counting)
     return read
 
 
@@ -109,7 +109,7 @@ def test_the_bar_counts_titles(tiny, reads, capsys):
 
 
 def test_a_reading_that_is_stopped_keeps_what_is_done(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("interp_toolkit.vectors.topics._SHARD", 2)
+    monkeypatch.setattr("interp_toolkit.pairs.topics._SHARD", 2)
     read = []
 
     def stopping(model, prompts, sites):
@@ -118,7 +118,7 @@ def test_a_reading_that_is_stopped_keeps_what_is_done(tiny, tmp_path, monkeypatc
         read.append(prompts)
         return read_activations(model, prompts, sites)
 
-    monkeypatch.setattr("interp_toolkit.vectors.topics.read_activations", stopping)
+    monkeypatch.setattr("interp_toolkit.pairs.topics.read_activations", stopping)
     with pytest.raises(KeyboardInterrupt):
         topic_vectors(tiny(), ["a", "b", "c"], 1)
     kept = [path.name for path in (tmp_path / "topics").iterdir()]

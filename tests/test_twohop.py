@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from interp_toolkit import InterpToolkitError
-from interp_toolkit.chat import prompt_ids, stop_ids
-from interp_toolkit.errors import FileFormatError
-from interp_toolkit.evaluation import twohop as module
-from interp_toolkit.evaluation.names import Entity
-from interp_toolkit.evaluation.twohop import (
+from interp_toolkit.bridges import twohop as module
+from interp_toolkit.bridges.names import Entity
+from interp_toolkit.bridges.twohop import (
     TwoHop,
     answers_hops,
     balanced_sample,
@@ -18,6 +16,8 @@ from interp_toolkit.evaluation.twohop import (
     read_aliases,
     read_twohop,
 )
+from interp_toolkit.chat import prompt_ids, stop_ids
+from interp_toolkit.errors import FileFormatError
 
 COMPOSED = dict(
     type="capital->country->currency",

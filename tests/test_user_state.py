@@ -14,15 +14,15 @@ from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_a
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import ContractError
-from interp_toolkit.evaluation import example_texts
 from interp_toolkit.evaluation.bench import Bench, kept_result, write_result
 from interp_toolkit.evaluation.conditions import null_vector
 from interp_toolkit.evaluation.runs import knowledge, losses, questions
 from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, generate, score
-from interp_toolkit.sae import store_activations, token_rows
+from interp_toolkit.sae import check_sae, store_activations, token_rows
+from interp_toolkit.scoring import example_texts
 from interp_toolkit.shipped import NAMES, find_adapter
-from interp_toolkit.vectors import check_sae, topic_vectors
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
 HOOK = "blocks.1.hook_resid_post"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interp_toolkit import Adapter, Explanation, Explanations, FileFormatError, InterpToolkitError, VectorLabelPairs
-from interp_toolkit.markup import escaped, html_table, visible
+from interp_toolkit.tables import escaped, html_table, visible
 from interp_toolkit.views import (
     Section,
     activation_view,

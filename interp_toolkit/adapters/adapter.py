@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from interp_toolkit.adapters import files, published
 from interp_toolkit.adapters.config import AdapterConfig
-from interp_toolkit.contract import Contract
+from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.markup import html_table
+from interp_toolkit.tables import html_table
 from interp_toolkit.torch_defaults import plain_defaults
 
 _EPSILON = 1e-8
@@ -133,6 +133,22 @@ class Adapter(nn.Module):
         parameter = next(self.parameters(), None)
         zero = torch.zeros(self.config.width, device=parameter.device if parameter is not None else None)
         return self(zero)
+
+    def require_contract(self, facts: ModelFacts | None = None) -> Contract:
+        """The contract of a trained adapter.
+
+        Args:
+            facts: of the model that the adapter is to be used with, which the contract is then checked against.
+
+        Raises:
+            InterpToolkitError: the adapter has not been trained.
+            ContractError: it was trained for another model, see `Contract.check_model`.
+        """
+        if self.contract is None:
+            raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
+        if facts is not None:
+            self.contract.check_model(facts)
+        return self.contract
 
     @property
     def parameter_count(self) -> int:

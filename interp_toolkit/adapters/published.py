@@ -27,10 +27,9 @@ from interp_toolkit.adapters.header_values import (
 )
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.files import whole_file
+from interp_toolkit.files import check_dense, read_torch_file, whole_file
 from interp_toolkit.json_lines import parse_json
 from interp_toolkit.soft_prompt import PRESETS, SoftPrompt
-from interp_toolkit.torch_files import check_dense, read_torch_file
 
 _FORMAT = "selfie_adapter_v1"
 # Their names for the kinds, and ours; what stands on one side only the other format cannot say.

@@ -14,8 +14,7 @@ from interp_toolkit.cli.printing import print_tables
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp_toolkit.sae import ActivationStore, Contexts, Labeller
-    from interp_toolkit.vectors import SAELabels
+    from interp_toolkit.sae import ActivationStore, Contexts, Labeller, SAELabels
 
 _ADAPTER = "adapter"
 _SCORES = "a result of `interp-toolkit sae score`"
@@ -35,7 +34,7 @@ def train(options: argparse.Namespace) -> None:
 
 def label(options: argparse.Namespace) -> None:
     """``sae label``."""
-    from interp_toolkit.files import cache_folder
+    from interp_toolkit.cache import cache_folder
     from interp_toolkit.sae import label_features
 
     model, sae = _load(options)
@@ -57,15 +56,15 @@ def score(options: argparse.Namespace) -> None:
     """``sae score``."""
     import pandas as pd
 
+    from interp_toolkit.cache import cache_folder
     from interp_toolkit.chat import uses_chat
     from interp_toolkit.contract import library_versions
-    from interp_toolkit.evaluation import Writing, generation_scores, score_table
     from interp_toolkit.evaluation.bench import write_result
-    from interp_toolkit.evaluation.feature_labels import REWORDED, compared_rows
-    from interp_toolkit.evaluation.label_sources import TRIES
     from interp_toolkit.evaluation.runs.losses import records
-    from interp_toolkit.files import cache_folder
     from interp_toolkit.sae import feature_quantiles
+    from interp_toolkit.scoring import Writing, generation_scores, score_table
+    from interp_toolkit.scoring.feature_labels import REWORDED, compared_rows
+    from interp_toolkit.scoring.label_sources import TRIES
 
     model, sae = _load(options)
     labels = _labels(options, sae)
@@ -107,11 +106,11 @@ def score(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     """``sae compare``."""
     from interp_toolkit.contract import library_versions
-    from interp_toolkit.evaluation.agreement import agreement_summary, agreement_table
+    from interp_toolkit.embedder import Embedder
     from interp_toolkit.evaluation.bench import write_result
-    from interp_toolkit.evaluation.embedding import Embedder
-    from interp_toolkit.evaluation.feature_labels import REWORDED
     from interp_toolkit.evaluation.runs.losses import records
+    from interp_toolkit.scoring.agreement import agreement_summary, agreement_table
+    from interp_toolkit.scoring.feature_labels import REWORDED
 
     model, sae = _load(options)
     labels = _labels(options, sae)
@@ -137,7 +136,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     from interp_toolkit.models import load_model
-    from interp_toolkit.vectors import check_sae, load_sae
+    from interp_toolkit.sae import check_sae, load_sae
 
     sae, model = load_sae(options.sae, options.id), load_model(options.model)
     check_sae(sae, model, any_model=options.any_model)
@@ -147,7 +146,7 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
 def _chosen(options: argparse.Namespace, known: Sequence[int], count: int) -> list[int]:
     """The features that are asked for, of those that can be."""
     from interp_toolkit.errors import InterpToolkitError
-    from interp_toolkit.vectors.sae import check_features
+    from interp_toolkit.sae.directions import check_features
 
     if options.limit is not None and options.limit < 1:
         raise InterpToolkitError(f"expected --limit of at least 1, got {options.limit}")
@@ -156,8 +155,8 @@ def _chosen(options: argparse.Namespace, known: Sequence[int], count: int) -> li
 
 
 def _labels(options: argparse.Namespace, sae: Any) -> SAELabels:
-    from interp_toolkit.vectors import read_labels
-    from interp_toolkit.vectors.sae import check_features
+    from interp_toolkit.sae import read_labels
+    from interp_toolkit.sae.directions import check_features
 
     labels = read_labels(options.labels)
     check_features(labels.features, len(sae.W_dec))
@@ -181,17 +180,16 @@ def _texts(options: argparse.Namespace) -> list[str]:
 
 def _store(model: Any, sae: Any, texts: Sequence[str]) -> ActivationStore:
     from interp_toolkit.sae import store_activations, token_rows
-    from interp_toolkit.vectors.sae import require_site
+    from interp_toolkit.sae.directions import require_site
 
     site = require_site(sae)
     return store_activations(model, token_rows(model.tokenizer, texts), site, progress=_bars())[site]
 
 
 def _contexts(options: argparse.Namespace, model: Any, sae: Any, texts: Sequence[str]) -> Contexts:
+    from interp_toolkit.cache import cache_folder
     from interp_toolkit.errors import ContractError
-    from interp_toolkit.files import cache_folder
-    from interp_toolkit.sae import Contexts, write_contexts
-    from interp_toolkit.vectors import sae_digest
+    from interp_toolkit.sae import Contexts, sae_digest, write_contexts
 
     digest = sae_digest(sae)
     if options.contexts is None:
@@ -223,8 +221,8 @@ def _labeller(options: argparse.Namespace, texts: Sequence[str]) -> Labeller:
 
 
 def _describe(options: argparse.Namespace, model: Any, sae: Any, features: list[int]) -> tuple[Any, pd.DataFrame]:
-    from interp_toolkit.evaluation.feature_labels import describe_features
-    from interp_toolkit.files import cache_folder
+    from interp_toolkit.cache import cache_folder
+    from interp_toolkit.scoring.feature_labels import describe_features
     from interp_toolkit.shipped import find_adapter
 
     adapter = find_adapter(options.adapter)
@@ -244,7 +242,7 @@ def _describe(options: argparse.Namespace, model: Any, sae: Any, features: list[
 
 def _settings(options: argparse.Namespace, model: Any, sae: Any, adapter: Any, labels: SAELabels) -> dict[str, Any]:
     from interp_toolkit.models import model_facts
-    from interp_toolkit.vectors import sae_digest
+    from interp_toolkit.sae import sae_digest
 
     facts = model_facts(model)
     return dict(

@@ -17,8 +17,8 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import EvidenceThreshold
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.conditions import random_directions
-from interp_toolkit.evaluation.statistics import proportion_interval
 from interp_toolkit.runtime import PromptRun, evidence, generate
+from interp_toolkit.statistics import proportion_interval
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -59,11 +59,10 @@ def evidence_controls(
     Raises:
         InterpToolkitError: no soft prompt in the contract, or fewer than two vectors.
     """
-    if adapter.contract is None or adapter.contract.soft_prompt is None:
-        raise InterpToolkitError("expected an adapter whose contract names its soft prompt; see train_adapter")
+    soft_prompt = adapter.require_contract().require_soft_prompt()
     if len(vectors) < 2:
         raise InterpToolkitError(f"expected at least two vectors, so that each can face another, got {len(vectors)}")
-    run = PromptRun(model, adapter.contract.soft_prompt)
+    run = PromptRun(model, soft_prompt)
     device = run.backend.device
     adapter = adapter.to(device)
     null = adapter.null()

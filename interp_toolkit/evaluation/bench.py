@@ -19,18 +19,19 @@ from tqdm.auto import tqdm
 
 import interp_toolkit
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.contract import library_versions
+from interp_toolkit.embedder import NAME as EMBEDDER
+from interp_toolkit.embedder import Embedder
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.evaluation.embedding import NAME as EMBEDDER
-from interp_toolkit.evaluation.embedding import Embedder
 from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence, description_ranks
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import as_hooked_model, model_facts, weights_key
+from interp_toolkit.pairs import read_titles
 from interp_toolkit.tables import brief_repr
-from interp_toolkit.vectors import read_titles
 
 SITE = "blocks.23.hook_resid_post"
 SEED = 0
@@ -228,15 +229,12 @@ class Bench:
 
     def _file(self, adapter: Adapter, vectors: Tensor, samples: int, null: bool) -> Path:
         """Where a shard is kept: named for all that decides its texts, the code that makes them included."""
-        contract = adapter.contract
-        assert contract is not None
-        assert contract.soft_prompt is not None
         told = [
             code_digest(),
             self.versions,
             weights_key(self.model),
             self.facts["dtype"],
-            contract.soft_prompt.to_dict(),
+            adapter.require_contract().require_soft_prompt().to_dict(),
             adapter.digest,
             hashlib.sha256(vectors.contiguous().numpy().tobytes()).hexdigest(),
             [samples, TEMPERATURE, SEED, null],

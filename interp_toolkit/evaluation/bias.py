@@ -18,7 +18,6 @@ from interp_toolkit.evaluation.conditions import (
     NULL,
     Condition,
     bias_alone,
-    contract_of,
     describe_each,
     greedy,
     null_vector,
@@ -26,8 +25,8 @@ from interp_toolkit.evaluation.conditions import (
     untrained,
 )
 from interp_toolkit.evaluation.controls import SCALES, Named
-from interp_toolkit.evaluation.statistics import Values, ratio_interval
 from interp_toolkit.models import model_facts
+from interp_toolkit.statistics import Values, ratio_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
 # What `share_table` is given of each row, in this order.
@@ -80,7 +79,7 @@ def bias_share(
     asked = bias_conditions(adapter, vectors, labels, bias_only, scale)
     facts = model_facts(model)
     for condition in asked:
-        contract_of(condition.adapter).check_model(facts)
+        condition.adapter.require_contract(facts)
     losses = {arm: condition.losses(model, labels) for arm, condition in zip(ARMS, asked)}
     tables = [share_table("loss", losses, scale, seed)]
     if named is not None:

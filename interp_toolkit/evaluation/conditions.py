@@ -11,10 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime import PromptRun, generate, score
-from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 
 OWN, NULL, BIAS, UNTRAINED = "own vectors", "null vector", "bias only", "untrained"
@@ -54,7 +52,7 @@ class Condition:
     @torch.no_grad()
     def losses(self, model: Any, labels: Sequence[str]) -> Float[Tensor, " n"]:
         """Mean loss over each row's label, in nats a token; ``labels`` are those of all rows."""
-        run = PromptRun(model, _soft_prompt(self.adapter))
+        run = PromptRun(model, self.adapter.require_contract().require_soft_prompt())
         targets = run.soft_prompt.targets(run.model.tokenizer, [labels[row] for row in self.faced])
         soft_tokens = _soft_tokens(run, self.adapter, self.vectors)
         return -score(run, soft_tokens, targets, owners=self.given).mean().cpu()
@@ -62,7 +60,7 @@ class Condition:
 
 def own_vectors(adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> Condition:
     """Each row given its own vector."""
-    _soft_prompt(adapter)
+    adapter.require_contract().require_soft_prompt()
     if len(vectors) != len(labels) or len(labels) < 2:
         raise InterpToolkitError(
             f"expected one label for each of at least two vectors, got {len(vectors)} vectors and {len(labels)} labels"
@@ -84,7 +82,10 @@ def null_vector(adapter: Adapter, n: int) -> Condition:
 
 def bias_alone(adapter: Adapter, bias_only: Adapter, n: int) -> Condition:
     """Each of n rows given what an adapter has to say that was trained with nothing but a bias."""
-    if bias_only.kind != "bias_only" or _soft_prompt(bias_only) != _soft_prompt(adapter):
+    if (
+        bias_only.kind != "bias_only"
+        or bias_only.require_contract().require_soft_prompt() != adapter.require_contract().require_soft_prompt()
+    ):
         raise InterpToolkitError(
             f"expected an adapter of kind 'bias_only' that was trained with the adapter's own soft prompt, got "
             f"{bias_only!r}; train one with soft_prompt=adapter.contract.soft_prompt"
@@ -97,7 +98,7 @@ def untrained(adapter: Adapter, vectors: Tensor, scale: float) -> Condition:
 
     Of vectors of several sites the deepest is taken, since several side by side are no direction of the model's.
     """
-    contract, config = contract_of(adapter), adapter.config
+    contract, config = adapter.require_contract(), adapter.config
     places = contract.site.sites if contract.site else ()
     deepest = places.index(max(places)) if places else config.sites - 1
     own = vectors.unflatten(-1, (config.sites, -1))[:, deepest]
@@ -124,7 +125,7 @@ def random_directions(vectors: Float[Tensor, "n width"], sites: int = 1, seed: i
 
 def greedy(model: Any, adapter: Adapter, vectors: Tensor) -> list[str]:
     """A greedy description of each vector."""
-    run = PromptRun(model, _soft_prompt(adapter))
+    run = PromptRun(model, adapter.require_contract().require_soft_prompt())
     return [texts[0].text for texts in generate(run, _soft_tokens(run, adapter, vectors))]
 
 
@@ -143,23 +144,6 @@ def describe_each(asked: Sequence[Condition], describe: Callable[[Adapter, Tenso
         texts = iter(describe(adapter, torch.cat([member.vectors for member in members.values()])))
         told |= {(group, key): [next(texts) for _ in member.vectors] for key, member in members.items()}
     return [[told[_group(condition), id(condition.vectors)][i] for i in condition.given] for condition in asked]
-
-
-def contract_of(adapter: Adapter) -> Contract:
-    """The adapter's contract, where it names a soft prompt.
-
-    Raises:
-        InterpToolkitError: it does not.
-    """
-    if adapter.contract is None or adapter.contract.soft_prompt is None:
-        raise InterpToolkitError("expected an adapter whose contract names its soft prompt; see train_adapter")
-    return adapter.contract
-
-
-def _soft_prompt(adapter: Adapter) -> SoftPrompt:
-    prompt = contract_of(adapter).soft_prompt
-    assert prompt is not None
-    return prompt
 
 
 def _group(condition: Condition) -> tuple[str, bool]:

@@ -19,7 +19,6 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.conditions import (
     Condition,
     bias_alone,
-    contract_of,
     describe_each,
     greedy,
     half_round,
@@ -28,7 +27,8 @@ from interp_toolkit.evaluation.conditions import (
     random_directions,
     untrained,
 )
-from interp_toolkit.evaluation.statistics import (
+from interp_toolkit.models import model_facts
+from interp_toolkit.statistics import (
     Interval,
     Values,
     adjust_p_values,
@@ -36,7 +36,6 @@ from interp_toolkit.evaluation.statistics import (
     paired_difference,
     proportion_interval,
 )
-from interp_toolkit.models import model_facts
 from interp_toolkit.torch_defaults import plain_defaults
 
 SHUFFLED, RANDOM, LABELS = "shuffled vectors", "random directions", "random labels"
@@ -132,7 +131,7 @@ def control_table(
     asked = controls(adapter, vectors, labels, bias_only=bias_only, scales=scales, seed=seed)
     facts = model_facts(model)
     for control in asked:
-        contract_of(control.adapter).check_model(facts)
+        control.adapter.require_contract(facts)
     losses = [control.losses(model, labels) for control in asked]
     found = None
     if named is not None:

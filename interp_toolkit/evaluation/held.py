@@ -10,8 +10,8 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.tables import brief_repr
-from interp_toolkit.vectors import topic_vectors
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.protocols import description_ranks
-from interp_toolkit.evaluation.statistics import mean_interval
 from interp_toolkit.runtime.answers import MAX_NEW_TOKENS, plain_answers
+from interp_toolkit.statistics import mean_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
 QUESTION = "What is {title}? Answer in one sentence, without using its name."

@@ -12,7 +12,7 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.protocols import description_ranks
-from interp_toolkit.evaluation.statistics import proportion_interval
+from interp_toolkit.statistics import proportion_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
 SHARES = (0.1, 0.25, 0.5)

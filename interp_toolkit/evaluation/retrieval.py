@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.statistics import mean_interval
+from interp_toolkit.statistics import mean_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
 

@@ -15,10 +15,10 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
-from interp_toolkit.evaluation.statistics import mean_interval
 from interp_toolkit.explain import self_explain
+from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.statistics import mean_interval
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors import topic_vectors
 
 # An empty description says nothing; it goes back as this, since the topic prompt needs some text.
 _EMPTY = "-"

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.files import cache_folder, sha256_of, whole_folder
+from interp_toolkit.files import sha256_of, whole_folder
 
 logger = logging.getLogger(__name__)
 

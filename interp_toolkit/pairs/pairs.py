@@ -12,10 +12,10 @@ from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder
-from interp_toolkit.markup import escaped, html_table
 from interp_toolkit.pairs import checks, folder, mixing
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Place, PlaceLike, parse_place
+from interp_toolkit.tables import escaped, html_table
 from interp_toolkit.torch_defaults import plain_defaults
 
 _FACE_ROWS = 10

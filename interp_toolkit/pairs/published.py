@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.files import check_dense, read_torch_file
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.pairs.checks import check_labels, check_splits_and_weights, check_values
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Site
-from interp_toolkit.torch_files import check_dense, read_torch_file
 
 
 @dataclass

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, first_line
 from interp_toolkit.files import check_digest
-from interp_toolkit.vectors.sae import check_features
+from interp_toolkit.sae.directions import check_features
 
 FORMAT = "sae_contexts_v1"
 _COLUMNS = [

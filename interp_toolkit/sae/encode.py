@@ -11,9 +11,9 @@ from torch import Tensor
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.sae.directions import check_encoding, check_features, check_sae, require_site
+from interp_toolkit.sae.sae_files import for_inference
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae import check_encoding, check_features, check_sae, require_site
-from interp_toolkit.vectors.sae_files import for_inference
 
 # Architectures in which a feature's activation depends on its own column of the encoder alone.
 _ALONE = ("standard", "jumprelu", "gated")

@@ -17,7 +17,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.sae.asking import Ask, ask_key
 from interp_toolkit.sae.distinctive import Background, token_spans, word_labels
-from interp_toolkit.vectors.sae_labels import SAELabels
+from interp_toolkit.sae.label_files import SAELabels
 
 NEVER_FIRES = "the feature never fires"
 QUESTION = (

@@ -16,13 +16,13 @@ from tqdm.auto import tqdm
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, backend_of
 from interp_toolkit.models.kv import Edit
-from interp_toolkit.resampling import bootstrap_interval
+from interp_toolkit.sae.directions import check_sae, require_site
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
+from interp_toolkit.sae.sae_files import for_inference
 from interp_toolkit.sites import Site
+from interp_toolkit.statistics import bootstrap_interval
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae import check_sae, require_site
-from interp_toolkit.vectors.sae_files import for_inference
 
 # Tokens in one pass, each of which needs logits over the whole vocabulary.
 _TOKENS = 1024

@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.files import check_digest, whole_file, with_digest
 from interp_toolkit.sae.contexts import FORMAT, Contexts
+from interp_toolkit.sae.directions import require_site, sae_digest, sae_facts
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sae.store import ActivationStore
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae import require_site, sae_digest, sae_facts
 
 # Tokens encoded together.
 _TOKENS = 2048

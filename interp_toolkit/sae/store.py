@@ -19,8 +19,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 from interp_toolkit.models import backend_of, model_facts, weights_key
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sites import Site, SiteLike, parse_sites

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder, with_digest
+from interp_toolkit.sae.sae_files import SPARSITY, load_sae, sae_lens
 from interp_toolkit.sae.store import ActivationStore
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae_files import SPARSITY, load_sae, sae_lens
 
 # Tokens from which the activations' mean and length are estimated.
 _ESTIMATED_ON = 50_000

@@ -11,14 +11,13 @@ from typing import Any, Literal
 from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, backend_of, model_facts
-from interp_toolkit.pairs import VectorLabelPairs
+from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
 from interp_toolkit.settings import naming, read_yaml, settings_from
 from interp_toolkit.sites import PlaceLike, Site, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainResult, train_adapter
-from interp_toolkit.vectors import read_topics, topic_pairs
 
 _BLOCK = 4096  # vectors held at once
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.markup import escaped, visible
+from interp_toolkit.tables import escaped, visible
 from interp_toolkit.views.frames import need, numbers
 from interp_toolkit.views.libraries import CIRCUITSVIS, require_circuitsvis
 from interp_toolkit.views.page import View, widget

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.markup import escaped, visible
+from interp_toolkit.tables import escaped, visible
 from interp_toolkit.views.libraries import PLOTLY
 from interp_toolkit.views.page import View, widget
 from interp_toolkit.views.table import table_body

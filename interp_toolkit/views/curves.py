@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.markup import escaped
 from interp_toolkit.sites import Site
+from interp_toolkit.tables import escaped
 from interp_toolkit.views.charts import COLOURS, styled
 from interp_toolkit.views.frames import need, numbers
 from interp_toolkit.views.libraries import plotly_graphs

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.markup import visible
+from interp_toolkit.tables import visible
 
 
 def need(frame: pd.DataFrame, columns: Iterable[str], where: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_toolkit.files import whole_file
-from interp_toolkit.markup import escaped
+from interp_toolkit.tables import escaped
 from interp_toolkit.views.libraries import library_script
 
 # Nothing is fetched, whatever a text in the page may ask for. The libraries make code of texts of their own.

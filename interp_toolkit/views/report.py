@@ -9,7 +9,7 @@ import pandas as pd
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanations
-from interp_toolkit.markup import escaped
+from interp_toolkit.tables import escaped
 from interp_toolkit.views.charts import chart_view
 from interp_toolkit.views.page import View
 from interp_toolkit.views.table import table_body

@@ -18,7 +18,7 @@ from interp_toolkit.evaluation.abstention import (
 from interp_toolkit.evaluation.bench import SAMPLES, SEED, TEMPERATURE, Bench, kept_result, write_result
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.protocols import best_by_evidence, description_ranks
-from interp_toolkit.evaluation.statistics import paired_difference
+from interp_toolkit.statistics import paired_difference
 
 _RATE = 0.05
 # Titles to calibrate on, and to measure on.

@@ -14,14 +14,13 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, kept_result, write_result
 from interp_toolkit.evaluation.bias import ARMS, bias_conditions, share_table
-from interp_toolkit.evaluation.conditions import contract_of, describe_each, untrained
+from interp_toolkit.evaluation.conditions import describe_each, untrained
 from interp_toolkit.evaluation.controls import SCALES
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.runs.losses import describe, measure, ranks, records
 from interp_toolkit.models import model_facts
-from interp_toolkit.pairs import VectorLabelPairs
+from interp_toolkit.pairs import VectorLabelPairs, topic_vectors
 from interp_toolkit.training import TrainConfig, train_adapter
-from interp_toolkit.vectors import topic_vectors
 
 # Titles to measure on, and training titles to choose the untrained direction's length by.
 _MEASURED, _SWEPT = 1000, 300
@@ -103,7 +102,7 @@ def train_bias(bench: Bench, adapter: Adapter) -> Adapter:
         InterpToolkitError: an adapter without a site.
         TrainingInterrupted: Ctrl-C; the same call goes on.
     """
-    contract, config = contract_of(adapter), adapter.config
+    contract, config = adapter.require_contract(), adapter.config
     if contract.site is None:
         raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
     train, dev = bench.titles.train[:_TRAINED], bench.titles.dev[: _TRAINING.val_examples]
@@ -129,11 +128,10 @@ def train_bias(bench: Bench, adapter: Adapter) -> Adapter:
 
 def bias_training(bench: Bench, adapter: Adapter) -> dict[str, Any]:
     """The settings of `train_bias`: all that decides what it makes, beside the model and the titles."""
-    prompt = contract_of(adapter).soft_prompt
-    assert prompt is not None
+    prompt = adapter.require_contract().require_soft_prompt()
     return _TRAINING.to_dict() | dict(
         titles=len(bench.titles.train[:_TRAINED]),
-        site=str(contract_of(adapter).site),
+        site=str(adapter.require_contract().site),
         tokens=adapter.config.tokens,
         soft_prompt=prompt.to_dict(),
     )
@@ -154,7 +152,7 @@ def _sweep(bench: Bench, adapter: Adapter) -> tuple[pd.DataFrame, list[dict[str,
 
 
 def _read(bench: Bench, adapter: Adapter, titles: list[str]) -> Tensor:
-    contract = contract_of(adapter)
+    contract = adapter.require_contract()
     assert contract.site is not None
     raw = topic_vectors(bench.model, titles, contract.site, chat=contract.chat, progress=bench.progress)
     return contract.centre(raw)

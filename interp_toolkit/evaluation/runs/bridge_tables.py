@@ -8,17 +8,17 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from interp_toolkit.bridges.bridge_entities import BridgeEntities
+from interp_toolkit.bridges.decoding import decode_rates, layer_position_table
+from interp_toolkit.bridges.entities import extract_entities
+from interp_toolkit.bridges.grid import Grid
+from interp_toolkit.bridges.names import find_names
+from interp_toolkit.bridges.twohop import FAILED, HOPS
 from interp_toolkit.evaluation.bench import SEED
-from interp_toolkit.evaluation.bridges import BridgeEntities
-from interp_toolkit.evaluation.decoding import decode_rates, layer_position_table
-from interp_toolkit.evaluation.entities import extract_entities
-from interp_toolkit.evaluation.grid import Grid
-from interp_toolkit.evaluation.names import find_names
 from interp_toolkit.evaluation.runs.losses import records
 from interp_toolkit.evaluation.runs.questions import ONE_HOP, Group
-from interp_toolkit.evaluation.statistics import mean_interval, proportion_interval
-from interp_toolkit.evaluation.twohop import FAILED, HOPS
 from interp_toolkit.sites import parse_place
+from interp_toolkit.statistics import mean_interval, proportion_interval
 
 TRAINED, UNTRAINED = "trained", "untrained"
 # Depths at which bridges are looked up among the entities that were extracted without a gold list.

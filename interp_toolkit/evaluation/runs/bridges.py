@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.bridges.bridge_entities import name_bridges, untrained_adapter
+from interp_toolkit.bridges.decoding import ANY_CELL, BEST_SITE
+from interp_toolkit.bridges.twohop import KEPT, SHORTCUT, balanced_sample, read_aliases, read_twohop
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.bench import SEED, Bench, kept_result, write_result
-from interp_toolkit.evaluation.bridges import name_bridges, untrained_adapter
-from interp_toolkit.evaluation.decoding import ANY_CELL, BEST_SITE
 from interp_toolkit.evaluation.runs import bridge_tables as tables
 from interp_toolkit.evaluation.runs.bridge_tables import NOTE, TRAINED, UNTRAINED, Found, all_groups
 from interp_toolkit.evaluation.runs.losses import records
@@ -24,11 +25,10 @@ from interp_toolkit.evaluation.runs.questions import (
     filter_questions,
     make_groups,
 )
-from interp_toolkit.evaluation.statistics import proportion_interval
-from interp_toolkit.evaluation.twohop import KEPT, SHORTCUT, balanced_sample, read_aliases, read_twohop
 from interp_toolkit.files import sha256_of
 from interp_toolkit.models import model_facts, weights_key
 from interp_toolkit.sites import Site, SiteStack
+from interp_toolkit.statistics import proportion_interval
 
 FILES = dict(composed="composed_twohop.jsonl.gz", mquake="mquake_2hop_creme.jsonl.gz")
 _LARGER = "composed"

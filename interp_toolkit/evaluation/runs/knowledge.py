@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.chat import encode
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.evaluation import knowledge
@@ -26,10 +27,10 @@ from interp_toolkit.evaluation.knowledge import (
     knowledge_ranks,
     prompted_descriptions,
 )
-from interp_toolkit.evaluation.statistics import proportion_interval
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import weights_key
+from interp_toolkit.statistics import proportion_interval
 
 # Titles asked about at a time and kept on disk: what an interruption can lose.
 _SHARD = 256

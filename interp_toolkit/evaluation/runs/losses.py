@@ -17,11 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.errors import InterpToolkitError, first_line
 from interp_toolkit.evaluation.bench import Bench, code_digest
-from interp_toolkit.evaluation.conditions import Condition, contract_of
+from interp_toolkit.evaluation.conditions import Condition
 from interp_toolkit.evaluation.protocols import description_ranks
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
 
 # Rows scored at a time and kept on disk: what an interruption can lose.
@@ -129,8 +130,7 @@ def _score(bench: Bench, condition: Condition, labels: list[str]) -> tuple[list[
 
 def _file(bench: Bench, condition: Condition, labels: list[str]) -> Path:
     """Where a shard is kept: named for all that decides its losses, the code that makes them included."""
-    prompt = contract_of(condition.adapter).soft_prompt
-    assert prompt is not None
+    prompt = condition.adapter.require_contract().require_soft_prompt()
     told = [
         code_digest(),
         bench.versions,

@@ -16,15 +16,16 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from interp_toolkit import activations
+from interp_toolkit import activations, spans
+from interp_toolkit import activations as means
+from interp_toolkit.activations import Means, site_means
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.evaluation import grid, means, names, spans, twohop
+from interp_toolkit.bridges import grid, names, twohop
+from interp_toolkit.bridges.grid import Grid, describe_grid
+from interp_toolkit.bridges.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.evaluation.bench import SEED, Bench, code_digest
-from interp_toolkit.evaluation.conditions import contract_of
-from interp_toolkit.evaluation.grid import Grid, describe_grid
-from interp_toolkit.evaluation.means import Means, site_means
-from interp_toolkit.evaluation.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
-from interp_toolkit.files import cache_folder, sha256_of, whole_file
+from interp_toolkit.files import sha256_of, whole_file
 from interp_toolkit.models import weights_key
 from interp_toolkit.sites import Place, Site, SiteStack
 
@@ -183,14 +184,14 @@ class Grids:
         return Grid.join([self._shard(adapter, group, slice(i, i + _DESCRIBED), samples) for i in starts])
 
     def _shard(self, adapter: Adapter, group: Group, own: slice, samples: int) -> Grid:
-        contract = contract_of(adapter)
-        assert contract.soft_prompt is not None
+        contract = adapter.require_contract()
+        soft_prompt = contract.require_soft_prompt()
         rows, chat = group.rows[own], group.reading == CHAT
         like = [group.like(row, self._alike) for row in rows]
         prompts = [group.prompt(row) for row in rows]
         subjects = [row.subject for row in rows]
         responses = None if chat else list(group.answers[own])
-        by = [adapter.digest, contract.soft_prompt.to_dict(), str(contract.site), [str(site) for site in self.sites]]
+        by = [adapter.digest, soft_prompt.to_dict(), str(contract.site), [str(site) for site in self.sites]]
         asked = [*by, chat, prompts, subjects, responses, like, self._positions, samples]
         path = _file(self._bench, "grids", (activations, grid, means, spans, twohop), asked)
         if (told := _kept(path)) is not None:

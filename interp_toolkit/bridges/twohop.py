@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from interp_toolkit.bridges.names import Entity
 from interp_toolkit.chat import list_prompts, prompt_ids
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.evaluation.names import Entity
 from interp_toolkit.json_lines import read_json_lines
 from interp_toolkit.runtime import generate
 from interp_toolkit.runtime.answers import as_soft_prompt

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from interp_toolkit.bridges.bridge_entities import BridgeEntities
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bridges import BridgeEntities
-from interp_toolkit.evaluation.statistics import (
+from interp_toolkit.statistics import (
     Interval,
     mean_interval,
     paired_difference,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
-from interp_toolkit.vectors.sae_checks import check_folder, check_weights
+from interp_toolkit.sae.checks import check_folder, check_weights
 
 SPARSITY = "sparsity.safetensors"
 

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp_toolkit.activations import Means
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.bridges.grid import Grid, describe_grid
+from interp_toolkit.bridges.names import Entity, find_names
 from interp_toolkit.chat import list_prompts
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.conditions import contract_of
-from interp_toolkit.evaluation.grid import Grid, describe_grid
-from interp_toolkit.evaluation.means import Means
-from interp_toolkit.evaluation.names import Entity, find_names
-from interp_toolkit.evaluation.spans import Where
 from interp_toolkit.sites import PlaceLike
+from interp_toolkit.spans import Where
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -219,7 +218,7 @@ def untrained_adapter(adapter: Adapter, scale: float) -> Adapter:
         adapter: with its contract.
         scale: length s of the direction.
     """
-    contract = contract_of(adapter)
+    contract = adapter.require_contract()
     made = Adapter.create("scale", contract.d_model, init_scale=scale).requires_grad_(False).eval()
     site = max(contract.site.sites) if contract.site else None
     mean = contract.mean if site == contract.site else None

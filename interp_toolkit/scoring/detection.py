@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.label_sources import check_rows
 from interp_toolkit.sae.asking import Ask
+from interp_toolkit.scoring.label_sources import check_rows
 
 QUESTION = (
     "Text: {text}\n\nIs this text, or any word in it, an instance of the following? {label}\n"

@@ -15,9 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 from interp_toolkit.models import as_hooked_model, is_plain, model_facts, weights_key
 from interp_toolkit.pairs import VectorLabelPairs, checks
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place, parse_sites

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from interp_toolkit.evaluation.grid import Grid
-from interp_toolkit.evaluation.names import Entity
+from interp_toolkit.bridges.grid import Grid
+from interp_toolkit.bridges.names import Entity
 
 COLUMNS = (
     *("prompt", "rank", "entity", "score", "evidence", "cells", "elsewhere"),

@@ -17,10 +17,10 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import same_blocks
 from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.models import model_facts
+from interp_toolkit.sae.sae_files import is_folder, is_inference_sae, load_sae, read_firing
 from interp_toolkit.sites import Site
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae_files import is_folder, is_inference_sae, load_sae, read_firing
 
 # How Hugging Face's classes name a block, whose output is meant unless the name says otherwise. Only parts of language
 # models are listed: the blocks of a vision tower have the same names behind another beginning.

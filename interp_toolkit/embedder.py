@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp_toolkit.cache import cache_folder
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import cache_folder, whole_file
+from interp_toolkit.files import whole_file
 
 NAME = "all-MiniLM-L6-v2"
 

@@ -15,14 +15,14 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.example_texts import Writing, write_texts
-from interp_toolkit.evaluation.label_sources import LabelRow, check_rows
-from interp_toolkit.evaluation.spans import contents
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
+from interp_toolkit.sae.directions import check_sae, sae_digest
 from interp_toolkit.sae.encode import feature_activations
+from interp_toolkit.scoring.example_texts import Writing, write_texts
+from interp_toolkit.scoring.label_sources import LabelRow, check_rows
+from interp_toolkit.spans import contents
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae import check_sae, sae_digest
 
 EMPTY_LABEL = "the label is empty"
 COLUMNS = (

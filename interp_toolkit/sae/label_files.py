@@ -18,10 +18,10 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json, read_json_lines
 from interp_toolkit.pairs import VectorLabelPairs, published
+from interp_toolkit.sae.directions import sae_digest, sae_facts, sae_vectors
+from interp_toolkit.sae.sae_files import is_folder, load_sae, read_firing
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae import sae_digest, sae_facts, sae_vectors
-from interp_toolkit.vectors.sae_files import is_folder, load_sae, read_firing
 
 _COLUMNS = ["feature", "label", "explainer", "split"]
 # No SAE has more; greater numbers are damage, and would take memory that is not there.

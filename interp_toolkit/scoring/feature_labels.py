@@ -14,14 +14,13 @@ from tqdm.auto import tqdm
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import library_versions
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.conditions import contract_of
-from interp_toolkit.evaluation.label_sources import TRIES, label_rows, paraphrases, random_labels, shuffled_labels
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
 from interp_toolkit.sae.asking import Ask
+from interp_toolkit.sae.directions import check_sae, sae_digest, sae_vectors
+from interp_toolkit.scoring.label_sources import TRIES, label_rows, paraphrases, random_labels, shuffled_labels
 from interp_toolkit.torch_defaults import plain_defaults
-from interp_toolkit.vectors.sae import check_sae, sae_digest, sae_vectors
 
 ORIGINAL, REWORDED = "original label", "original label, reworded"
 # Features described at a time and kept on disk: what an interruption can lose.
@@ -147,8 +146,7 @@ def compared_rows(
 
 def _key(model: Any, adapter: Adapter, sae: Any, samples: int, seed: int) -> list[Any]:
     """All that decides a description but its feature."""
-    prompt = contract_of(adapter).soft_prompt
-    assert prompt is not None
+    prompt = adapter.require_contract().require_soft_prompt()
     of = [weights_key(model), adapter.digest, prompt.to_dict(), sae_digest(sae)]
     return [*of, samples, seed, library_versions()]
 

@@ -11,18 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp_toolkit.activations import read_activations, stack_sites
+from interp_toolkit.activations import Means, mean_at, read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.bridges.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.chat import list_prompts
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.means import Means, mean_at
-from interp_toolkit.evaluation.spans import Span, Where, find_spans
-from interp_toolkit.evaluation.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.explain import self_explain
 from interp_toolkit.inputs import parse_means
 from interp_toolkit.models import model_facts
 from interp_toolkit.sites import Place, PlaceLike, SiteStack
+from interp_toolkit.spans import Span, Where, find_spans
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -123,10 +122,7 @@ def describe_grid(
         ContractError: an adapter for another model or, if it is of several sites, for others.
         InterpToolkitError: no contract, a site without a mean, counts that differ, or settings out of their range.
     """
-    contract = adapter.contract
-    if contract is None:
-        raise InterpToolkitError("the adapter has no contract, so it has not been trained; see train_adapter")
-    contract.check_model(model_facts(model))
+    contract = adapter.require_contract(model_facts(model))
     prompts = list_prompts(prompts)
     same = means if isinstance(means, Mapping) else {}
     each = None if means is None or isinstance(means, Mapping) else list(means)

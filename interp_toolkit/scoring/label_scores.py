@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.statistics import mean_interval, paired_difference
+from interp_toolkit.statistics import mean_interval, paired_difference
 
 BEST, MEAN, CHOSEN = "best label", "mean of labels", "best label, chosen by other texts"
 PROTOCOLS = {BEST: "best", MEAN: "mean", CHOSEN: "chosen"}

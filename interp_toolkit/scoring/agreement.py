@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.label_scores import best_labels
-from interp_toolkit.evaluation.statistics import Interval, mean_interval, paired_difference, proportion_interval
+from interp_toolkit.scoring.label_scores import best_labels
+from interp_toolkit.statistics import Interval, mean_interval, paired_difference, proportion_interval
 
 LABEL, DESCRIPTION, TIE = "label", "description", "tie"
 COLUMNS = (

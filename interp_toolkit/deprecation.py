@@ -1,0 +1,74 @@
+"""Old names that go on working for one minor version, with a `DeprecationWarning` that names the new one."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` for names that now stand elsewhere.
+
+    Args:
+        module: name of the module that had them.
+        moved: for each old name the new one with its module, ``"interp_toolkit.sae:load_sae"``.
+
+    Example:
+        >>> __getattr__ = moved_names(__name__, {"load_sae": "interp_toolkit.sae:load_sae"})
+    """
+
+    def get(name: str) -> Any:
+        if name not in moved:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new_module, _, new_name = moved[name].partition(":")
+        warn_renamed(f"{module}.{name}", f"{new_module}.{new_name}", stacklevel=4)
+        return getattr(importlib.import_module(new_module), new_name)
+
+    return get
+
+
+def renamed_arguments(**renamed: str | tuple[str, Callable[[Any], Any]]) -> Callable[[F], F]:
+    """Let a function take arguments by their old names.
+
+    Args:
+        renamed: for each old name the new one, or the new one with a function from the old value to the new.
+
+    Example:
+        >>> @renamed_arguments(raw=("centered", lambda raw: not raw), null="include_null")
+        ... def self_explain(inputs, *, centered=True, include_null=False): ...
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for old in renamed.keys() & kwargs.keys():
+                target = renamed[old]
+                new, convert = (target, None) if isinstance(target, str) else target
+                if new in kwargs:
+                    raise TypeError(f"{function.__name__}() got {new!r} and its old name {old!r}")
+                warn_renamed(f"{function.__name__}({old}=...)", f"{new}=...", stacklevel=3)
+                value = kwargs.pop(old)
+                kwargs[new] = value if convert is None else convert(value)
+            return function(*args, **kwargs)
+
+        call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that a name is deprecated.
+
+    Args:
+        old: the name that was used.
+        new: the one to use.
+        stacklevel: of `warnings.warn`: 2 blames the caller of this function, 3 that one's caller.
+    """
+    warnings.warn(f"{old} is deprecated; use {new}", DeprecationWarning, stacklevel=stacklevel)
