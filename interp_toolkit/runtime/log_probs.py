@@ -24,8 +24,8 @@ def token_log_probs(backend: Backend, states: Tensor, tokens: Tensor, smoothing:
         smoothing: how much of each log-probability to replace by the mean over the vocabulary (label smoothing).
     """
     if torch.is_grad_enabled() and states.requires_grad:
-        told: Tensor = _TokenLogProbs.apply(states, backend, tokens, smoothing)
-        return told
+        log_probs: Tensor = _TokenLogProbs.apply(states, backend, tokens, smoothing)
+        return log_probs
     # The unembedding may be a user's that takes gradients.
     return _read(backend, backend.unembedded(states).detach(), tokens, smoothing)
 
@@ -42,22 +42,22 @@ class _TokenLogProbs(torch.autograd.Function):
         states = states.detach().requires_grad_()
         with torch.enable_grad():
             unembedded = backend.unembedded(states)
-        slopes = torch.empty_like(unembedded)
-        values = _read(backend, unembedded.detach(), tokens, smoothing, slopes)
-        ctx.save_for_backward(*torch.autograd.grad(unembedded, states, slopes))
+        grad_logits = torch.empty_like(unembedded)
+        values = _read(backend, unembedded.detach(), tokens, smoothing, grad_logits)
+        ctx.save_for_backward(*torch.autograd.grad(unembedded, states, grad_logits))
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return (grad[:, None] * slopes).to(slopes.dtype), None, None, None
+        (grad_states,) = ctx.saved_tensors
+        return (grad[:, None] * grad_states).to(grad_states.dtype), None, None, None
 
 
 def _read(
-    backend: Backend, unembedded: Tensor, tokens: Tensor, smoothing: float, slopes: Tensor | None = None
+    backend: Backend, unembedded: Tensor, tokens: Tensor, smoothing: float, grad_logits: Tensor | None = None
 ) -> Tensor:
-    """Log-probabilities of ``tokens``; ``slopes`` takes the gradient of each in its row of ``unembedded``.
+    """Log-probabilities of ``tokens``; ``grad_logits`` takes the gradient of each in its row of ``unembedded``.
 
     All in one buffer: a new tensor of this size for each step costs more than what is computed in it.
     """
@@ -69,8 +69,8 @@ def _read(
         wanted = tokens[rows, None]
         x = raw = buffer[: len(wanted)].copy_(unembedded[rows])
         if transform:
-            raw = raw.requires_grad_(slopes is not None)
-            with torch.set_grad_enabled(slopes is not None):
+            raw = raw.requires_grad_(grad_logits is not None)
+            with torch.set_grad_enabled(grad_logits is not None):
                 logits = transform(raw)
             x = logits.detach().clone()
         of_token, of_all, highest = x.gather(1, wanted)[:, 0], x.mean(1), x.amax(1)
@@ -78,8 +78,8 @@ def _read(
         # The highest probability is never too small for its logarithm, as the token's may be.
         normaliser = highest - x.amax(1).log()
         values[rows] = torch.lerp(of_token, of_all, smoothing) - normaliser
-        if slopes is not None:
+        if grad_logits is not None:
             x.neg_().add_(smoothing / x.shape[1])
             x.scatter_add_(1, wanted, x.new_full(wanted.shape, 1 - smoothing))
-            slopes[rows] = torch.autograd.grad(logits, raw, x)[0] if transform else x
+            grad_logits[rows] = torch.autograd.grad(logits, raw, x)[0] if transform else x
     return values
