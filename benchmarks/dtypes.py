@@ -18,9 +18,10 @@ from scripts import need
 from interp_toolkit import Adapter, load_model
 from interp_toolkit.contract import library_versions
 from interp_toolkit.evaluation import EvidenceControls, calibrate_threshold, evidence_controls
-from interp_toolkit.evaluation.bench import SEED, Titles, write_result
+from interp_toolkit.evaluation.bench import SEED, Titles
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.results import write_result
 from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.shipped import NAMES, find_adapter
 

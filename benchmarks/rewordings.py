@@ -18,7 +18,8 @@ from scripts import need
 
 from interp_toolkit import read_activations
 from interp_toolkit.evaluation import description_ranks, recall_table
-from interp_toolkit.evaluation.bench import Bench, plain, write_result
+from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.results import intervals_by_measure, write_result
 from interp_toolkit.shipped import NAMES, find_adapter
 
 RESULTS = Path(__file__).parent / "results" / "rewordings.json"
@@ -41,7 +42,9 @@ def measure(bench: Bench, limit: int) -> None:
             raw = read_activations(bench.model, prompts, contract.site, progress=True).vectors
             for mean, vectors in (("contract", contract.centre(raw)), ("own", raw - raw.mean(0))):
                 texts = bench.describe(adapter, vectors, 1).texts
-                found = plain(recall_table(description_ranks(texts, bench.embed, bench.index, answers)[:, 0]))
+                found = intervals_by_measure(
+                    recall_table(description_ranks(texts, bench.embed, bench.index, answers)[:, 0])
+                )
                 rows.append(dict(adapter=name, wording=wording, mean=mean, **found))
                 print(name, wording, mean, found["recall@1"], found["recall@100"], flush=True)
     settings = bench.facts | dict(n=len(titles), digests={name: find_adapter(name).digest for name in NAMES})

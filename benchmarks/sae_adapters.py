@@ -20,9 +20,9 @@ from sae_losses import label_losses
 from topics_cells import KINDS
 
 from interp_toolkit import Adapter, TrainConfig, train_adapter
-from interp_toolkit.evaluation.bench import SEED, kept_result, write_result
-from interp_toolkit.evaluation.runs.losses import records
+from interp_toolkit.evaluation.bench import SEED
 from interp_toolkit.models import model_facts
+from interp_toolkit.results import finished_result, json_rows, write_result
 
 SIMPLE, EXPRESSIVE = "scalar_affine", "full_rank"
 # Learning rates: of the logarithm of the scale, and for each unit of the soft token's length.
@@ -90,7 +90,7 @@ def trained(cell: Cell, ground: Ground, length: float, runs: Path) -> Adapter:
 def run_cell(cell: Cell, ground: Ground, length: float, results: Path, runs: Path) -> None:
     """Train and measure a cell, or go on with it; a result with the same settings is left as it is."""
     settings, path = cell.settings(ground, length), results / f"{cell.name}.json"
-    if kept_result(path, settings):
+    if finished_result(path, settings):
         print(f"{cell.name}: done before, see {path}")
         return
     adapter = trained(cell, ground, length, runs)
@@ -107,7 +107,7 @@ def run_untrained(ground: Ground, results: Path) -> dict[str, float]:
         the best length by source, ``both`` included.
     """
     settings, path = ground.facts | dict(cell=UNTRAINED), results / f"{UNTRAINED}.json"
-    if kept := kept_result(path, settings):
+    if kept := finished_result(path, settings):
         print(f"{UNTRAINED}: done before, see {path}")
         return kept["lengths"]
     lengths = {source: ground.best_length(source) for source in (*SOURCES, "both")}
@@ -145,6 +145,6 @@ def _write(
     table: Any = pd.concat(parts, ignore_index=True).assign(**of)
     table = table[[*of, *(name for name in table if name not in of)]]
     told = dict(settings=settings, versions=ground.bench.versions, digest=adapter, **more)
-    write_result(path, told | dict(tables=dict(transfer=records(table))))
+    write_result(path, told | dict(tables=dict(transfer=json_rows(table))))
     loss = table.query("measure == 'loss' and rows == 'held'").to_dict("records")
     print(f"{path.stem}: " + ", ".join(f"{row['measured_on']} {row['value']:.3f}" for row in loss))

@@ -10,9 +10,9 @@ from sae_adapters import CELLS, EXPRESSIVE, SIMPLE, UNTRAINED, trained
 from sae_ground import Ground
 
 from interp_toolkit.cache import cache_folder
-from interp_toolkit.evaluation.bench import SEED, kept_result, write_result
-from interp_toolkit.evaluation.runs.losses import records
+from interp_toolkit.evaluation.bench import SEED
 from interp_toolkit.files import whole_file
+from interp_toolkit.results import finished_result, json_rows, write_result
 from interp_toolkit.scoring import (
     Writing,
     agreement_summary,
@@ -55,7 +55,7 @@ def run_scores(ground: Ground, length: float, results: Path, runs: Path) -> None
         writing=vars(writing),
     )
     path = results / "scores.json"
-    if kept_result(path, settings):
+    if finished_result(path, settings):
         print(f"scores: done before, see {path}")
         return
     labels = {feature: ground.originals[feature] for feature in features}
@@ -98,7 +98,7 @@ def run_scores(ground: Ground, length: float, results: Path, runs: Path) -> None
     )
     failed = ground.labelled[1]["reason"].value_counts()
     told = dict(settings=settings, versions=ground.bench.versions, failed={str(k): int(n) for k, n in failed.items()})
-    write_result(path, told | dict(tables={name: records(table) for name, table in tables.items()}))
+    write_result(path, told | dict(tables={name: json_rows(table) for name, table in tables.items()}))
 
 
 def _means(scores: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -33,8 +33,9 @@ from interp_toolkit.evaluation import (
     evidence_controls,
     recall_table,
 )
-from interp_toolkit.evaluation.bench import Bench, Titles, kept_result, plain, write_result
+from interp_toolkit.evaluation.bench import Bench, Titles
 from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.results import finished_result, intervals_by_measure, write_result
 from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.training.recipe import Recipe
 
@@ -90,7 +91,7 @@ def measure(bench: Bench) -> None:
     told: dict[str, Any] = dict(
         settings=facts, versions=bench.versions, title_to_itself=bench.ceiling(held), adapters={}
     )
-    kept = kept_result(RESULTS, facts) or dict(adapters={})
+    kept = finished_result(RESULTS, facts) or dict(adapters={})
     for name in NAMES:
         adapter, row = find_adapter(name), kept["adapters"].get(name)
         first = _CHOOSING.get(name, 0)
@@ -122,7 +123,7 @@ def _measure_one(bench: Bench, adapter: Adapter, held: list[str], first: int) ->
         loss=losses.own,
         shuffled_loss=losses.shuffled,
         null_loss=losses.null,
-        retrieval=plain(recall_table(ranks)),
+        retrieval=intervals_by_measure(recall_table(ranks)),
         examples=[dict(title=title, description=row[0]) for title, row in zip(held[first:][:12], texts[first:])],
     )
 

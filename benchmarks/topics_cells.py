@@ -21,10 +21,11 @@ import torch
 
 from interp_toolkit import Adapter, SoftPrompt, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.evaluation import control_losses
-from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.pairs.topics import PROMPT
+from interp_toolkit.results import finished_result, write_result
 from interp_toolkit.sites import parse_place
 from interp_toolkit.training import TrainResult
 
@@ -120,7 +121,7 @@ def run_cell(cell: Cell, bench: Bench, results: Path, runs: Path) -> None:
         protocol=GREEDY,
     )
     path = results / f"{cell.name}.json"
-    if kept_result(path, settings):
+    if finished_result(path, settings):
         print(f"{cell.name}: done before, see {path}")
         return
     raw = topic_vectors(bench.model, bench.titles.shards, site, progress=True)

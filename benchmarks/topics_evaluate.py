@@ -13,8 +13,9 @@ from torch import Tensor
 from interp_toolkit import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import control_losses
-from interp_toolkit.evaluation.bench import GREEDY, SAMPLES, TEMPERATURE, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SAMPLES, TEMPERATURE, Bench
 from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.results import finished_result, write_result
 from interp_toolkit.shipped import find_adapter
 from interp_toolkit.sites import SiteStack
 
@@ -38,7 +39,7 @@ def evaluate(names: Sequence[str], bench: Bench, path: Path) -> None:
         swept_titles=len(swept),
         scored=len(held[:SCORED]),
     )
-    if kept_result(path, settings):
+    if finished_result(path, settings):
         print(f"done before, see {path}")
         return
     told: dict[str, Any] = dict(

@@ -2,7 +2,6 @@ import json
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -343,9 +342,3 @@ def test_a_bug_is_no_bad_row(bench, make_adapter, random_vectors, monkeypatch):
     with pytest.raises(TypeError, match="a bug"):
         runs.measure(bench, LABELS, random_vectors(6), lambda *rows: controls(make_adapter(), *rows, scales=(3.0,)))
     assert len(calls) == 1
-
-
-def test_what_json_cannot_hold_is_null():
-    table = pd.DataFrame([dict(a=1, b=float("nan"), c="x", d=True), dict(a=2, b=-float("inf"), c=None, d=False)])
-    assert runs.records(table) == [dict(a=1, b=None, c="x", d=True), dict(a=2, b=None, c=None, d=False)]
-    assert json.dumps(runs.records(table), allow_nan=False)

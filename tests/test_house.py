@@ -19,7 +19,7 @@ PACKAGE = ROOT / "interp_toolkit"
 ROOMS = [
     ["errors"],
     ["deprecation", "files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
-    ["cache", "chat", "quotes"],
+    ["cache", "chat", "quotes", "results"],
     ["embedder", "soft_prompt", "spans"],
     ["contract"],
     ["adapters", "models"],

@@ -8,8 +8,8 @@ import yaml
 
 from interp_toolkit import FileFormatError, InterpToolkitError, pairs_from_json, read_topics
 from interp_toolkit.bridges.twohop import read_aliases, read_twohop
-from interp_toolkit.evaluation.bench import kept_result
 from interp_toolkit.json_lines import read_json, read_json_lines
+from interp_toolkit.results import finished_result
 from interp_toolkit.sae import read_labels
 from interp_toolkit.sae.passages import read_passages
 from interp_toolkit.training.recipe import Recipe
@@ -82,10 +82,10 @@ def test_yaml_that_cannot_be_read_is_named(tmp_path, content):
 
 def test_a_damaged_result_is_named_and_not_gone_on_from(tmp_path):
     path = tmp_path / "r.json"
-    assert kept_result(path, {"n": 1}) is None
+    assert finished_result(path, {"n": 1}) is None
     path.write_text('{"settings": {"n": 1}, "tables"')
     with pytest.raises(FileFormatError, match=r"r\.json is damaged"):
-        kept_result(path, {"n": 1})
+        finished_result(path, {"n": 1})
     path.write_text("[]")
-    with pytest.raises(FileFormatError, match="expected a result of an evaluation at .*; move it away or delete it"):
-        kept_result(path, {"n": 1})
+    with pytest.raises(FileFormatError, match="expected a results file with settings at .*; move it away or delete it"):
+        finished_result(path, {"n": 1})

@@ -14,11 +14,12 @@ from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_a
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import ContractError
-from interp_toolkit.evaluation.bench import Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import Bench
 from interp_toolkit.evaluation.conditions import null_vector
 from interp_toolkit.evaluation.runs import knowledge, losses, questions
 from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
 from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.results import finished_result, write_result
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.sae import check_sae, store_activations, token_rows
 from interp_toolkit.scoring import example_texts
@@ -514,10 +515,10 @@ def test_texts_are_written_anew_after_an_edit_and_not_kept_under_a_hook(load, tm
 def test_a_result_of_other_weights_is_not_taken_for_this_one(tmp_path):
     path = tmp_path / "result.json"
     write_result(path, dict(settings=dict(n=1, weights="a")))
-    assert kept_result(path, dict(n=1, weights="a"))
-    assert kept_result(path, dict(n=1, weights="b")) is None
+    assert finished_result(path, dict(n=1, weights="a"))
+    assert finished_result(path, dict(n=1, weights="b")) is None
     write_result(path, dict(settings=dict(n=1)))
-    assert kept_result(path, dict(n=1, weights="b"))
+    assert finished_result(path, dict(n=1, weights="b"))
 
 
 def test_an_sae_is_refused_when_the_blocks_have_other_weights(load):

@@ -59,8 +59,7 @@ def score(options: argparse.Namespace) -> None:
     from interp_toolkit.cache import cache_folder
     from interp_toolkit.chat import uses_chat
     from interp_toolkit.contract import library_versions
-    from interp_toolkit.evaluation.bench import write_result
-    from interp_toolkit.evaluation.runs.losses import records
+    from interp_toolkit.results import json_rows, write_result
     from interp_toolkit.sae import feature_quantiles
     from interp_toolkit.scoring import Writing, generation_scores, score_table
     from interp_toolkit.scoring.feature_labels import REWORDED, compared_rows
@@ -96,7 +95,7 @@ def score(options: argparse.Namespace) -> None:
     )
     tables = [score_table(scores, name, against=REWORDED, seed=options.seed) for name in ("rate", "strict_rate")]
     settings = _settings(options, model, sae, adapter, labels) | dict(n=len(features), texts=options.texts, chat=chat)
-    told = dict(table=records(pd.concat(tables)), labels=records(scores))
+    told = dict(table=json_rows(pd.concat(tables)), labels=json_rows(scores))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
     shown: Any = tables[1].query("what == 'mean'")[["source", "protocol", "value", "low", "high", "n", "seed"]]
     note = f"strict_rate: the feature is active on the text's own tokens\nwritten to {options.output}"
@@ -107,8 +106,7 @@ def compare(options: argparse.Namespace) -> None:
     """``sae compare``."""
     from interp_toolkit.contract import library_versions
     from interp_toolkit.embedder import Embedder
-    from interp_toolkit.evaluation.bench import write_result
-    from interp_toolkit.evaluation.runs.losses import records
+    from interp_toolkit.results import json_rows, write_result
     from interp_toolkit.scoring.agreement import agreement_summary, agreement_table
     from interp_toolkit.scoring.feature_labels import REWORDED
 
@@ -128,7 +126,7 @@ def compare(options: argparse.Namespace) -> None:
         adapter=_ADAPTER,
     )
     summary = agreement_summary(table, options.seed)
-    told = dict(summary=records(summary), features=records(table))
+    told = dict(summary=json_rows(summary), features=json_rows(table))
     write_result(options.output, dict(settings=settings, versions=library_versions(), tables=told))
     shown: Any = table[["feature", "label", "description", "evidence", "similarity"]].head(_SHOWN)
     print_tables(options, {"summary": summary, "farthest apart": shown}, f"written to {options.output}")

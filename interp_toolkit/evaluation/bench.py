@@ -23,14 +23,14 @@ from interp_toolkit.cache import cache_folder
 from interp_toolkit.contract import library_versions
 from interp_toolkit.embedder import NAME as EMBEDDER
 from interp_toolkit.embedder import Embedder
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.protocols import best_by_answer, best_by_evidence, description_ranks
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.explain import self_explain
 from interp_toolkit.files import whole_file
-from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import as_hooked_model, model_facts, weights_key
 from interp_toolkit.pairs import read_titles
+from interp_toolkit.results import intervals_by_measure
 from interp_toolkit.tables import brief_repr
 
 SITE = "blocks.23.hook_resid_post"
@@ -182,7 +182,7 @@ class Bench:
         if sampled is not None:
             each = self._ranks(sampled, answers)
             ranks |= {ORACLE: best_by_answer(each), EVIDENCE: best_by_evidence(each, sampled.evidence)}
-        return {protocol: plain(recall_table(found, seed=SEED)) for protocol, found in ranks.items()}
+        return {protocol: intervals_by_measure(recall_table(found, seed=SEED)) for protocol, found in ranks.items()}
 
     def answers(self, titles: Sequence[str]) -> Tensor:
         """Numbers of these titles in the index."""
@@ -192,7 +192,7 @@ class Bench:
     def ceiling(self, titles: Sequence[str]) -> dict[str, list[float]]:
         """What the titles themselves find: less than all, where two titles are embedded alike."""
         ranks = retrieval_ranks(self.embed(list(titles)), self.index, self.answers(titles))
-        return plain(recall_table(ranks, seed=SEED))
+        return intervals_by_measure(recall_table(ranks, seed=SEED))
 
     def _ranks(self, told: Told, answers: Tensor) -> Tensor:
         return description_ranks(told.texts, self.embed, self.index, answers)
@@ -241,36 +241,6 @@ class Bench:
         ]
         name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
         return cache_folder() / "descriptions" / f"{name}.json"
-
-
-def plain(table: Any) -> dict[str, list[float]]:
-    """Value, low and high by measure."""
-    return {row.measure: [round(x, 4) for x in (row.value, row.low, row.high)] for row in table.itertuples()}
-
-
-def write_result(path: Path, told: dict[str, Any]) -> None:
-    """Write a result as JSON, whole or not at all."""
-    with whole_file(path) as draft:
-        draft.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def kept_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """A result that is there and was made with these settings, else None.
-
-    Results of version 0.1 do not say from which weights they are, and are taken at their word.
-
-    Raises:
-        FileFormatError: the file holds something else.
-    """
-    if not path.exists():
-        return None
-    result = read_json(path, "a result of an evaluation")
-    if not isinstance(result, dict) or not isinstance(result.get("settings"), dict):
-        raise FileFormatError(f"expected a result of an evaluation at {path}, to go on from; move it away or delete it")
-    wanted = json.loads(json.dumps(settings))
-    if "weights" not in result["settings"]:
-        wanted.pop("weights", None)
-    return result if result["settings"] == wanted else None
 
 
 def code_digest() -> str:

@@ -15,9 +15,10 @@ from interp_toolkit.evaluation.abstention import (
     evidence_controls,
     reading_table,
 )
-from interp_toolkit.evaluation.bench import SAMPLES, SEED, TEMPERATURE, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import SAMPLES, SEED, TEMPERATURE, Bench
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.protocols import best_by_evidence, description_ranks
+from interp_toolkit.results import finished_result, write_result
 from interp_toolkit.statistics import paired_difference
 
 _RATE = 0.05
@@ -52,7 +53,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         samples=SAMPLES,
         temperature=TEMPERATURE,
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
 
     dev = Held.read(bench, adapter, _CALIBRATED, bench.titles.dev)

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench
 from interp_toolkit.evaluation.bias import ARMS, bias_conditions, share_table
 from interp_toolkit.evaluation.conditions import describe_each, untrained
 from interp_toolkit.evaluation.controls import SCALES
 from interp_toolkit.evaluation.held import Held
-from interp_toolkit.evaluation.runs.losses import describe, measure, ranks, records
+from interp_toolkit.evaluation.runs.losses import describe, measure, ranks
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import VectorLabelPairs, topic_vectors
+from interp_toolkit.results import finished_result, json_rows, write_result
 from interp_toolkit.training import TrainConfig, train_adapter
 
 # Titles to measure on, and training titles to choose the untrained direction's length by.
@@ -58,7 +59,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         training=bias_training(bench, adapter),
         protocol=GREEDY,
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
     held = Held.read(bench, adapter, _MEASURED)
     bias_only = train_bias(bench, adapter)
@@ -88,7 +89,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         versions=bench.versions,
         failed=dict(count=len(failed), rows=failed),
         bias_only=dict(digest=bias_only.digest, dev_loss=bias_only.metadata["best_val_loss"]),
-        tables=dict(bias=records(pd.concat(tables)), sweep=records(sweep)),
+        tables=dict(bias=json_rows(pd.concat(tables)), sweep=json_rows(sweep)),
         examples=[dict(zip(("title", *ARMS), row)) for row in zip(asked.titles[:_EXAMPLES], *texts)],
     )
     write_result(results, told)

@@ -15,8 +15,8 @@ from interp_toolkit.bridges.grid import Grid
 from interp_toolkit.bridges.names import find_names
 from interp_toolkit.bridges.twohop import FAILED, HOPS
 from interp_toolkit.evaluation.bench import SEED
-from interp_toolkit.evaluation.runs.losses import records
 from interp_toolkit.evaluation.runs.questions import ONE_HOP, Group
+from interp_toolkit.results import json_rows
 from interp_toolkit.sites import parse_place
 from interp_toolkit.statistics import mean_interval, proportion_interval
 
@@ -67,7 +67,7 @@ def rates(group: Group, found: Found) -> list[dict[str, Any]]:
     if any(_bridges(group, one) < 2 for one in found.values()):
         return []
     told = decode_rates(found, said=group.task == ONE_HOP, seed=SEED)
-    return records(told.drop(columns="clusters"))  # told by `sizes`
+    return json_rows(told.drop(columns="clusters"))  # told by `sizes`
 
 
 def rates_at(measure: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def _cells(group: Group, found: BridgeEntities, by: Literal["from_end", "from_su
     own: Any = found.cells[by][_counted(group, found)[found.rows]]
     if own.isna().all():
         return []
-    return records(layer_position_table(found, by, said=group.task == ONE_HOP, seed=SEED))
+    return json_rows(layer_position_table(found, by, said=group.task == ONE_HOP, seed=SEED))
 
 
 def side_by_side(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def examples(_: Group, found: Found) -> list[dict[str, Any]]:
     order: Any = own.cells.sort_values(["prompt", "named", "evidence"], ascending=[True, False, False])
     best = order.groupby("prompt", sort=False).head(1).head(_EXAMPLES)
     shown = ["text", "response", "bridge", "site", "from_end", "token", "description", "evidence", "named"]
-    return records(best.merge(own.prompts, on="prompt")[shown])
+    return json_rows(best.merge(own.prompts, on="prompt")[shown])
 
 
 def hops(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
@@ -159,5 +159,5 @@ def failures(verdicts: pd.DataFrame, measured: Measured) -> list[dict[str, Any]]
     ]
     for group, found in measured:
         for name, one in found.items():
-            rows += [dict(data=group.data, step=name) | row for row in records(one.failed.drop(columns="prompt"))]
+            rows += [dict(data=group.data, step=name) | row for row in json_rows(one.failed.drop(columns="prompt"))]
     return rows

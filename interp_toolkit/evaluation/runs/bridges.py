@@ -14,10 +14,9 @@ from interp_toolkit.bridges.decoding import ANY_CELL, BEST_SITE
 from interp_toolkit.bridges.twohop import KEPT, SHORTCUT, balanced_sample, read_aliases, read_twohop
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import SEED, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import SEED, Bench
 from interp_toolkit.evaluation.runs import bridge_tables as tables
 from interp_toolkit.evaluation.runs.bridge_tables import NOTE, TRAINED, UNTRAINED, Found, all_groups
-from interp_toolkit.evaluation.runs.losses import records
 from interp_toolkit.evaluation.runs.questions import (
     RIGHT,
     Grids,
@@ -27,6 +26,7 @@ from interp_toolkit.evaluation.runs.questions import (
 )
 from interp_toolkit.files import sha256_of
 from interp_toolkit.models import model_facts, weights_key
+from interp_toolkit.results import finished_result, json_rows, write_result
 from interp_toolkit.sites import Site, SiteStack
 from interp_toolkit.statistics import proportion_interval
 
@@ -119,7 +119,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         scope=asdict(scope),
         seed=SEED,
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
     grids = Grids(bench, sites, scope.positions, scope.alike)
     filtered, groups, apart = [], [], {}
@@ -145,7 +145,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         versions=bench.versions,
         note=NOTE,
         failed=dict(count=len(failed), rows=failed),
-        shortcuts=records(verdicts[verdicts["verdict"] == SHORTCUT].drop(columns=["reason", "verdict"])),
+        shortcuts=json_rows(verdicts[verdicts["verdict"] == SHORTCUT].drop(columns=["reason", "verdict"])),
         tables=dict(
             hops=tables.hops(verdicts),
             groups=all_groups(measured, tables.sizes),

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench
 from interp_toolkit.evaluation.conditions import describe_each
 from interp_toolkit.evaluation.controls import SCALES, controls, tabulate
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.retrieval import recall_table
 from interp_toolkit.evaluation.runs.bias import bias_training, train_bias
-from interp_toolkit.evaluation.runs.losses import describe, measure, ranks, records
+from interp_toolkit.evaluation.runs.losses import describe, measure, ranks
+from interp_toolkit.results import finished_result, json_rows, write_result
 
 _MEASURED = 500
 # A description names its title if it finds it among so many.
@@ -49,7 +50,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         training=bias_training(bench, adapter),
         protocol=GREEDY,
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
     held = Held.read(bench, adapter, _MEASURED)
     bias_only = train_bias(bench, adapter)
@@ -73,7 +74,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         versions=bench.versions,
         failed=dict(count=len(failed), rows=failed),
         bias_only=dict(digest=bias_only.digest),
-        tables=dict(controls=records(table), retrieval=retrieval),
+        tables=dict(controls=json_rows(table), retrieval=retrieval),
         examples=[
             dict(title=title, control=one.name, scale=one.scale, description=told[i])
             for i, title in enumerate(asked.titles[:_EXAMPLES])

@@ -17,7 +17,7 @@ from interp_toolkit.cache import cache_folder
 from interp_toolkit.chat import encode
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.evaluation import knowledge
-from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, code_digest, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, code_digest
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.knowledge import (
     MAX_NEW_TOKENS,
@@ -30,6 +30,7 @@ from interp_toolkit.evaluation.knowledge import (
 from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import weights_key
+from interp_toolkit.results import finished_result, write_result
 from interp_toolkit.statistics import proportion_interval
 
 # Titles asked about at a time and kept on disk: what an interruption can lose.
@@ -63,7 +64,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         max_new_tokens=MAX_NEW_TOKENS,
         protocol=GREEDY,
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
     held = Held.read(bench, adapter)
     prompted, failed = _prompted(bench, held.titles)

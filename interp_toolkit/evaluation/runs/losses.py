@@ -8,10 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -88,12 +85,6 @@ def ranks(bench: Bench, titles: Sequence[str], texts: Sequence[str], faced: Sequ
     """Rank of the title that each description should name among all titles, 1 for the first."""
     answers = bench.answers([titles[row] for row in faced])
     return description_ranks([[text] for text in texts], bench.embed, bench.index, answers)[:, 0]
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows that JSON can hold: what is not a number, or not bounded, is null."""
-    whole = table.astype(object)
-    return whole.where(whole.notna() & ~whole.isin([np.inf, -np.inf]), None).to_dict("records")
 
 
 def _losses(bench: Bench, condition: Condition, labels: list[str]) -> tuple[Tensor, dict[int, str]]:

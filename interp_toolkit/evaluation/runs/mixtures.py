@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.evaluation.bench import SEED, TEMPERATURE, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import SEED, TEMPERATURE, Bench
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.mixtures import SAMPLES, SHARES, mix, mixture_table, named_within
+from interp_toolkit.results import finished_result, write_result
 
 # Pairs: five vectors each are described, by one greedy text and by six samples. Whole shards of vectors.
 _MOST = 512
@@ -44,7 +45,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
         temperature=TEMPERATURE,
         within=list(_WITHIN),
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
     held = Held.read(bench, adapter, _MOST)
     tables = [

@@ -10,10 +10,11 @@ import torch
 from scipy.stats import bootstrap, mannwhitneyu
 
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench, kept_result, write_result
+from interp_toolkit.evaluation.bench import GREEDY, SEED, Bench
 from interp_toolkit.evaluation.held import Held
 from interp_toolkit.evaluation.protocols import description_ranks
 from interp_toolkit.evaluation.round_trip import round_trip, round_trip_summary
+from interp_toolkit.results import finished_result, write_result
 
 # A description is right if its title is found among so many.
 _WITHIN = (1, 10)
@@ -41,7 +42,7 @@ def run(bench: Bench, adapter: Adapter, results: Path) -> dict[str, Any]:
     settings = bench.facts | dict(
         task="round trip", adapter=adapter.digest, n=len(bench.titles.held), protocol=GREEDY, within=list(_WITHIN)
     )
-    if kept := kept_result(results, settings):
+    if kept := finished_result(results, settings):
         return kept
     held = Held.read(bench, adapter)
     told = bench.describe(adapter, held.vectors, 1)
