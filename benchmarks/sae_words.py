@@ -24,7 +24,7 @@ def word_labels(background: Background, contexts: Contexts, features: Sequence[i
         word_labeller(background),
         lambda feature: contexts.of(feature).iloc[::2],
         features,
-        cache_folder() / "labels",
+        cache_folder(),
         progress=True,
     )
 

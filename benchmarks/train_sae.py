@@ -51,8 +51,8 @@ def main() -> None:
         recipe = replace(recipe, train=options.limit, eval=min(options.limit, recipe.eval or 20), output=output)
     result = recipe.run(options.data, progress=True)
     print(result.quality.to_string(index=False))
-    if result.tokens_a_second:
-        print(f"activations: {result.tokens_a_second:.0f} tokens a second")
+    if result.tokens_per_second:
+        print(f"activations: {result.tokens_per_second:.0f} tokens a second")
 
 
 if __name__ == "__main__":

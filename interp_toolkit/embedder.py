@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -17,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp_toolkit.cache import cache_folder
+from interp_toolkit.cache import TensorCache
+from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import whole_file
 
 NAME = "all-MiniLM-L6-v2"
 
@@ -39,20 +36,15 @@ class Embedder:
         bar = len(texts) > 5000
         return torch.tensor(self._model.encode(list(texts), batch_size=256, show_progress_bar=bar))
 
+    def cached(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of texts, from the cache folder where it has those of these texts by these weights."""
+        key = [NAME, self._digest, list(texts)]
+        return TensorCache("embeddings").get(key, lambda: {"embeddings": self(texts)})["embeddings"]
+
     def kept(self, texts: Sequence[str]) -> Tensor:
-        """The same, kept in the cache folder under a name made of the texts and the embedder's weights."""
-        told = json.dumps([NAME, self._digest, list(texts)])
-        path = cache_folder() / "embeddings" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
-        try:
-            found = load_file(path)["embeddings"]
-            if len(found) == len(texts):
-                return found
-        except (OSError, SafetensorError, KeyError):
-            pass  # not there, or not whole: made anew
-        found = self(texts)
-        with whole_file(path) as draft:
-            save_file({"embeddings": found}, draft)
-        return found
+        """Deprecated name of `cached`."""
+        warn_renamed("Embedder.kept", "Embedder.cached")
+        return self.cached(texts)
 
     @cached_property
     def _model(self) -> Any:
@@ -79,7 +71,7 @@ class Embedder:
 
     @cached_property
     def _digest(self) -> str:
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for name, value in sorted(self._model.state_dict().items()):
-            told.update(name.encode() + value.contiguous().numpy().tobytes())
-        return told.hexdigest()[:16]
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]

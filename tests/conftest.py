@@ -221,4 +221,4 @@ class Letters:
     def __call__(self, texts):
         return torch.tensor([[text.count(chr(i)) for i in range(32, 128)] for text in texts]).float()
 
-    kept = __call__
+    cached = __call__

@@ -142,7 +142,7 @@ def test_what_is_labelled_is_kept_and_what_failed_is_tried_again(tmp_path, monke
     assert again.labels.features == (0, 1, 2, 4)
     assert again.failed.values.tolist() == [[3, NEVER_FIRES]]
     # A damaged file is made anew; another labeller shares nothing.
-    for path in tmp_path.glob("*.json"):
+    for path in (tmp_path / "labels").glob("*.json"):
         path.write_text("{")
     assert label_features(labeller, _numbered, [0, 1, 2, 3, 4], tmp_path).labels.features == (0, 1, 2, 4)
     assert label.calls[4:] == [2, 1, 1]

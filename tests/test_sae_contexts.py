@@ -100,8 +100,9 @@ def test_silent_windows_hold_nothing_of_the_feature(tiny, sae, store, tmp_path):
 
 def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeypatch):
     whole = write_contexts(sae, store, tmp_path / "a.safetensors", tiny().tokenizer, **SIZES)
-    monkeypatch.setattr("interp_toolkit.sae.search._KEPT_EVERY", 2)
+    monkeypatch.setattr("interp_toolkit.sae.search._SAVE_EVERY", 2)
     read, shards = [], type(store).shards
+    unfinished = tmp_path / "cache" / "searches"
 
     def stopping(self, start=0):
         for number, shard in enumerate(shards(self, start), start):
@@ -116,6 +117,7 @@ def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
     assert not path.exists()
+    assert len(list(unfinished.iterdir())) == 1
     started = []
     monkeypatch.setattr(type(store), "shards", lambda self, start=0: (started.append(start), shards(self, start))[1])
     other = write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
@@ -125,6 +127,7 @@ def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeyp
     assert before.keys() == after.keys()
     assert other.features.equals(whole.features)
     assert sorted(x.name for x in tmp_path.glob("*.safetensors")) == ["a.safetensors", "b.safetensors"]
+    assert not list(unfinished.iterdir())
     # The file of the same search is opened, that of another is not replaced.
     write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
     assert started == [4]

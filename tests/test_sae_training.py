@@ -115,7 +115,7 @@ def test_stored_activations_are_those_of_the_model(tiny, backend, small_shards):
             alone = read_activations(model, [list(row)], site, "all").vectors
             assert torch.allclose(own, alone[1:], atol=1e-4)
     assert stores[SITE].tokens == rows.tokens
-    assert stores[SITE].tokens_a_second > 0
+    assert stores[SITE].tokens_per_second > 0
 
 
 def test_a_store_goes_on_and_reads_nothing_twice(tiny, small_shards, monkeypatch):
@@ -141,7 +141,7 @@ def test_a_store_goes_on_and_reads_nothing_twice(tiny, small_shards, monkeypatch
     assert len(counted) == shards - 2
     again = store_activations(tiny(), rows, SITE)[SITE]
     assert len(counted) == shards - 2
-    assert (again.tokens_a_second, again.digest) == (None, store.digest)
+    assert (again.tokens_per_second, again.digest) == (None, store.digest)
     # A damaged shard is read anew, and told of where it is needed before.
     file = store.files[0]
     file.write_bytes(file.read_bytes()[:-8])
@@ -149,6 +149,14 @@ def test_a_store_goes_on_and_reads_nothing_twice(tiny, small_shards, monkeypatch
         next(store.shards())
     store_activations(tiny(), rows, SITE)
     assert len(counted) == shards - 1
+    # So is one in which a single bit is not as it was written.
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(FileFormatError, match="shard 0 of the activation store is missing or damaged"):
+        next(store.shards())
+    store_activations(tiny(), rows, SITE)
+    assert len(counted) == shards
     with pytest.raises(InterpToolkitError, match="the model has 4 layers"):
         store_activations(tiny(), rows, 9)
 
@@ -358,11 +366,11 @@ def test_a_recipe_runs_the_whole_way(tiny, tmp_path):
     )
     recipe = SAERecipe.read(path)
     result = recipe.run(tmp_path, tiny())
-    assert result.tokens_a_second > 0
+    assert result.tokens_per_second > 0
     assert result.quality["n"].unique().tolist() == [4]
     assert len(result.contexts.features) == 40
     again = recipe.run(tmp_path, tiny())
-    assert again.tokens_a_second is None
+    assert again.tokens_per_second is None
     assert again.quality.equals(result.quality)
     train = recipe.rows(tiny().tokenizer, tmp_path, "train")
     assert not set(train.ids) & set(recipe.rows(tiny().tokenizer, tmp_path, "eval").ids)

@@ -11,6 +11,7 @@ import torch
 from conftest import make_sae
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_activations, self_explain
+from interp_toolkit.cache import JsonCache
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import ContractError
@@ -479,7 +480,7 @@ def _places(model, adapter, tmp_path):
     """Where each kind of evaluation keeps what it does with a model."""
     bench = _Bench(model)
     return [
-        example_texts._place(tmp_path, model, example_texts.Writing()),
+        JsonCache("texts", tmp_path).path(example_texts._keys(model, ["a"], example_texts.Writing())["a"]),
         bench._file(adapter, torch.zeros(1, 32), 1, False),
         losses._file(bench, null_vector(adapter, 1), ["a"]),
         questions._file(bench, "grids", (), []),

@@ -42,7 +42,7 @@ def label(options: argparse.Namespace) -> None:
     texts = _texts(options)
     labeller = _labeller(options, texts)
     contexts = _contexts(options, model, sae, texts)
-    found = label_features(labeller, contexts.of, features, cache_folder() / "labels", progress=_bars())
+    found = label_features(labeller, contexts.of, features, cache_folder(), progress=_bars())
     found.labels.write(options.output)
     print(f"{len(found.labels.features)} of {len(features)} features have labels by {labeller.name}")
     for reason, own in found.failed.groupby("reason"):

@@ -131,7 +131,7 @@ class Bench:
     @cached_property
     def index(self) -> Tensor:
         """Embeddings of all titles, [titles, 384]."""
-        return self._embedder.kept(self.titles.index)
+        return self._embedder.cached(self.titles.index)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from interp_toolkit.cache import JsonCache
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import whole_file
 from interp_toolkit.sae.asking import Ask, ask_key
 from interp_toolkit.sae.distinctive import Background, token_spans, word_labels
 from interp_toolkit.sae.label_files import SAELabels
@@ -106,7 +105,7 @@ def label_features(
     with tqdm(total=len(features), desc="labelling", unit="feature", disable=not progress) as bar:
         for start in range(0, len(features), _SHARD):
             shard = {int(feature): contexts(feature) for feature in features[start : start + _SHARD]}
-            told |= _label_shard(labeller, shard, None if folder is None else Path(folder))
+            told |= _label_shard(labeller, shard, None if folder is None else JsonCache("labels", folder))
             bar.update(len(shard))
     labels = {feature: own.labels for feature, own in told.items() if own.labels}
     failed = [(feature, own.reason) for feature, own in told.items() if not own.labels]
@@ -180,44 +179,36 @@ def tidy_label(answer: str) -> str:
     return " ".join(line.replace('"', "'").split()).strip(" '\u201c\u201d*`.")
 
 
-def _label_shard(labeller: Labeller, shard: dict[int, pd.DataFrame], folder: Path | None) -> dict[int, Labelled]:
-    path = None if folder is None else folder / f"{_digest(labeller, shard)}.json"
-    kept: dict[int, Labelled] = {}
-    if path is not None:
-        try:
-            shards = json.loads(path.read_text(encoding="utf-8")).items()
-            kept = {int(feature): Labelled(tuple(texts)) for feature, texts in shards if _are_labels(texts)}
-        except (OSError, ValueError, AttributeError, TypeError):
-            kept = {}  # not there, or not whole: made anew
-    told = {feature: Labelled((), NEVER_FIRES) for feature, own in shard.items() if own.empty}
-    todo = [feature for feature in shard if feature not in kept and feature not in told]
-    found = labeller.label([shard[feature] for feature in todo]) if todo else []
-    if len(found) != len(todo):
+def _label_shard(
+    labeller: Labeller, contexts: Mapping[int, pd.DataFrame], cache: JsonCache | None
+) -> dict[int, Labelled]:
+    """Label some features, those without a cached label alone; a feature that failed is not cached."""
+    labelled = {feature: Labelled((), NEVER_FIRES) for feature, rows in contexts.items() if rows.empty}
+    keys: dict[int, Any] = {}
+    if cache is not None:
+        keys = {feature: _key(labeller, feature, rows) for feature, rows in contexts.items() if not rows.empty}
+        for feature, key in keys.items():
+            if (labels := cache.load(key)) is not None:
+                labelled[feature] = Labelled(tuple(labels))
+    todo = [feature for feature in contexts if feature not in labelled]
+    results = labeller.label([contexts[feature] for feature in todo]) if todo else []
+    if len(results) != len(todo):
         raise InterpToolkitError(
-            f"expected something of the labeller {labeller.name!r} for each of {len(todo)} features, got {len(found)}"
+            f"expected something of the labeller {labeller.name!r} for each of {len(todo)} features, got {len(results)}"
         )
-    made = dict(zip(todo, found))
-    good = kept | {feature: own for feature, own in made.items() if own.labels}
-    if path is not None and len(good) > len(kept):
-        with whole_file(path) as draft:
-            text = json.dumps({feature: own.labels for feature, own in good.items()}, ensure_ascii=False)
-            draft.write_text(text, encoding="utf-8")
-    told |= kept | made
-    return {feature: told[feature] for feature in shard}
+    for feature, result in zip(todo, results):
+        labelled[feature] = result
+        if cache is not None and result.labels:
+            cache.save(keys[feature], list(result.labels))
+    return {feature: labelled[feature] for feature in contexts}
 
 
-def _are_labels(texts: Any) -> bool:
-    return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
-
-
-def _digest(labeller: Labeller, shard: dict[int, pd.DataFrame]) -> str:
-    told: list[Any] = [labeller.name, labeller.key()]
-    for feature, own in shard.items():
-        rows = zip(own["text"], own["tokens"], own["activations"]) if len(own) else ()
-        told.append(
-            [feature, [[text, list(tokens), [round(float(a), 4) for a in acts]] for text, tokens, acts in rows]]
-        )
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+def _key(labeller: Labeller, feature: int, contexts: pd.DataFrame) -> list[Any]:
+    rows = [
+        [text, list(tokens), [round(float(activation), 4) for activation in activations]]
+        for text, tokens, activations in zip(contexts["text"], contexts["tokens"], contexts["activations"])
+    ]
+    return [labeller.name, labeller.key(), feature, rows]
 
 
 def _marked(contexts: pd.DataFrame) -> list[str]:

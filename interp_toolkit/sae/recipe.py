@@ -110,7 +110,7 @@ class SAERecipe:
                 sae_quality(model, sae, held, seed=self.sae.seed, progress=progress).to_csv(draft, index=False)
         path = folder / "contexts.safetensors"
         contexts = write_contexts(sae, store, path, model.tokenizer, count=self.contexts, progress=progress)
-        return SAEResult(sae, pd.read_csv(measured), contexts, store.tokens_a_second)
+        return SAEResult(sae, pd.read_csv(measured), contexts, store.tokens_per_second)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +121,10 @@ class SAEResult:
         sae: the SAE.
         quality: as `sae_quality` gives it.
         contexts: of each feature.
-        tokens_a_second: how fast activations were read; None where all were there.
+        tokens_per_second: how fast activations were read; None where all were there.
     """
 
     sae: Any
     quality: pd.DataFrame
     contexts: Contexts
-    tokens_a_second: float | None
+    tokens_per_second: float | None

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
-from interp_toolkit.files import check_digest, whole_file, with_digest
+from interp_toolkit.cache import TensorCache
+from interp_toolkit.errors import ContractError, InterpToolkitError
+from interp_toolkit.files import whole_file, with_digest
 from interp_toolkit.sae.contexts import FORMAT, Contexts
 from interp_toolkit.sae.directions import require_site, sae_digest, sae_facts
 from interp_toolkit.sae.encode import Encoder
@@ -27,8 +27,8 @@ from interp_toolkit.torch_defaults import plain_defaults
 
 # Tokens encoded together.
 _TOKENS = 2048
-# Shards of the store after which the state is kept: what an interruption can lose.
-_KEPT_EVERY = 32
+# Shards of the store after which the state is saved: what an interruption can lose.
+_SAVE_EVERY = 32
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,20 @@ def write_contexts(
         if (found := Contexts.open(path, tokenizer)).told.get("search") != search:
             raise InterpToolkitError(f"{path} holds other contexts; name another file, or delete it")
         return found
-    partial = path.with_suffix(".partial.safetensors")
-    state = _kept(partial, search) or _begin(store.rows, window, facts.features)
+    cache, key = TensorCache("searches"), ["unfinished", search]
+    state = dict(cache.load(key) or _begin(store.rows, window, facts.features))
     encoder = Encoder(sae)
     done = int(state["done"])
-    with tqdm(total=len(store.files), initial=done, desc="contexts", unit="shard", disable=not progress) as bar:
+    with tqdm(total=store.shard_count, initial=done, desc="contexts", unit="shard", disable=not progress) as bar:
         for shard, (numbers, vectors) in enumerate(store.shards(done), done):
             _Shard(store.rows, numbers, vectors, encoder, state).merge(window)
             state["done"].add_(1)
             bar.update()
-            if (shard + 1) % _KEPT_EVERY == 0 and shard + 1 < len(store.files):
-                _write(partial, state, {"search": search})
+            if (shard + 1) % _SAVE_EVERY == 0 and shard + 1 < store.shard_count:
+                cache.save(key, state)
     del state["done"]
     _write(path, state, dict(format=FORMAT, search=search, tokens=str(store.tokens), **told))
-    partial.unlink(missing_ok=True)
+    cache.path(key).unlink(missing_ok=True)
     return Contexts.open(path, tokenizer)
 
 
@@ -241,22 +241,6 @@ def _batches(vectors: list[Tensor]) -> list[list[int]]:
         batches[-1].append(i)
         held += len(own)
     return batches
-
-
-def _kept(partial: Path, search: str) -> dict[str, Tensor] | None:
-    """The state that an interrupted search left, if it is of this one and whole."""
-    if not partial.exists():
-        return None
-    try:
-        with safe_open(partial, framework="pt") as stream:
-            told = dict(stream.metadata() or {})
-        if told.get("search") != search:
-            return None
-        state = load_file(partial)
-        check_digest(told, ((name, value.numpy()) for name, value in sorted(state.items())))
-        return state
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FileFormatError(f"the state of the search {partial} is damaged ({error}); delete it") from error
 
 
 def _write(path: Path, state: Mapping[str, Tensor], told: dict[str, str]) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from interp_toolkit.cache import JsonCache
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import whole_file
 from interp_toolkit.models import context_length, weights_key
 from interp_toolkit.runtime.answers import sampled_answers
 
@@ -61,8 +59,7 @@ def write_texts(
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Texts that the model writes for labels, and the reasons why others have none.
 
-    With a folder they are kept there shard by shard, and what is there is not written again, whichever labels it was
-    asked for with.
+    With a folder, each label's texts are cached there, and what is cached is not written again.
 
     Args:
         model: the hooked model; one without a chat template goes on with the prompt.
@@ -74,45 +71,31 @@ def write_texts(
     Returns:
         by label its texts, of which some may be empty; and by label why there are none.
     """
-    kept = _kept(folder, model, writing)
+    cache = None if folder is None else JsonCache("texts", folder)
+    keys = {} if cache is None else _keys(model, counts, writing)
+    texts = {label: (cache.load(keys[label]) if cache is not None else None) or [] for label in counts}
     failed = _too_long(model, list(counts), writing)
-    todo = [label for label in counts if label not in failed and len(kept.get(label, ())) < counts[label]]
+    todo = [label for label in counts if label not in failed and len(texts[label]) < counts[label]]
     # Prompts of like length are decoded together.
     todo.sort(key=lambda label: (counts[label], len(label), label))
-    settings = {name: value for name, value in asdict(writing).items() if name not in ("texts", "prompt")}
+    sampling = {name: value for name, value in asdict(writing).items() if name not in ("texts", "prompt")}
     with tqdm(total=len(todo), desc="writing", unit="label", disable=not progress) as bar:
         while todo:
             count = counts[todo[0]]
             shard = [label for label in todo[:_SHARD] if counts[label] == count]
             todo = todo[len(shard) :]
             prompts = [writing.prompt.replace("{label}", label) for label in shard]
-            told = dict(zip(shard, sampled_answers(model, prompts, samples=count, **settings)))
-            if folder is not None:
-                name = hashlib.sha256(json.dumps([shard, count]).encode()).hexdigest()[:32]
-                with whole_file(_place(folder, model, writing) / f"{name}.json") as draft:
-                    draft.write_text(json.dumps(told, ensure_ascii=False))
-            kept |= told
+            for label, answers in zip(shard, sampled_answers(model, prompts, samples=count, **sampling)):
+                texts[label] = answers if cache is None else cache.save(keys[label], answers)
             bar.update(len(shard))
-    return {label: kept[label][: counts[label]] for label in counts if label not in failed}, failed
+    return {label: texts[label][: counts[label]] for label in counts if label not in failed}, failed
 
 
-def _kept(folder: Path | None, model: Any, writing: Writing) -> dict[str, list[str]]:
-    """All texts in the folder that were written in this way; of two lots for one label the larger."""
-    out: dict[str, list[str]] = {}
-    for path in sorted(_place(folder, model, writing).glob("*.json")) if folder is not None else ():
-        try:
-            told = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # damaged: written anew
-        out |= {label: texts for label, texts in told.items() if len(texts) > len(out.get(label, ()))}
-    return out
-
-
-def _place(folder: Path, model: Any, writing: Writing) -> Path:
-    """A folder named for all that decides a text but its label and number."""
+def _keys(model: Any, labels: Iterable[str], writing: Writing) -> dict[str, Any]:
+    """For each label all that decides its texts but their number: further texts change none of the earlier ones."""
     settings = {name: value for name, value in asdict(writing).items() if name != "texts"}
-    told = [weights_key(model), settings]
-    return folder / "texts" / hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    weights = weights_key(model)
+    return {label: [weights, settings, label] for label in labels}
 
 
 def _too_long(model: Any, labels: Sequence[str], writing: Writing) -> dict[str, str]:

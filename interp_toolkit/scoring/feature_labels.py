@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.cache import JsonCache
 from interp_toolkit.contract import library_versions
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explain import self_explain
-from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
 from interp_toolkit.sae.asking import Ask
 from interp_toolkit.sae.directions import check_sae, sae_digest, sae_vectors
@@ -75,27 +74,25 @@ def describe_features(
     if found.dead.any():
         bad = found.index[int(found.dead.nonzero()[0])]
         raise InterpToolkitError(f"feature {bad} has no direction, since its decoder row is zero; leave it out")
-    key = [] if folder is None else _key(model, adapter, sae, samples, seed)
-    rows: list[tuple[int, int, str, float | None]] = []
+    cache = None if folder is None else JsonCache("descriptions", folder)
+    key = [] if cache is None else _key(model, adapter, sae, samples, seed)
+
+    def describe(vectors: Tensor) -> list[tuple[str, float]]:
+        table = self_explain(vectors, model=model, adapter=adapter, samples=samples, seed=seed)
+        return [(row.description, row.evidence) for row in table]
+
+    rows: list[tuple[int, int, str, float]] = []
     with tqdm(total=len(features), desc="describing", unit="feature", disable=not progress) as bar:
         for start in range(0, len(found), _SHARD):
             index = found.index[start : start + _SHARD]
-            path = None
-            if folder is not None:
-                name = hashlib.sha256(json.dumps([*key, index]).encode()).hexdigest()[:32]
-                path = Path(folder) / "descriptions" / f"{name}.json"
-            told = None if path is None else _kept(path, len(index) * samples)
-            if told is None:
-                vectors = found.vectors[start : start + _SHARD]
-                said = self_explain(vectors, model=model, adapter=adapter, samples=samples, seed=seed)
-                told = [(row.description, row.evidence if row.evidence == row.evidence else None) for row in said]
-                if path is not None:
-                    with whole_file(path) as draft:
-                        draft.write_text(json.dumps(told, ensure_ascii=False))
-            rows += [(index[i // samples], i % samples, text, evidence) for i, (text, evidence) in enumerate(told)]
+            vectors = found.vectors[start : start + _SHARD]
+            if cache is None:
+                described = describe(vectors)
+            else:
+                described = cache.get([*key, index], lambda vectors=vectors: describe(vectors))
+            rows += [(index[i // samples], i % samples, text, evidence) for i, (text, evidence) in enumerate(described)]
             bar.update(len(index))
-    table = pd.DataFrame(rows, columns=["feature", "number", "description", "evidence"])
-    return table.astype({"evidence": "float64"})
+    return pd.DataFrame(rows, columns=["feature", "number", "description", "evidence"])
 
 
 def compared_rows(
@@ -149,11 +146,3 @@ def _key(model: Any, adapter: Adapter, sae: Any, samples: int, seed: int) -> lis
     prompt = adapter.require_contract().require_soft_prompt()
     of = [weights_key(model), adapter.digest, prompt.to_dict(), sae_digest(sae)]
     return [*of, samples, seed, library_versions()]
-
-
-def _kept(path: Path, count: int) -> list[tuple[str, float | None]] | None:
-    try:
-        told = [(str(text), evidence) for text, evidence in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        return None  # not there, or not whole: made anew
-    return told if len(told) == count else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,9 +11,9 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from interp_toolkit.cache import JsonCache
 from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import whole_file
 from interp_toolkit.models import weights_key
 from interp_toolkit.sae.directions import check_sae, sae_digest
 from interp_toolkit.sae.encode import feature_activations
@@ -176,35 +174,24 @@ def _all_peaks(
     progress: bool,
 ) -> AllPeaks:
     """The peaks of all texts, kept by shards of labels under a name made of the key, the texts and the features."""
+    cache = None if folder is None else JsonCache("peaks", folder)
     labels = sorted(faced)
     out: AllPeaks = {}
     with tqdm(total=len(labels), desc="encoding", unit="label", disable=not progress) as bar:
         for start in range(0, len(labels), _SHARD):
             shard = {label: texts[label] for label in labels[start : start + _SHARD]}
-            path = None
-            if folder is not None:
-                told = [*key, [[label, own, list(faced[label])] for label, own in shard.items()]]
-                path = folder / "peaks" / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.json"
-            found = None if path is None else _kept(path)
-            if found is None:
-                found = read(shard, faced)
-                if path is not None:
-                    with whole_file(path) as draft:
-                        draft.write_text(json.dumps(found, ensure_ascii=False))
-            out |= found
+            if cache is None:
+                peaks = read(shard, faced)
+            else:
+                shard_key = [*key, [[label, own, list(faced[label])] for label, own in shard.items()]]
+                peaks = cache.get(shard_key, lambda shard=shard: read(shard, faced))
+            for label, by_feature in peaks.items():
+                # JSON has texts for keys, and lists for tuples.
+                out[label] = {
+                    int(feature): [(high, content) for high, content in x] for feature, x in by_feature.items()
+                }
             bar.update(len(shard))
     return out
-
-
-def _kept(path: Path) -> AllPeaks | None:
-    try:
-        told = json.loads(path.read_text())
-        return {
-            label: {int(feature): [(peak[0], peak[1]) for peak in own] for feature, own in by_feature.items()}
-            for label, by_feature in told.items()
-        }
-    except (OSError, ValueError, AttributeError, TypeError, IndexError):
-        return None  # not there, or not whole: made anew
 
 
 def _shard_peaks(model: Any, sae: Any, chat: bool, any_model: bool, texts: Texts, faced: Faced) -> AllPeaks:
