@@ -273,7 +273,8 @@ def card(name: str) -> str:
     made = "a soft token" if tokens == 1 else f"{tokens} soft tokens"
     threshold = contract["threshold"]
     begun = f" It began as the best fit of its rank to the larger adapter `{run['start']}`." if "start" in run else ""
-    seen = int(run["global_step"]) * int(run["batch_size"]) * int(run["accumulate"])
+    parts = run.get("gradient_accumulation_steps") or run["accumulate"]  # the name in adapters of version 0.1
+    seen = int(run["global_step"]) * int(run["batch_size"]) * int(parts)
     return f"""# {name}
 
 An adapter of kind `{facts["adapter"]["kind"]}` with {row["parameters"]:,} parameters, for {contract["model_id"]}
@@ -307,7 +308,18 @@ vectors reach, or about random ones. It was trained on English titles alone.
 """
 
 
-_SETTINGS = ("batch_size", "lr", "scale_lr", "matrix_lr", "weight_decay", "clip", "warmup_steps", "seed", "dtype")
+_SETTINGS = (
+    "batch_size",
+    "lr",
+    "scale_lr",
+    "matrix_lr",
+    "weight_decay",
+    "clip",
+    "max_grad_norm",
+    "warmup_steps",
+    "seed",
+    "dtype",
+)
 
 
 if __name__ == "__main__":

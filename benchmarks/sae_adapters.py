@@ -58,9 +58,9 @@ class Cell:
             epochs=1 if self.source == "both" else 2,
             batch_size=sizes.batch,
             max_steps=sizes.steps,
-            validate_every=max(1, sizes.steps // 4),
+            eval_every=max(1, sizes.steps // 4),
             val_examples=2 * sizes.dev,
-            show=0,
+            log_samples=0,
             seed=SEED,
         )
         start = _start(length)

@@ -39,7 +39,7 @@ _TRAINED, _DESCRIBED, _SCORED = 12, 14, 35
 _BY_BIAS = dict(lr=0.02)
 _BY_MATRIX = dict(lr=0.01, scale_lr=0.02, matrix_lr=0.003)
 # From a start in closed form, which larger steps would leave again.
-_BY_RIDGE = dict(lr=0.001, ridge_start=0.03)
+_BY_RIDGE = dict(lr=0.001, ridge_init=0.03)
 # name: the adapter's settings, how it is trained
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "scale": (dict(kind="scale"), _BY_BIAS),
@@ -56,11 +56,11 @@ QUESTION, ANSWER = 'Repeat this: "{slot}"', '"'
 CURVES = ("scalar_affine", "full_rank_ridge_start")
 # size: how many titles, and how they are trained on
 SIZES: dict[str, tuple[int | None, dict[str, int]]] = {
-    "100": (100, dict(epochs=25, validate_every=25)),
-    "1000": (1000, dict(epochs=4, max_steps=_STEPS, validate_every=25)),
+    "100": (100, dict(epochs=25, eval_every=25)),
+    "1000": (1000, dict(epochs=4, max_steps=_STEPS, eval_every=25)),
     "3200": (3200, dict(epochs=1)),
     "10000": (10000, dict(epochs=1)),
-    "all": (None, dict(epochs=1, validate_every=100)),
+    "all": (None, dict(epochs=1, eval_every=100)),
 }
 FAMILY_SIZE = "3200"
 
@@ -84,14 +84,14 @@ class Cell:
     @property
     def config(self) -> TrainConfig:
         rates, length = KINDS[self.kind][1], SIZES[self.size][1]
-        settings: dict[str, Any] = dict(batch_size=_BATCH, val_examples=300, seed=SEED, show=0) | rates | length
+        settings: dict[str, Any] = dict(batch_size=_BATCH, val_examples=300, seed=SEED, log_samples=0) | rates | length
         return TrainConfig(**settings)
 
     def minutes(self, all_titles: int) -> float:
         """What it takes at most, by the speeds above."""
         config = self.config
         steps = max(_STEPS, math.ceil((SIZES[self.size][0] or all_titles) / _BATCH))
-        scored = 6 * _LOSSES + 2 * config.val_examples * math.ceil(steps / config.validate_every)
+        scored = 6 * _LOSSES + 2 * config.val_examples * math.ceil(steps / config.eval_every)
         return (steps * _BATCH / _TRAINED + HELD / _DESCRIBED + scored / _SCORED) / 60
 
 

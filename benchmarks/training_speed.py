@@ -83,7 +83,7 @@ class Loops:
             self.step[side] += 1
             optimizer.zero_grad(set_to_none=True)
             self.losses(side, self.train, batch).mean().backward()
-            torch.nn.utils.clip_grad_norm_(adapter.parameters(), CONFIG.clip)
+            torch.nn.utils.clip_grad_norm_(adapter.parameters(), CONFIG.max_grad_norm)
             optimizer.step()
 
     def losses(self, side: str, examples: Examples, numbers: Sequence[int]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
 
 
 def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
@@ -61,6 +62,49 @@ def renamed_arguments(**renamed: str | tuple[str, Callable[[Any], Any]]) -> Call
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def renamed_fields(**renamed: str) -> Callable[[C], C]:
+    """Let a dataclass take and give fields by their old names, `dataclasses.replace` included.
+
+    `interp_toolkit.settings.settings_from` takes them from files as well.
+
+    Args:
+        renamed: for each old name the new one.
+
+    Example:
+        >>> @renamed_fields(clip="max_grad_norm")
+        ... @dataclass
+        ... class TrainConfig:
+        ...     max_grad_norm: float = 0.5
+    """
+
+    def decorate(cls: C) -> C:
+        create = cls.__init__
+
+        @functools.wraps(create)
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            for old in renamed.keys() & kwargs.keys():
+                warn_renamed(f"{cls.__name__}({old}=...)", f"{renamed[old]}=...", stacklevel=3)
+                # `replace` names every field of the instance beside what the caller names, which goes first.
+                kwargs[renamed[old]] = kwargs.pop(old)
+            create(self, *args, **kwargs)
+
+        def __getattr__(self: Any, name: str) -> Any:
+            if name not in renamed:
+                raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
+            warn_renamed(f"{cls.__name__}.{name}", renamed[name], stacklevel=3)
+            return getattr(self, renamed[name])
+
+        cls.__init__, cls.__getattr__, cls._renamed = __init__, __getattr__, renamed  # type: ignore[misc,attr-defined]
+        return cls
+
+    return decorate
+
+
+def old_field_names(cls: type) -> Mapping[str, str]:
+    """Return the new name for each old one that `renamed_fields` declared on a class."""
+    return getattr(cls, "_renamed", {})
 
 
 def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import yaml
 
+from interp_toolkit.deprecation import old_field_names, warn_renamed
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 
 T = TypeVar("T")
-_TOLD = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def read_yaml(path: Path, expected: str) -> Any:
@@ -47,12 +48,15 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def settings_from(cls: type[T], data: object, where: str) -> T:
-    """An instance of a dataclass from a mapping, with plain values checked and whole numbers taken for floats.
+    """Create a dataclass from a mapping, after a check of its plain values; whole numbers are taken for floats.
 
     Args:
         cls: the dataclass; fields of other than plain types are passed on as they are.
-        data: what the file holds.
+        data: what the file holds; fields that were renamed may have their old names.
         where: what to call it in an error.
+
+    Returns:
+        The instance.
 
     Raises:
         InterpToolkitError: no mapping, an unknown key, a missing one, or a value of the wrong kind.
@@ -60,6 +64,7 @@ def settings_from(cls: type[T], data: object, where: str) -> T:
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     if not isinstance(data, Mapping):
         raise InterpToolkitError(f"expected a mapping in {where} with {', '.join(known)}, got {shortened(data)}")
+    data = with_new_names(cls, data, where)
     if unknown := sorted(set(map(str, data)) - set(known)):
         raise InterpToolkitError(
             f"unknown key {', '.join(map(repr, unknown))} in {where}; expected some of {', '.join(known)}"
@@ -71,6 +76,28 @@ def settings_from(cls: type[T], data: object, where: str) -> T:
     return cls(**{name: _value(value, hints[name], f"{name} in {where}") for name, value in data.items()})
 
 
+def with_new_names(cls: type, data: Mapping[Any, Any], where: str) -> dict[Any, Any]:
+    """Return a mapping with the new name of every field that `renamed_fields` declares on a dataclass.
+
+    Args:
+        cls: the dataclass.
+        data: values by the names of fields, old or new.
+        where: what to call it in a warning or an error.
+
+    Returns:
+        The same values by new names, in the same order.
+
+    Raises:
+        InterpToolkitError: a field under both names.
+    """
+    renamed = old_field_names(cls)
+    for old in (key for key in data if key in renamed):
+        if renamed[old] in data:
+            raise InterpToolkitError(f"{where} has {renamed[old]!r} and its old name {old!r}; leave {old!r} out")
+        warn_renamed(f"{old!r} in {where}", repr(renamed[old]))
+    return {renamed.get(key, key): value for key, value in data.items()}
+
+
 def shortened(value: object) -> str:
     """A value as an error shows it: the first of its parts, since a file of few lines can hold very many."""
     return f"{reprlib.repr(value):.80}"
@@ -79,7 +106,7 @@ def shortened(value: object) -> str:
 def _value(value: Any, hint: Any, name: str) -> Any:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if optional else (hint,)
-    plain = [option for option in options if option in _TOLD]
+    plain = [option for option in options if option in _KINDS]
     # One plain type is checked; a choice of several things is left to whoever parses it.
     kind = plain[0] if plain and len(options) - (type(None) in options) == 1 else None
     if typing.get_origin(hint) is tuple:
@@ -100,7 +127,7 @@ def _value(value: Any, hint: Any, name: str) -> Any:
             raise InterpToolkitError(f"expected a number for {name}, got one of {len(str(value))} digits") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         hint_to_yaml = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(value, str) else ""
-        raise InterpToolkitError(f"expected {_TOLD[kind]} for {name}, got {shortened(value)}{hint_to_yaml}")
+        raise InterpToolkitError(f"expected {_KINDS[kind]} for {name}, got {shortened(value)}{hint_to_yaml}")
     return value
 
 

@@ -159,7 +159,7 @@ def test_from_reading_to_describing(base, tmp_path, name, backend):
     assert set(raw.table.token) == {"."}
     assert torch.allclose(pairs.vectors + pairs.mean, raw.vectors, atol=1e-5)
     adapter = Adapter.create("scalar_affine_low_rank", 32, rank=4, init_scale=6.0)
-    config = TrainConfig(epochs=4, batch_size=10, lr=0.1, validate_every=4, val_examples=4, show=0)
+    config = TrainConfig(epochs=4, batch_size=10, lr=0.1, eval_every=4, val_examples=4, log_samples=0)
     result = train_adapter(model, pairs, adapter, config, folder=tmp_path / "run", progress=False)
     losses = result.history["train_loss"]
     assert losses.iloc[-1] < losses.iloc[0]

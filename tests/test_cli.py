@@ -106,6 +106,10 @@ def test_a_mistake_is_one_line_and_exit_2(capsys, arguments, message):
         (["explian"], "invalid choice: 'explian'"),
         (["explain"], "required: TEXT; see interp-toolkit explain --help"),
         (["explain", "a", "--samples", "x"], "argument --samples: invalid int value: 'x'"),
+        (
+            ["train", "run.yaml", "--lr", "x"],
+            "--lr: invalid float value: 'x'; see interp-toolkit train --help",
+        ),
         (["sae", "score"], "see interp-toolkit sae score --help"),
         (["explain", "a", "--html", "."], "expected a file to write, . is a folder"),
     ],

@@ -17,8 +17,8 @@ PACKAGE = ROOT / "interp_toolkit"
 
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
-    ["errors"],
-    ["deprecation", "files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
+    ["deprecation", "errors"],
+    ["files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
     ["cache", "chat", "quotes", "results"],
     ["embedder", "soft_prompt", "spans"],
     ["contract"],

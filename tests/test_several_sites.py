@@ -26,7 +26,7 @@ from interp_toolkit.sites import SiteStack, parse_place
 from interp_toolkit.training.examples import Examples
 from interp_toolkit.training.objective import losses
 from interp_toolkit.training.recipe import Recipe
-from interp_toolkit.training.start import ridge_start
+from interp_toolkit.training.start import ridge_init
 
 WORDS = ["rivers", "Poland", "a fox", "baseball", "the dog", "history", "that", "jumps over"]
 STACK = parse_place([0, 2])
@@ -188,7 +188,7 @@ def test_topic_vectors_of_several_sites(tiny, monkeypatch, tmp_path):
 @pytest.fixture
 def trained(tiny, prompt, random_vectors):
     adapter = _adapter("full_rank")
-    config = TrainConfig(epochs=1, batch_size=8, show=0, val_examples=8, ridge_start=0.03)
+    config = TrainConfig(epochs=1, batch_size=8, log_samples=0, val_examples=8, ridge_init=0.03)
     return train_adapter(tiny(), _pairs(random_vectors), adapter, config, soft_prompt=prompt, progress=False).adapter
 
 
@@ -244,7 +244,7 @@ def test_ridge_start_is_the_regression(tiny, prompt, random_vectors, architectur
     run = PromptRun(tiny(architecture), prompt)
     examples = Examples.of(_pairs(random_vectors).split("train"), run)
     adapter = _adapter("full_rank") if kind == "full_rank" else Adapter.create(kind, 32, sites=2, tokens=3, rank=64)
-    ridge_start(run, adapter, examples, 0.1)
+    ridge_init(run, adapter, examples, 0.1)
     x = adapter.directions(examples.pairs.vectors).double().numpy()
     # hook_embed is after Gemma's factor.
     factor = math.sqrt(32) if architecture == "gemma2" else 1.0
@@ -267,7 +267,7 @@ def test_a_ridge_start_of_low_rank_is_the_best_of_its_rank(tiny, prompt, random_
     examples = Examples.of(_pairs(random_vectors).split("train"), run)
     full, low = _adapter("full_rank"), _adapter("low_rank")
     for adapter in (full, low):
-        ridge_start(run, adapter, examples, 0.1)
+        ridge_init(run, adapter, examples, 0.1)
     vectors = examples.pairs.vectors
     fitted, near = ((f - f.mean(0)) for f in (full(vectors).detach().flatten(1), low(vectors).detach().flatten(1)))
     left = torch.linalg.svdvals(fitted)[5:].square().sum()
@@ -277,13 +277,13 @@ def test_a_ridge_start_of_low_rank_is_the_best_of_its_rank(tiny, prompt, random_
 def test_a_ridge_start_refuses_what_it_cannot_fit(tiny, prompt, tiny_prompt, random_vectors):
     examples = Examples.of(_pairs(random_vectors), PromptRun(tiny(), prompt))
     with pytest.raises(InterpToolkitError, match="low_rank and full_rank adapters, got 'bias_only'"):
-        ridge_start(PromptRun(tiny(), prompt), _adapter("bias_only"), examples, 0.1)
+        ridge_init(PromptRun(tiny(), prompt), _adapter("bias_only"), examples, 0.1)
     with pytest.raises(
         InterpToolkitError, match="writes at blocks.1.hook_resid_pre; leave it out, or write at hook_em"
     ):
-        ridge_start(PromptRun(tiny(), prompt.at("blocks.1.hook_resid_pre")), _adapter(), examples, 0.1)
-    with pytest.raises(InterpToolkitError, match="ridge_start above 0, got 0"):
-        TrainConfig(ridge_start=0.0)
+        ridge_init(PromptRun(tiny(), prompt.at("blocks.1.hook_resid_pre")), _adapter(), examples, 0.1)
+    with pytest.raises(InterpToolkitError, match="ridge_init above 0, got 0"):
+        TrainConfig(ridge_init=0.0)
 
 
 def test_truncation_is_the_nearest_of_its_rank_on_the_vectors(random_vectors):
@@ -336,11 +336,11 @@ def test_recipe_of_several_sites(tmp_path):
     written = tmp_path / "run.yaml"
     written.write_text(
         "output: out\nadapter: {kind: low_rank, rank: 8, tokens: 4}\n"
-        "topics: {titles: t.txt, site: [4, 10]}\ntraining: {ridge_start: 0.03}\n"
+        "topics: {titles: t.txt, site: [4, 10]}\ntraining: {ridge_init: 0.03}\n"
     )
     recipe = Recipe.read(written)
     assert len(parse_place(recipe.topics.site).sites) == 2
-    assert recipe.training.ridge_start == 0.03
+    assert recipe.training.ridge_init == 0.03
     written.write_text("output: out\nadapter: {kind: scale}\ntopics: {titles: t.txt, site: [4, 10]}\n")
     with pytest.raises(InterpToolkitError, match="several sites or soft tokens belong to the kinds"):
         Recipe.read(written)

@@ -14,7 +14,7 @@ from interp_toolkit.training.objective import losses
 from interp_toolkit.training.optimizer import make_optimizer, make_schedule
 
 WORDS = ["rivers", "Poland", "a fox", "baseball", "the dog", "history", "that", "jumps over"]
-FAST = TrainConfig(epochs=6, batch_size=8, lr=0.05, validate_every=4, val_examples=8, show=0)
+FAST = TrainConfig(epochs=6, batch_size=8, lr=0.05, eval_every=4, val_examples=8, log_samples=0)
 
 
 def _pairs(random_vectors, n=48, **settings):
@@ -123,7 +123,7 @@ def _hash(model):
 def test_training_learns_what_the_vectors_tell_and_changes_nothing_else(tiny, random_vectors, backend):
     model, adapter = tiny("qwen2", backend), _adapter()
     before = _hash(model)
-    config = TrainConfig(epochs=40, batch_size=8, lr=0.1, validate_every=20, val_examples=8, show=0)
+    config = TrainConfig(epochs=40, batch_size=8, lr=0.1, eval_every=20, val_examples=8, log_samples=0)
     result = train_adapter(model, _pairs(random_vectors), adapter, config, progress=False)
     assert _hash(model) == before
     assert not any(parameter.grad is not None for parameter in model.parameters())
@@ -177,7 +177,10 @@ def test_best_and_last_are_both_kept_with_their_losses(tiny, random_vectors, tmp
 def test_eight_parts_of_a_batch_are_one_batch(tiny, random_vectors, backend):
     model, pairs = tiny("qwen2", backend), _pairs(random_vectors, weights=[1.0, 0.5, 2.0, 1.0] * 12)
     whole, parts = (
-        train_adapter(model, pairs, _adapter(), dataclasses.replace(FAST, accumulate=n), progress=False) for n in (1, 8)
+        train_adapter(
+            model, pairs, _adapter(), dataclasses.replace(FAST, gradient_accumulation_steps=n), progress=False
+        )
+        for n in (1, 8)
     )
     assert (whole.history - parts.history).abs().max().max() < 1e-4
     for name, value in whole.last.state_dict().items():
@@ -192,7 +195,7 @@ def test_a_weight_of_two_is_the_example_twice(tiny, random_vectors):
         splits=[*pairs.splits, "train"],
     )
     heavy = VectorLabelPairs.build(pairs.vectors, pairs.labels, splits=pairs.splits, weights=[2.0] + [1.0] * 15)
-    config = dataclasses.replace(FAST, batch_size=16, max_steps=1, warmup_steps=0, validate_every=1)
+    config = dataclasses.replace(FAST, batch_size=16, max_steps=1, warmup_steps=0, eval_every=1)
     results = [train_adapter(tiny("qwen2"), x, _adapter(), config, progress=False) for x in (twice, heavy)]
     for name, value in results[0].last.state_dict().items():
         assert torch.allclose(results[1].last.state_dict()[name], value, atol=1e-5), name

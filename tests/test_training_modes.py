@@ -17,9 +17,9 @@ from interp_toolkit import (
 )
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.training.examples import Examples
-from interp_toolkit.training.start import ridge_start
+from interp_toolkit.training.start import ridge_init
 
-SHORT = TrainConfig(max_steps=3, batch_size=8, lr=0.05, validate_every=3, val_examples=8, show=0)
+SHORT = TrainConfig(max_steps=3, batch_size=8, lr=0.05, eval_every=3, val_examples=8, log_samples=0)
 WORDS = ["rivers", "Poland", "a fox", "baseball"]
 
 
@@ -72,7 +72,7 @@ def test_an_error_leaves_the_callers_grad_mode(tiny, mode):
 
 
 def test_a_start_by_regression_in_inference_mode(tiny):
-    config = TrainConfig(max_steps=1, batch_size=8, show=0, ridge_start=0.03)
+    config = TrainConfig(max_steps=1, batch_size=8, log_samples=0, ridge_init=0.03)
     with torch.inference_mode():
         result = train_adapter(tiny("qwen2"), _pairs(), _adapter("low_rank"), config, progress=False)
     expected = train_adapter(tiny("qwen2"), _pairs(), _adapter("low_rank"), config, progress=False)
@@ -102,4 +102,4 @@ def test_a_start_by_regression_mixes_no_devices(tiny, tiny_prompt, kind):
     examples = Examples.of(_pairs().split("train"), run)
     settings = dict(rank=8) if kind == "low_rank" else {}
     # A device that computes nothing stands for one that is not the CPU: whatever mixes the two is an error.
-    ridge_start(run, Adapter.create(kind, 32, **settings).to("meta"), examples, 0.1)
+    ridge_init(run, Adapter.create(kind, 32, **settings).to("meta"), examples, 0.1)

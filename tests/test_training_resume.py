@@ -20,7 +20,7 @@ from interp_toolkit import (
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.training import loop, run_record
 
-SHORT = TrainConfig(max_steps=4, batch_size=8, lr=0.05, validate_every=2, val_examples=8, show=0)
+SHORT = TrainConfig(max_steps=4, batch_size=8, lr=0.05, eval_every=2, val_examples=8, log_samples=0)
 SITE = Site.after(2)
 WORDS = ["rivers", "Poland", "a fox", "baseball"]
 
@@ -116,7 +116,7 @@ def test_a_crash_leaves_an_adapter_with_which_the_same_call_goes_on(tiny, tmp_pa
 
 
 def test_a_start_by_regression_asks_for_no_starting_weights(tiny, tmp_path):
-    config = dataclasses.replace(SHORT, ridge_start=0.03)
+    config = dataclasses.replace(SHORT, ridge_init=0.03)
     adapters = [Adapter.create("low_rank", 32, rank=4, seed=seed) for seed in (0, 1)]
     results = [train_adapter(tiny("qwen2"), _pairs(), x, config, folder=tmp_path, progress=False) for x in adapters]
     assert results[0].adapter.digest == results[1].adapter.digest

@@ -28,7 +28,7 @@ from interp_toolkit.settings import settings_from
 from interp_toolkit.training import TrainingInterrupted, loop
 from interp_toolkit.training.recipe import Recipe
 
-FAST = TrainConfig(epochs=3, batch_size=8, lr=0.05, validate_every=4, val_examples=8, show=2)
+FAST = TrainConfig(epochs=3, batch_size=8, lr=0.05, eval_every=4, val_examples=8, log_samples=2)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_bar_ends_at_its_total(tiny, pairs, monkeypatch, max_steps):
             bars.append(self)
 
     monkeypatch.setattr(loop, "tqdm", Bar)
-    settings = dataclasses.replace(FAST, batch_size=7, max_steps=max_steps, show=0)
+    settings = dataclasses.replace(FAST, batch_size=7, max_steps=max_steps, log_samples=0)
     train_adapter(tiny("qwen2"), pairs, _adapter(), settings, progress=False)
     assert [bar.n for bar in bars] == [bar.total for bar in bars]
     assert bars
@@ -184,7 +184,7 @@ def test_the_bar_shows_loss_rate_and_descriptions(tiny, pairs, capsys):
 
 def test_a_checkpoint_of_another_run_is_refused(tiny, pairs, tmp_path):
     model = tiny("qwen2")
-    short = TrainConfig(max_steps=2, batch_size=8, validate_every=1, show=0)
+    short = TrainConfig(max_steps=2, batch_size=8, eval_every=1, log_samples=0)
     train_adapter(model, pairs, _adapter(), short, folder=tmp_path, progress=False)
     other = dataclasses.replace(short, max_steps=3)
     with pytest.raises(InterpToolkitError, match=r"belongs to another run \(max_steps: 2 there, 3 here\)"):
@@ -230,7 +230,7 @@ def _recipe(folder, **changes):
         model=str(folder),
         topics=dict(titles="titles.txt", site="blocks.2.hook_resid_post", val=4),
         adapter=dict(kind="scalar_affine"),
-        training=dict(batch_size=4, max_steps=3, validate_every=2, show=1),
+        training=dict(batch_size=4, max_steps=3, eval_every=2, log_samples=1),
         output="out",
     )
     described.update(changes)
@@ -272,7 +272,7 @@ def test_a_recipe_starts_from_an_adapter(checkpoints, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "titles.txt").write_text("\n".join(f"Topic {i}" for i in range(20)))
-    still = dict(batch_size=4, max_steps=1, lr=1e-12, show=0)
+    still = dict(batch_size=4, max_steps=1, lr=1e-12, log_samples=0)
 
     def run(kind, output, **changes):
         described = _recipe(checkpoints["llama"], adapter=kind, output=output, training=still, **changes)

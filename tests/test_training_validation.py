@@ -14,7 +14,7 @@ from interp_toolkit.runtime import PromptRun
 from interp_toolkit.training import loop
 from interp_toolkit.training.examples import Examples, draw_validation
 
-SHORT = TrainConfig(epochs=2, batch_size=8, lr=0.05, validate_every=2, val_examples=12, show=3, warmup_steps=2)
+SHORT = TrainConfig(epochs=2, batch_size=8, lr=0.05, eval_every=2, val_examples=12, log_samples=3, warmup_steps=2)
 
 
 def _source(word, train, val, seed, labels=1):
@@ -97,7 +97,7 @@ def test_each_learning_rate_is_logged_as_the_step_took_it(tiny, mixture, tmp_pat
         return real(self, *arguments, **settings)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", stepping)
-    config = dataclasses.replace(SHORT, scale_lr=0.2, matrix_lr=0.003, frozen=("V",), show=0)
+    config = dataclasses.replace(SHORT, scale_lr=0.2, matrix_lr=0.003, frozen=("V",), log_samples=0)
     adapter = Adapter.create("scalar_affine_low_rank", 32, rank=4)
     train_adapter(tiny(), mixture, adapter, config, folder=tmp_path, progress=False)
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import typing
+import warnings
 from typing import Any
 
 from interp_toolkit.cli.command import add_command
+from interp_toolkit.deprecation import old_field_names
 
 _EXAMPLES = """examples:
   interp-toolkit train my-run.yaml --data ~/titles
@@ -27,27 +29,36 @@ def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.training.recipe import Recipe
 
     changed = {key.removeprefix("training_"): x for key, x in vars(options).items() if key.startswith("training_")}
-    recipe = Recipe.read(options.config).with_training(**changed)
+    with warnings.catch_warnings():
+        # Python shows warnings of old names to programmers alone, and these come from a file or a command line.
+        warnings.filterwarnings("default", category=DeprecationWarning, module="interp_toolkit")
+        recipe = Recipe.read(options.config).with_training(**changed)
     result = recipe.run(options.data, progress=sys.stderr.isatty())
     print(f"best: validation loss {result.best_val_loss:.4f} at step {result.best_step}, in {recipe.output}/best")
     print(f"last: validation loss {result.last_val_loss:.4f}, in {recipe.output}/last")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of `TrainConfig`, with its docstring for help."""
+    """Add one option per field of `TrainConfig`, with its docstring for help, and its old name where it has one."""
     from interp_toolkit.training.config import TrainConfig
 
     settings = parser.add_argument_group("settings that override the file's 'training'")
     kinds = typing.get_type_hints(TrainConfig)
     for name, text in TrainConfig.describe().items():
         default = getattr(TrainConfig, name)
-        options = typing.get_args(kinds[name]) or (kinds[name],)
-        said = text if default in (None, ()) else f"{text.removesuffix('.')} (default {default})"
-        how: dict[str, Any] = dict(dest=f"training_{name}", default=argparse.SUPPRESS, help=said)
-        if options[0] is bool:
-            how |= dict(action=argparse.BooleanOptionalAction)
-        elif isinstance(default, tuple):
-            how |= dict(nargs="*", metavar="NAME")
-        else:
-            how |= dict(type=options[0], metavar={int: "N", float: "X", str: "NAME"}[options[0]])
-        settings.add_argument(f"--{name.replace('_', '-')}", **how)
+        shown = text if default in (None, ()) else f"{text.removesuffix('.')} (default {default})"
+        _add_setting(settings, name, kinds[name], shown)
+    for old, new in old_field_names(TrainConfig).items():
+        _add_setting(settings, old, kinds[new], argparse.SUPPRESS)
+
+
+def _add_setting(settings: Any, name: str, kind: Any, text: str) -> None:
+    options = typing.get_args(kind) or (kind,)
+    how: dict[str, Any] = dict(dest=f"training_{name}", default=argparse.SUPPRESS, help=text)
+    if options[0] is bool:
+        how |= dict(action=argparse.BooleanOptionalAction)
+    elif typing.get_origin(kind) is tuple:
+        how |= dict(nargs="*", metavar="NAME")
+    else:
+        how |= dict(type=options[0], metavar={int: "N", float: "X", str: "NAME"}[options[0]])
+    settings.add_argument(f"--{name.replace('_', '-')}", **how)

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from interp_toolkit.adapters import Adapter
+from interp_toolkit.deprecation import old_field_names
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.files import whole_file
+from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.run_record import RunRecord, difference
 
 # What reading a damaged archive, pickle or state may raise.
@@ -106,6 +108,8 @@ class Checkpoint:
                     raise zipfile.BadZipFile(f"{part} is not as it was written")
             state = torch.load(self._path, map_location="cpu", weights_only=True)
             stored = state["run"]
+            renamed = old_field_names(TrainConfig)
+            stored["settings"] = {renamed.get(key, key): value for key, value in stored.get("settings", {}).items()}
             if "pairs" not in stored and "config" in stored:
                 raise InterpToolkitError(
                     f"the checkpoint {self._path} was written by version 0.1, which did not record its pairs, prompt "

@@ -33,7 +33,7 @@ from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import losses, validation_losses
 from interp_toolkit.training.optimizer import make_optimizer, make_schedule
 from interp_toolkit.training.run_record import make_run_record
-from interp_toolkit.training.start import ridge_start
+from interp_toolkit.training.start import ridge_init
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +159,8 @@ class _Training:
         self.total = min(steps, config.max_steps or steps)
         path = folder / "checkpoint.pt" if folder else None
         record = make_run_record(run, pairs, (self.train, self.held), adapter, config)
-        if config.ridge_start is not None and not (path and path.exists()):
-            ridge_start(run, adapter, self.train, config.ridge_start)
+        if config.ridge_init is not None and not (path and path.exists()):
+            ridge_init(run, adapter, self.train, config.ridge_init)
         self.optimizer = make_optimizer(adapter, config)
         self.factor = make_schedule(self.total, config.warmup_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
@@ -185,7 +185,7 @@ class _Training:
                 value, norm = self._step(batch)
                 speed = len(batch) / (time.perf_counter() - start)
                 log.tell("step", state.step, loss=value, gradient_norm=norm, **rates, pairs_per_second=speed)
-                if state.step % config.validate_every == 0 or state.step == self.total:
+                if state.step % config.eval_every == 0 or state.step == self.total:
                     self._validate(log, bar)
                 bar.update(len(batch))
                 bar.set_postfix(loss=f"{value:.3f}", val=f"{state.best_val_loss:.3f}", refresh=False)
@@ -219,14 +219,14 @@ class _Training:
         """One step of the optimiser; gives the loss and the gradient's norm before clipping."""
         config, total = self.config, 0.0
         weight = sum(self.train.weights[i] for i in batch)
-        size = math.ceil(len(batch) / config.accumulate)
+        size = math.ceil(len(batch) / config.gradient_accumulation_steps)
         self.optimizer.zero_grad(set_to_none=True)
         for part in (batch[i : i + size] for i in range(0, len(batch), size)):
             value = self._loss(part, weight)
             self._require_finite("loss", value.item(), batch)
             value.backward()
             total += value.item()
-        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), config.clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), config.max_grad_norm).item()
         self._require_finite("norm of the gradient", norm, batch)
         self.optimizer.step()
         self.schedule.step()
@@ -257,7 +257,7 @@ class _Training:
         held = self.held
         vectors = held.pairs.vectors.to(self.device)
         row = self.state.record(*validation_losses(self.run, self.adapter, vectors, held.targets, held.rows))
-        shown = self._describe(vectors[: self.config.show], [labels[0] for labels in held.pairs.labels])
+        shown = self._describe(vectors[: self.config.log_samples], [labels[0] for labels in held.pairs.labels])
         log.tell("validation", **row, descriptions=shown)
         if self.progress:
             said = "; ".join(f"{told['label']} -> {told['description']}" for told in shown)
@@ -313,7 +313,7 @@ class _Training:
             val_examples=len(self.held),
             dtype=str(self.run.backend.dtype),
         )
-        settings = {key: value for key, value in self.config.to_dict().items() if key != "show"}
+        settings = {key: value for key, value in self.config.to_dict().items() if key != "log_samples"}
         # Provenance comes from others and may use any name; what was measured here has the last word.
         told = {**self.origin, **settings, **measured}
         return {key: str(value) for key, value in told.items() if value is not None}

@@ -12,7 +12,7 @@ from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
-from interp_toolkit.settings import naming, read_yaml, settings_from
+from interp_toolkit.settings import naming, read_yaml, settings_from, with_new_names
 from interp_toolkit.sites import PlaceLike, Site, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
@@ -149,8 +149,9 @@ class Recipe:
 
     def with_training(self, **settings: Any) -> Recipe:
         """The same run with other training settings."""
-        changed = {**self.training.to_dict(), **settings}
-        return replace(self, training=settings_from(TrainConfig, changed, "the training settings"))
+        where = "the training settings"
+        changed = {**self.training.to_dict(), **with_new_names(TrainConfig, settings, where)}
+        return replace(self, training=settings_from(TrainConfig, changed, where))
 
     @plain_defaults()
     def run(self, data: str | Path = ".", *, progress: bool = True) -> TrainResult:

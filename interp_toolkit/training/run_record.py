@@ -21,7 +21,7 @@ from interp_toolkit.training.examples import Examples
 RunRecord = dict[str, dict[str, Any]]
 
 # What a run shows and where it logs changes no number, and may differ when it goes on.
-_OUTWARD = ("show", "tracker")
+_OUTWARD = ("log_samples", "tracker")
 # Values that go into a digest of vectors: 1 GB in float32, about a second.
 _VALUES = 2**28
 
@@ -35,13 +35,13 @@ def make_run_record(
         run: the soft prompt on its model.
         pairs: of both sides.
         sides: the examples to train and to validate on.
-        adapter: with its starting weights, which do not count where ``ridge_start`` replaces them.
+        adapter: with its starting weights, which do not count where ``ridge_init`` replaces them.
         config: settings.
 
     Returns:
         values that `torch.save` and ``==`` take, in five parts.
     """
-    start = None if config.ridge_start is not None else f"digest {adapter.digest}"
+    start = None if config.ridge_init is not None else f"digest {adapter.digest}"
     settings = {key: value for key, value in config.to_dict().items() if key not in _OUTWARD}
     prompt = {f"soft prompt {key}": value for key, value in run.soft_prompt.to_dict().items()}
     return dict(

@@ -22,7 +22,7 @@ _BLOCK = 4096
 
 
 @torch.no_grad()
-def ridge_start(run: PromptRun, adapter: Adapter, examples: Examples, penalty: float) -> None:
+def ridge_init(run: PromptRun, adapter: Adapter, examples: Examples, penalty: float) -> None:
     """Set matrices and bias by ridge regression from the vectors to the embeddings of their labels' first tokens.
 
     Soft token i is fitted to token i of a vector's first label (behind its end, to the label's last token), so that a
@@ -41,11 +41,11 @@ def ridge_start(run: PromptRun, adapter: Adapter, examples: Examples, penalty: f
     config = adapter.config
     if config.kind not in ("low_rank", "full_rank"):
         raise InterpToolkitError(
-            f"ridge_start fits the matrix of low_rank and full_rank adapters, got {config.kind!r}; leave it out"
+            f"ridge_init fits the matrix of low_rank and full_rank adapters, got {config.kind!r}; leave it out"
         )
     if not run.soft_prompt.site.is_embedding:
         raise InterpToolkitError(
-            f"ridge_start fits token embeddings, and the soft prompt writes at {run.soft_prompt.site}; leave it out, "
+            f"ridge_init fits token embeddings, and the soft prompt writes at {run.soft_prompt.site}; leave it out, "
             f"or write at hook_embed"
         )
     goals = _first_tokens(examples, config.tokens)

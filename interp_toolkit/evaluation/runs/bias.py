@@ -27,7 +27,7 @@ from interp_toolkit.training import TrainConfig, train_adapter
 _MEASURED, _SWEPT = 1000, 300
 # A bias has few numbers and needs few titles: eight of the shards in which training reads its own.
 _TRAINED = 8 * 256
-_TRAINING = TrainConfig(epochs=4, batch_size=32, lr=0.02, validate_every=32, val_examples=200, show=0, seed=SEED)
+_TRAINING = TrainConfig(epochs=4, batch_size=32, lr=0.02, eval_every=32, val_examples=200, log_samples=0, seed=SEED)
 _EXAMPLES = 12
 
 
