@@ -273,8 +273,8 @@ def card(name: str) -> str:
     made = "a soft token" if tokens == 1 else f"{tokens} soft tokens"
     threshold = contract["threshold"]
     begun = f" It began as the best fit of its rank to the larger adapter `{run['start']}`." if "start" in run else ""
-    parts = run.get("gradient_accumulation_steps") or run["accumulate"]  # the name in adapters of version 0.1
-    seen = int(run["global_step"]) * int(run["batch_size"]) * int(parts)
+    accumulated = run.get("gradient_accumulation_steps") or run["accumulate"]  # the name in adapters of version 0.1
+    seen = int(run["global_step"]) * int(run["batch_size"]) * int(accumulated)
     return f"""# {name}
 
 An adapter of kind `{facts["adapter"]["kind"]}` with {row["parameters"]:,} parameters, for {contract["model_id"]}
