@@ -20,13 +20,16 @@ from torch import Tensor
 def text_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = (), width: int = 80
 ) -> str:
-    """Cells in columns, at most ``width`` characters wide.
+    """Lay cells out in columns of plain text.
 
     Args:
-        columns: names.
-        rows: the cells of each, as they are to stand; none is taken for markup.
-        right: columns of numbers, which stand on the right and are never broken.
-        width: of the terminal.
+        columns: names of the columns.
+        rows: the cells of each row; rich's markup in them is printed as it is.
+        right: names of the columns of numbers, which are aligned to the right and never wrapped.
+        width: greatest width of a line, in characters.
+
+    Returns:
+        the lines, without a final line break.
     """
     table = Table(box=None, pad_edge=False, expand=False, header_style="bold")
     for name in columns:
@@ -34,32 +37,33 @@ def text_table(
     for row in rows:
         table.add_row(*map(Text, row))
     stream = io.StringIO()
-    # In a notebook rich would show the table besides, whoever asked for its text.
+    # In a notebook rich would also display the table.
     Console(file=stream, width=width, color_system=None, force_jupyter=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
-    """A data frame in at most ``width`` characters: ``low`` and ``high`` behind their value, numbers to three digits.
+    """Lay a data frame out as plain text of at most ``width`` characters per line, with numbers to three digits.
 
-    Columns that are the same in every row (a seed, say) stand below the table, once.
+    The columns ``low`` and ``high`` become one interval. A column with the same value in every row (a seed, for
+    example) stands once, below the table.
     """
-    told = pd.DataFrame({name: frame[name].map(_cell) for name in frame})
+    cells = pd.DataFrame({name: frame[name].map(_cell) for name in frame})
     numbers = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
-    if {"low", "high"} <= set(told):
-        told["interval"] = [interval_text(low, high) for low, high in zip(told.pop("low"), told.pop("high"))]
-    names = list(told.columns)
-    same = [name for name in names if len(told) > 1 and name != "interval" and len(set(told[name])) == 1]
+    if {"low", "high"} <= set(cells):
+        cells["interval"] = [interval_text(low, high) for low, high in zip(cells.pop("low"), cells.pop("high"))]
+    names = list(cells.columns)
+    same = [name for name in names if len(cells) > 1 and name != "interval" and len(set(cells[name])) == 1]
     shown = [name for name in names if name not in same]
     right = [name for name in shown if name in numbers or name == "interval"]
-    text = text_table(shown, told[shown].itertuples(index=False), right, width)
-    once = {name: str(told[name].iloc[0]) for name in same}
+    text = text_table(shown, cells[shown].itertuples(index=False), right, width)
+    once = {name: str(cells[name].iloc[0]) for name in same}
     note = ", ".join(f"{name} {value}" for name, value in once.items() if value)
     return f"{text}\n({note})" if note else text
 
 
 def interval_text(low: object, high: object) -> str:
-    """The ends of an interval, to three digits; nothing where one is missing, ``unbounded`` where neither is finite."""
+    """Format an interval to three digits: empty where an end is missing, ``unbounded`` where neither end is finite."""
     ends = [_cell(low), _cell(high)]
     if "" in ends:
         return ""
@@ -67,9 +71,9 @@ def interval_text(low: object, high: object) -> str:
 
 
 def brief_repr(self: Any) -> str:
-    """What `repr` says of a dataclass: sizes of tensors and frames, and the first of what is long.
+    """Write a short ``repr`` of a dataclass: sizes of tensors and frames, and the start of long values.
 
-    A notebook keeps what it shows, so this stays short whatever the object holds.
+    Notebooks store what they display, so the text stays short for large objects.
     """
     values = ", ".join(f"{field.name}={_brief(getattr(self, field.name))}" for field in fields(self))
     return f"{type(self).__name__}({values})"
@@ -94,17 +98,17 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-# Joiners are part of ordinary words and emoji; line breaks and tabs are laid out by the page.
+# Joiners are part of ordinary words and emoji; the page lays out line breaks and tabs.
 _ORDINARY = frozenset("\n\t\u200c\u200d")
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _LONG = 300
 
 
 def visible(text: str) -> str:
-    """A text in which nothing hides: characters that control the page or the reading direction stand as signs.
+    """Replace characters that control the page or the reading direction by visible signs.
 
-    A control character becomes its picture (``\\x00`` becomes U+2400), another invisible one its number
-    (``⟨U+202E⟩``), half of a surrogate pair U+FFFD. Line breaks, tabs and the joiners within words stay.
+    A control character becomes its picture (``\\x00`` becomes U+2400), another invisible character its number
+    (``⟨U+202E⟩``), and half of a surrogate pair U+FFFD. Line breaks, tabs and the joiners within words stay.
 
     Example:
         >>> visible("a\\u202eb")
@@ -114,19 +118,22 @@ def visible(text: str) -> str:
 
 
 def escaped(text: str, limit: int = _LONG) -> str:
-    """A text to stand in HTML, in an element or an attribute, cut after ``limit`` characters with their number told."""
+    """Escape a text for HTML; one of more than ``limit`` characters is cut, with its length behind it."""
     if len(text) > limit:
         text = f"{text[:limit]} … ({len(text):,} characters)"
     return html.escape(visible(text))
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> str:
-    """Cells in columns, in HTML that takes its colours from the page around it.
+    """Lay cells out as a table of HTML, which takes its colours from the page around it.
 
     Args:
-        columns: names.
-        rows: the cells of each, as they are to be read; none is taken for HTML.
-        right: columns of numbers, which stand on the right.
+        columns: names of the columns.
+        rows: the cells of each row, as plain text; they are escaped.
+        right: names of the columns of numbers, which are aligned to the right.
+
+    Returns:
+        a ``table`` element.
     """
     styles = [f"text-align:{'right' if name in right else 'left'}" for name in columns]
     head = "".join(f"<th style='{style}'>{escaped(name)}</th>" for name, style in zip(columns, styles))

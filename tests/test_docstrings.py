@@ -24,7 +24,6 @@ LEFT = {
     "settings": 1,
     "spans": 2,
     "training": 5,
-    "views": 3,
 }
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -604,3 +604,15 @@ def test_missing_extras_name_the_command(monkeypatch):
     with pytest.raises(InterpToolkitError, match=r"circuitsvis: pip install 'interp-toolkit\[views\]'"):
         activation_view(_activations())
     assert report(_explanations(["a"]), token_view(_cells())).needs == frozenset()
+
+
+# Old names
+
+
+def test_old_names_of_reports_warn():
+    section = Section("Controls", "text")
+    with pytest.warns(DeprecationWarning, match=r"Section\.parts is deprecated; use Section\.content"):
+        assert section.parts == ("text",)
+    explanations = _explanations(["a"])
+    with pytest.warns(DeprecationWarning, match="use explanations="):
+        assert explanations_report(found=explanations).body == explanations_report(explanations).body

@@ -1,4 +1,4 @@
-"""Views: data frames in, figures or pages out, never shown by themselves."""
+"""Views: functions from data frames to figures or HTML pages. They display nothing themselves."""
 
 from interp_toolkit.views.activations import activation_view
 from interp_toolkit.views.charts import chart_view
@@ -7,6 +7,7 @@ from interp_toolkit.views.curves import (
     coverage_curve,
     layer_recall,
     learning_curve,
+    line_chart,
     loss_curves,
     scale_sweep,
     scaling_curve,
@@ -31,6 +32,7 @@ __all__ = [
     "grid_map",
     "layer_recall",
     "learning_curve",
+    "line_chart",
     "loss_curves",
     "read_log",
     "report",

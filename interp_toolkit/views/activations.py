@@ -16,15 +16,17 @@ _COLUMNS = ("text", "position", "token", "feature", "activation")
 
 
 def activation_view(frame: pd.DataFrame, title: str = "Activations of features") -> View:
-    """Texts coloured by the activation of one of several features, to be chosen.
+    """Colour texts by the activation of a feature that the reader chooses.
 
-    It is drawn by circuitsvis: one text as its ``ColoredTokensMulti``, where each feature can be pointed at by name;
-    several as its ``TextNeuronActivations``.
+    circuitsvis draws it: a single text as its ``ColoredTokensMulti``, several texts as its ``TextNeuronActivations``.
 
     Args:
-        frame: one row a token and feature, of every token and feature. Required: ``text`` (which one), ``position``,
+        frame: one row per token and feature, for all of them. Required: ``text`` (which text), ``position``,
             ``token``, ``feature`` (a number or a name) and ``activation``.
-        title: its caption.
+        title: caption of the view.
+
+    Returns:
+        the view.
 
     Raises:
         InterpToolkitError: circuitsvis is not installed, a column is missing, or a token lacks a feature.
@@ -36,9 +38,9 @@ def activation_view(frame: pd.DataFrame, title: str = "Activations of features")
     features = list(dict.fromkeys(frame["feature"].tolist()))
     tokens, values = [], []
     for _, rows in frame.groupby("text", sort=False):
-        own, told = _text(rows, features)
-        tokens.append(own)
-        values.append(told)
+        text_tokens, text_values = _text(rows, features)
+        tokens.append(text_tokens)
+        values.append(text_values)
     labels = [visible(str(name))[:60] for name in features]
     if len(tokens) == 1:
         props: dict[str, Any] = dict(tokens=tokens[0], values=values[0], labels=labels)
@@ -58,17 +60,17 @@ def activation_view(frame: pd.DataFrame, title: str = "Activations of features")
 
 def _text(rows: pd.DataFrame, features: list[Any]) -> tuple[list[str], list[list[float]]]:
     """The tokens of a text, and their activations [tokens][features]."""
-    named = dict(zip(rows["position"].tolist(), rows["token"].tolist()))
+    token_at = dict(zip(rows["position"].tolist(), rows["token"].tolist()))
     values = numbers(rows["activation"].tolist(), "'activation' of activation_view")
-    found = dict(zip(zip(rows["position"].tolist(), rows["feature"].tolist()), values))
-    positions = sorted(named)
+    activation = dict(zip(zip(rows["position"].tolist(), rows["feature"].tolist()), values))
+    positions = sorted(token_at)
     for position in positions:
         for feature in features:
-            if found.get((position, feature)) is None:
+            if activation.get((position, feature)) is None:
                 raise InterpToolkitError(
                     f"activation_view takes the activation of every feature on every token; position {position} lacks "
                     f"that of feature {feature!r}; write 0 where it is not active"
                 )
-    # circuitsvis takes tokens for HTML.
-    tokens = [escaped(str(named[position]), 60) for position in positions]
-    return tokens, [[found[position, feature] or 0.0 for feature in features] for position in positions]
+    # circuitsvis renders tokens as HTML.
+    tokens = [escaped(str(token_at[position]), 60) for position in positions]
+    return tokens, [[activation[position, feature] or 0.0 for feature in features] for position in positions]

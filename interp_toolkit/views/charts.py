@@ -17,51 +17,66 @@ from interp_toolkit.views.libraries import PLOTLY
 from interp_toolkit.views.page import View, widget
 from interp_toolkit.views.table import table_body
 
-# Told apart without red and green, and legible on white and on black.
+# Distinguishable without red and green, and legible on white and on black.
 COLOURS = ("#3f83c9", "#dd7f2a", "#27997a", "#b55fa5", "#8b8f96", "#b59a1d")
 _ABOUT, _NUMBERS = "about", "numbers"
 _LINES, _LINE = 6, 60
-# Pixels of a title, which a page writes itself, and of each row of a legend: two entries in a narrow notebook.
+# Pixels of a title, which a page writes itself, and of a row of the legend: two entries in a narrow notebook.
 _TITLE, _ROW = 40, 20
 
 
 def chart_view(figure: Any) -> View:
-    """A plotly figure with its title, a text alternative and a table of its numbers.
+    """Make a view of a plotly figure: its title, the chart with a text alternative, and a table of its numbers.
 
     Args:
-        figure: a figure of these views, or any other of plotly; the latter's numbers are read off its traces.
+        figure: any plotly figure. Figures of this package carry their numbers and text alternative; those of another
+            figure are read from its traces.
 
     Raises:
-        InterpToolkitError: no figure.
+        InterpToolkitError: it is no plotly figure.
     """
     if not hasattr(figure, "to_plotly_json"):
         raise InterpToolkitError(f"expected a plotly figure, got {type(figure).__name__}")
     meta = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
     title = html.unescape(figure.layout.title.text or "") or "Chart"
-    told = json.loads(figure.to_json())
-    layout = told["layout"]
+    content = json.loads(figure.to_json())
+    layout = content["layout"]
     for name in ("meta", "title"):
         layout.pop(name, None)
     if _ABOUT in meta:
         layout["margin"]["t"] -= _TITLE
     table = pd.DataFrame(**meta[_NUMBERS]) if _NUMBERS in meta else _trace_numbers(figure)
     about = meta.get(_ABOUT) or f"{title}. Series: {', '.join(_names(figure))}."
-    chart = widget("chart", dict(data=told["data"], layout=layout, about=visible(about)), title)
-    listed = table_body(table, f"Numbers of: {title}", caption=False)
+    chart = widget("chart", dict(data=content["data"], layout=layout, about=visible(about)), title)
+    number_table = table_body(table, f"Numbers of: {title}", caption=False)
     return View(
-        title, f"{chart}<details><summary>The numbers of this chart</summary>{listed}</details>", frozenset((PLOTLY,))
+        title,
+        f"{chart}<details><summary>The numbers of this chart</summary>{number_table}</details>",
+        frozenset((PLOTLY,)),
     )
 
 
 def styled(figure: Any, title: str, about: str, numbers: pd.DataFrame, x_title: str, y_title: str) -> Any:
-    """The figure with its titles, a look that all share, and what stands in for it where it cannot be seen."""
-    listed = dict(
+    """Give a figure its titles, the common style, a text alternative and its numbers.
+
+    Args:
+        figure: the plotly figure; it is changed.
+        title: title of the figure.
+        about: one sentence for readers who cannot see the figure.
+        numbers: the data frame that the figure draws, shown as a table below it in a page.
+        x_title: title of the horizontal axis.
+        y_title: title of the vertical axis.
+
+    Returns:
+        the same figure.
+    """
+    number_rows = dict(
         columns=list(numbers.columns), data=numbers.astype(object).where(numbers.notna(), None).values.tolist()
     )
     entries = sum(trace.showlegend is not False for trace in figure.data)
     figure.update_layout(
         title=dict(text=escaped(title), yref="container", y=0.98, yanchor="top", font_size=15),
-        meta={_ABOUT: about, _NUMBERS: listed},
+        meta={_ABOUT: about, _NUMBERS: number_rows},
         template="none",
         colorway=COLOURS,
         height=420,
@@ -75,7 +90,7 @@ def styled(figure: Any, title: str, about: str, numbers: pd.DataFrame, x_title: 
 
 
 def hover_text(text: str) -> str:
-    """A text for plotly to show beside the pointer: escaped, in a few short lines."""
+    """Escape a text for plotly's hover label and wrap it in a few short lines."""
     lines = textwrap.wrap(visible(text[: 2 * _LINES * _LINE]), _LINE) or [""]
     more = " …" if len(lines) > _LINES or len(text) > 2 * _LINES * _LINE else ""
     return "<br>".join(map(html.escape, lines[:_LINES])) + more

@@ -1,4 +1,4 @@
-"""Data frames as the page's script takes them."""
+"""Data frames as the page's script reads them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from interp_toolkit.tables import visible
 def need(frame: pd.DataFrame, columns: Iterable[str], where: str) -> None:
     """Check that a frame has columns.
 
+    Args:
+        frame: the data frame.
+        columns: names of the columns that it must have.
+        where: name of the function that needs them, for the message.
+
     Raises:
-        InterpToolkitError: it lacks some.
+        InterpToolkitError: the frame lacks one or more of them.
     """
     if missing := [name for name in columns if name not in frame.columns]:
         raise InterpToolkitError(
@@ -29,7 +34,7 @@ def need(frame: pd.DataFrame, columns: Iterable[str], where: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A cell as JSON can hold it: a number, a text without hidden characters, or None for a missing value."""
+    """Convert a cell to what JSON can hold: a number, a text without hidden characters, or None where missing."""
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if isinstance(value, str):
@@ -48,20 +53,20 @@ def plain(value: Any) -> Any:
 
 
 def numbers(values: Iterable[Any], where: str) -> list[float | None]:
-    """Values that must be numbers; None where missing or not finite.
+    """Convert values to floats, with None where one is missing or not finite.
 
     Raises:
-        InterpToolkitError: one is no number.
+        InterpToolkitError: a value is not a number.
     """
-    told = []
+    floats = []
     for value in values:
         if value is None or value is pd.NA:
-            told.append(None)
+            floats.append(None)
         elif isinstance(value, Real):
-            told.append(_finite(value))
+            floats.append(_finite(value))
         else:
             raise InterpToolkitError(f"expected numbers in {where}, got {value!r:.80}")
-    return told
+    return floats
 
 
 def _finite(value: Real) -> float | None:

@@ -1,4 +1,4 @@
-"""The grid: evidence at every layer and position, with the descriptions beside the pointer."""
+"""The grid: evidence at every layer and position, with the descriptions as hover labels."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SCALE = ((0.0, "rgba(46,116,200,0.05)"), (1.0, "rgba(46,116,200,1)"))
 
 
 def grid_map(cells: pd.DataFrame, *, prompt: int | None = None, title: str | None = None) -> Any:
-    """A heat map of evidence by layer and position, with each cell's descriptions beside the pointer.
+    """Draw a heat map of evidence by layer and position, with the descriptions of each cell as hover labels.
 
-    Positions stay apart although their tokens repeat. Of several descriptions of a cell the highest evidence is drawn.
-    Where descriptions name the bridge, a star stands.
+    The colour shows the highest evidence of a cell's descriptions, in nats per token. A star marks cells with a
+    description that names the bridge. Positions with the same token stay separate.
 
     Args:
         cells: `Grid.cells` or `BridgeEntities.cells`. Required: ``site``, ``position``, ``token``, ``description``,
             ``evidence``. Optional: ``prompt``, ``named`` (whether the description names the bridge).
-        prompt: which prompt's; may be left out if there is one.
-        title: of the figure.
+        prompt: the prompt to draw, a value of the column ``prompt``; not needed where there is only one.
+        title: title of the figure.
 
     Returns:
         a plotly figure.
@@ -43,14 +43,14 @@ def grid_map(cells: pd.DataFrame, *, prompt: int | None = None, title: str | Non
     sites = _by_depth([str(site) for site in dict.fromkeys(rows["site"])])
     positions = sorted(rows["position"].unique().tolist())
     tokens = rows.groupby("position")["token"].first().to_dict()
-    found = {key: x for key, x in rows.groupby([rows["site"].astype(str), "position"])}
-    best = {key: None if (top := x["evidence"].max()) != top else top for key, x in found.items()}
+    cell_rows = {key: x for key, x in rows.groupby([rows["site"].astype(str), "position"])}
+    best = {key: None if (top := x["evidence"].max()) != top else top for key, x in cell_rows.items()}
     figure = graphs.Figure(
         graphs.Heatmap(
             x=positions,
             y=list(range(len(sites))),
             z=[[best.get((site, at)) for at in positions] for site in sites],
-            text=[[_beside(found.get((site, at)), site) for at in positions] for site in sites],
+            text=[[_hover_label(cell_rows.get((site, at)), site) for at in positions] for site in sites],
             hovertemplate="%{text}<extra></extra>",
             colorscale=_SCALE,
             colorbar=dict(title=dict(text="evidence", side="right"), thickness=12),
@@ -75,8 +75,7 @@ def grid_map(cells: pd.DataFrame, *, prompt: int | None = None, title: str | Non
         f"Heat map of evidence at {len(sites)} layers and {len(positions)} positions. Highest: {_highest(rows)}. "
         f"The bridge is named in {len(stars)} cells."
     )
-    made = title or "Evidence by layer and position"
-    styled(figure, made, about, rows[shown], "", "layer")
+    styled(figure, title or "Evidence by layer and position", about, rows[shown], "", "layer")
     figure.update_xaxes(
         tickvals=positions,
         ticktext=[_tick(tokens[at]) for at in positions],
@@ -90,14 +89,14 @@ def grid_map(cells: pd.DataFrame, *, prompt: int | None = None, title: str | Non
 
 
 def _of_prompt(cells: Any, prompt: int | None) -> pd.DataFrame:
-    there = list(dict.fromkeys(cells["prompt"])) if "prompt" in cells else []
-    if prompt is None and len(there) > 1:
+    prompts = list(dict.fromkeys(cells["prompt"])) if "prompt" in cells else []
+    if prompt is None and len(prompts) > 1:
         raise InterpToolkitError(
-            f"the cells are of {len(there)} prompts; choose one: grid_map(cells, prompt={there[0]})"
+            f"the cells are of {len(prompts)} prompts; choose one: grid_map(cells, prompt={prompts[0]})"
         )
     rows = cells if prompt is None or "prompt" not in cells else cells[cells["prompt"] == prompt]
     if rows.empty:
-        known = f"; there are prompts {', '.join(map(str, there[:10]))}" if there else ""
+        known = f"; there are prompts {', '.join(map(str, prompts[:10]))}" if prompts else ""
         raise InterpToolkitError(f"expected cells to draw, got none of prompt {prompt}{known}")
     return rows
 
@@ -124,21 +123,21 @@ def _tick(token: str) -> str:
     return escaped(text if len(text) <= _TOKEN else f"{text[:_TOKEN]}…")
 
 
-def _beside(rows: pd.DataFrame | None, site: str) -> str:
+def _hover_label(rows: pd.DataFrame | None, site: str) -> str:
     if rows is None:
         return ""
     top = rows.sort_values("evidence", ascending=False, kind="stable")
-    said = [
+    lines = [
         f"{hover_text(str(text))} <b>{'?' if value != value else f'{value:.2f}'}</b>"
         for text, value in zip(top["description"].tolist()[:4], top["evidence"].tolist())
     ]
     where = f"<b>{_tick(str(top['token'].iloc[0]))}</b> · position {top['position'].iloc[0]} · {escaped(site, 60)}"
-    return "<br>".join([where, *said])
+    return "<br>".join([where, *lines])
 
 
 def _highest(rows: Any) -> str:
     if rows["evidence"].isna().all():
         return "none"
     top = rows.loc[rows["evidence"].idxmax()]
-    said, site = str(top["description"])[:80], str(top["site"])[:60]
-    return f"{top['evidence']:.2f}, “{said}” at {site}, position {top['position']}"
+    description, site = str(top["description"])[:80], str(top["site"])[:60]
+    return f"{top['evidence']:.2f}, “{description}” at {site}, position {top['position']}"

@@ -1,4 +1,4 @@
-"""The libraries that some views take along, each as one script."""
+"""The JavaScript libraries that some views embed, each as one script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INSTALL = "pip install 'interp-toolkit[views]'"
 
 
 def plotly_graphs() -> Any:
-    """The module ``plotly.graph_objects``.
+    """Import ``plotly.graph_objects``.
 
     Raises:
         InterpToolkitError: plotly is not installed.
@@ -28,14 +28,14 @@ def plotly_graphs() -> Any:
 
 
 def require_circuitsvis() -> Path:
-    """The file of circuitsvis that holds all it draws with.
+    """Find the file of circuitsvis that holds its whole JavaScript.
 
     Raises:
-        InterpToolkitError: circuitsvis is not installed, or comes without the file.
+        InterpToolkitError: circuitsvis is not installed, or its installation lacks the file.
     """
-    # The package itself is not imported: it would ask the network whether there is one.
-    found = find_spec(CIRCUITSVIS)
-    places = found.submodule_search_locations if found else None
+    # The package itself is not imported, because its import tests for a network connection.
+    spec = find_spec(CIRCUITSVIS)
+    places = spec.submodule_search_locations if spec else None
     path = Path(next(iter(places))) / "dist" / "cdn" / "iife.js" if places else None
     if path is None or not path.exists():
         raise InterpToolkitError(f"activations of several features take circuitsvis: {_INSTALL}")
@@ -44,13 +44,13 @@ def require_circuitsvis() -> Path:
 
 @cache
 def library_script(name: str) -> str:
-    """The source of a library, ready to stand between script tags.
+    """Read the source of a library, ready to stand between script tags.
 
     Args:
         name: `PLOTLY` or `CIRCUITSVIS`.
 
     Raises:
-        InterpToolkitError: it is not installed.
+        InterpToolkitError: the library is not installed.
     """
     if name == PLOTLY:
         plotly_graphs()
@@ -58,5 +58,5 @@ def library_script(name: str) -> str:
     else:
         source = require_circuitsvis().read_text(encoding="utf-8")
         source = re.sub(r"//# sourceMappingURL=\S*", "", source)
-    # Both hold such words in texts of theirs only, where the backslash changes nothing but how HTML reads them.
-    return re.sub(r"<(/script|!--|script)", lambda found: "\\x3c" + found[1], source, flags=re.IGNORECASE)
+    # Both libraries hold these tags in JavaScript strings only: the escape hides them from HTML and changes no value.
+    return re.sub(r"<(/script|!--|script)", lambda tag: "\\x3c" + tag[1], source, flags=re.IGNORECASE)

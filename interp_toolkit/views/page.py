@@ -1,4 +1,4 @@
-"""One page that needs nothing beside itself, and the views that it is made of."""
+"""Views, and the self-contained HTML page that shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interp_toolkit.files import whole_file
 from interp_toolkit.tables import escaped
 from interp_toolkit.views.libraries import library_script
 
-# Nothing is fetched, whatever a text in the page may ask for. The libraries make code of texts of their own.
+# The page loads nothing from elsewhere, even if a text in it contains markup. The libraries need `unsafe-eval`.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -22,13 +22,13 @@ _POLICY = (
 
 @dataclass(frozen=True, repr=False)
 class View:
-    """Something to look at: in a notebook by itself, as a file by `save`, or among others in a report.
+    """A piece of HTML with a title: shown by a notebook, written as a file by `save`, or part of a `report`.
 
     Attributes:
         title: what it shows.
-        body: its HTML, in which all given text is escaped.
-        needs: the libraries it draws with.
-        height: in a notebook, in pixels.
+        body: its HTML. Text from users or models must be escaped (`interp_toolkit.tables.escaped`).
+        needs: names of the JavaScript libraries it needs, of `interp_toolkit.views.libraries`.
+        height: height in a notebook, in pixels.
 
     Example:
         >>> view = token_view(grid.cells)
@@ -41,8 +41,8 @@ class View:
     height: int = 440
 
     def __str__(self) -> str:
-        """The whole page, with all it needs."""
-        # A library is text until something that needs it comes into sight, so that the page opens at once.
+        """Return the whole page with all it needs."""
+        # The page runs a library only when a view that needs it scrolls into sight, so that the page opens at once.
         libraries = "\n".join(
             f'<script type="text/plain" data-library="{name}">{library_script(name)}</script>'
             for name in sorted(self.needs)
@@ -63,17 +63,17 @@ class View:
         return f"View: {self.title}; .save(path) writes it as one HTML file"
 
     def _repr_html_(self) -> str:
-        # A frame of its own keeps the page's style and the notebook's apart.
+        # An iframe separates the page's style from the notebook's.
         return (
             f'<iframe title="{escaped(self.title)}" srcdoc="{html.escape(str(self))}" sandbox="allow-scripts" '
             f'style="width:100%;height:{self.height}px;border:0;resize:vertical;overflow:auto"></iframe>'
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write the page as one HTML file, whole or not at all.
+        """Write the page as one HTML file; an interrupted call leaves no partial file.
 
         Returns:
-            where it is.
+            the path of the file.
         """
         with whole_file(path := Path(path)) as draft:
             draft.write_text(str(self), encoding="utf-8")
@@ -81,20 +81,23 @@ class View:
 
 
 def widget(kind: str, data: Any, title: str, caption: bool = True) -> str:
-    """The HTML of something that the page's script draws from data.
+    """Write the HTML of a figure that the page's script draws from data.
 
     Args:
-        kind: the drawing function in ``page.js``.
-        data: what JSON can hold.
-        title: its caption, and its name to a screen reader.
-        caption: whether the title is to be seen.
+        kind: name of the drawing function in ``page.js``.
+        data: a value that JSON can hold.
+        title: caption of the figure, and its name for screen readers.
+        caption: whether the title is visible.
+
+    Returns:
+        a ``figure`` element.
     """
-    # Data is no script: only what could end its element needs care.
-    told = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    named = f"<figcaption>{escaped(title)}</figcaption>" if caption else ""
+    # The element holds JSON, not a script: only `<` could end it early.
+    json_text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    caption_html = f"<figcaption>{escaped(title)}</figcaption>" if caption else ""
     return (
-        f'<figure class="view" data-view="{kind}" aria-label="{escaped(title)}">{named}'
-        f'<script type="application/json">{told}</script></figure>'
+        f'<figure class="view" data-view="{kind}" aria-label="{escaped(title)}">{caption_html}'
+        f'<script type="application/json">{json_text}</script></figure>'
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp_toolkit.deprecation import renamed_arguments, warn_renamed
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanations
 from interp_toolkit.tables import escaped
@@ -15,99 +16,111 @@ from interp_toolkit.views.page import View
 from interp_toolkit.views.table import table_body
 
 EVIDENCE = (
-    "Evidence says how much more probable the vector makes these words than nothing does, in nats a token. "
+    "Evidence is the log-likelihood ratio of a description, given the vector against given nothing, in nats per token. "
     "Near zero, the description is a guess."
 )
 
 
 @dataclass(frozen=True, init=False)
 class Section:
-    """Parts of a report under a heading.
+    """Content of a report under a heading.
 
     Attributes:
         title: the heading.
-        parts: what `report` takes, sections apart.
+        content: what `report` takes, except sections.
 
     Example:
         >>> Section("Controls", "Shuffled vectors should find nothing.", table)
     """
 
     title: str
-    parts: tuple[Any, ...]
+    content: tuple[Any, ...]
 
-    def __init__(self, title: str, *parts: Any) -> None:
+    def __init__(self, title: str, *content: Any) -> None:
         object.__setattr__(self, "title", title)
-        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "content", content)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The old name of `content`."""
+        warn_renamed("Section.parts", "Section.content")
+        return self.content
 
 
-def report(*parts: Any, title: str = "Report", about: str = "") -> View:
-    """One page of several parts, which needs no network and takes each library along once.
+def report(*content: Any, title: str = "Report", about: str = "") -> View:
+    """Put tables, figures, views and texts into one page that works offline and holds each library once.
 
     Args:
-        parts: in the order they are to stand: `Explanations`, data frames, plotly figures, views, texts (a paragraph
-            each), and `Section`s of these under a heading.
-        title: of the page.
+        *content: in the order of the page: `Explanations`, data frames, plotly figures, views, texts (one paragraph
+            per text), and `Section`s of these under a heading.
+        title: title of the page.
         about: a sentence or two below the title.
 
+    Returns:
+        the page.
+
     Raises:
-        InterpToolkitError: a part of another kind, or none.
+        InterpToolkitError: there is no content, or some of it is of another type.
 
     Example:
-        >>> found = self_explain(prompts, model=model)
-        >>> report(found, Section("Training", loss_curves(read_log("run/log.jsonl"))), title="My run").save("run.html")
+        >>> explanations = self_explain(prompts, model=model)
+        >>> report(explanations, Section("Training", loss_curves(read_log("run/log.jsonl")))).save("run.html")
     """
-    if not parts:
+    if not content:
         raise InterpToolkitError(
             "expected something to report on: Explanations, data frames, figures, views or sections"
         )
     blocks, needs, headings = [], frozenset[str](), []
-    for part in parts:
-        inner, heading = (part.parts, part.title) if isinstance(part, Section) else ((part,), "")
-        bodies = [_body(one, heading) for one in inner]
-        needs = needs.union(*(own for _, own in bodies))
+    for item in content:
+        items, heading = (item.content, item.title) if isinstance(item, Section) else ((item,), "")
+        bodies = [_body(one, heading) for one in items]
+        needs = needs.union(*(libraries for _, libraries in bodies))
         text = "".join(body for body, _ in bodies)
-        if isinstance(part, Section):
+        if isinstance(item, Section):
             name = f"section-{len(headings) + 1}"
-            headings.append((name, part.title))
-            text = f'<h2 id="{name}">{escaped(part.title)}</h2>{text}'
+            headings.append((name, heading))
+            text = f'<h2 id="{name}">{escaped(heading)}</h2>{text}'
         blocks.append(f"<section>{text}</section>")
-    links = "".join(f'<li><a href="#{name}">{escaped(told)}</a></li>' for name, told in headings)
+    links = "".join(f'<li><a href="#{name}">{escaped(heading)}</a></li>' for name, heading in headings)
     contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(headings) > 1 else ""
-    told = f"<p>{escaped(about, 2000)}</p>" if about else ""
-    head = f"<header><h1>{escaped(title)}</h1>{told}{contents}</header>"
+    introduction = f"<p>{escaped(about, 2000)}</p>" if about else ""
+    head = f"<header><h1>{escaped(title)}</h1>{introduction}{contents}</header>"
     return View(title, head + "".join(blocks), needs, height=640)
 
 
-def explanations_report(found: Explanations, title: str = "What the model says") -> View:
-    """The report of ``interp-toolkit explain --html``: all descriptions, with what evidence means.
+@renamed_arguments(found="explanations")
+def explanations_report(explanations: Explanations, title: str = "What the model says") -> View:
+    """Make the report of ``interp-toolkit explain --html``: all descriptions, with the meaning of evidence.
 
     Args:
-        found: as `self_explain` gives them.
-        title: of the page.
+        explanations: what `self_explain` returns.
+        title: title of the page.
+
+    Returns:
+        the page.
     """
-    count = len({row.source for row in found})
-    about = (
-        f"{len(found):,} description{'' if len(found) == 1 else 's'} of {count:,} source{'' if count == 1 else 's'}."
-    )
-    return report(found, title=title, about=f"{about} {EVIDENCE}")
+    count = len({row.source for row in explanations})
+    plurals = ["" if number == 1 else "s" for number in (len(explanations), count)]
+    about = f"{len(explanations):,} description{plurals[0]} of {count:,} source{plurals[1]}."
+    return report(explanations, title=title, about=f"{about} {EVIDENCE}")
 
 
-def _body(part: Any, heading: str) -> tuple[str, frozenset[str]]:
-    """The HTML of a part below a heading, and the libraries it needs."""
-    if isinstance(part, View):
-        return part.body, part.needs
-    if isinstance(part, Explanations):
-        frame = part.to_df()
+def _body(item: Any, heading: str) -> tuple[str, frozenset[str]]:
+    """The HTML of one item below a heading, and the libraries it needs."""
+    if isinstance(item, View):
+        return item.body, item.needs
+    if isinstance(item, Explanations):
+        frame = item.to_df()
         frame["reading"] = ["no reading" if x is False else "reading" if x else None for x in frame["reading"]]
         return table_body(frame, "Descriptions"), frozenset()
-    if isinstance(part, pd.DataFrame):
-        return table_body(part, heading or "Table", caption=not heading), frozenset()
-    if isinstance(part, str):
-        return f"<p>{escaped(part, 20_000)}</p>", frozenset()
-    if hasattr(part, "to_plotly_json"):
-        view = chart_view(part)
+    if isinstance(item, pd.DataFrame):
+        return table_body(item, heading or "Table", caption=not heading), frozenset()
+    if isinstance(item, str):
+        return f"<p>{escaped(item, 20_000)}</p>", frozenset()
+    if hasattr(item, "to_plotly_json"):
+        view = chart_view(item)
         return view.body, view.needs
     raise InterpToolkitError(
         f"a report takes Explanations, data frames, plotly figures, views, texts and sections of these, got "
-        f"{type(part).__name__}"
+        f"{type(item).__name__}"
     )

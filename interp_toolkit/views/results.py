@@ -1,4 +1,4 @@
-"""Reports of kept results: evaluations, benchmarks and training logs."""
+"""Reports of results files: evaluations, benchmarks and training logs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from interp_toolkit.views.table import table_view
 
 _LOG = "a training log of JSON lines with a step each"
 _MEASURE = 3
-# Things of which so many share so many names make a table.
+# This many objects with this many names in common are a table.
 _SHARED = 2
-# Tables that say more as a chart, by what they must hold.
+# Tables that are also drawn as a chart, by the columns they must have.
 _CHARTS: tuple[tuple[tuple[str, ...], Callable[[pd.DataFrame], Any]], ...] = (
     (("coverage", "accuracy"), coverage_curve),
     (("scale", "value"), scale_sweep),
@@ -31,13 +31,16 @@ _CHARTS: tuple[tuple[tuple[str, ...], Callable[[pd.DataFrame], Any]], ...] = (
 
 
 def read_log(path: str | Path) -> pd.DataFrame:
-    """The events of a training run, one a row: ``event``, ``step`` and what each tells (``loss``, ``val_loss``, ...).
+    """Read the events of a training run, one per row: ``event``, ``step``, and values such as ``loss``.
 
     Args:
-        path: ``log.jsonl`` of a run's folder. A last line that an interruption cut off is left out.
+        path: ``log.jsonl`` of a run's folder. A last line that an interruption cut off is skipped.
+
+    Returns:
+        a data frame.
 
     Raises:
-        FileFormatError: missing, or no such log.
+        FileFormatError: the file is missing, holds no event, or another line than the last is damaged.
     """
     path = _existing(Path(path))
     lines = [(number, line) for number, line in read_lines(path, _LOG) if line.strip()]
@@ -59,31 +62,34 @@ def read_log(path: str | Path) -> pd.DataFrame:
 
 
 def results_report(paths: Sequence[str | Path], title: str = "Results") -> View:
-    """The report of ``interp-toolkit report``: each file's tables, with charts of those that are curves.
+    """Make the report of ``interp-toolkit report``: the tables of each file, with charts of those that are curves.
 
     Args:
         paths: results of ``interp-toolkit evaluate`` or of a benchmark (``.json``), training logs (``.jsonl``), or
             folders of these.
-        title: of the page.
+        title: title of the page.
+
+    Returns:
+        the page.
 
     Raises:
-        FileFormatError: missing, or neither.
-        InterpToolkitError: a folder without results, or no path.
+        FileFormatError: a file is missing, or is neither results nor a log.
+        InterpToolkitError: a folder holds no results, or there is no path.
     """
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
         raise InterpToolkitError("expected at least one file of results, got none")
-    named = {file: file.stem if file.name != "log.jsonl" else f"training of {file.parent.name}" for file in files}
-    return report(*(Section(named[file], *_parts(file)) for file in files), title=title)
+    headings = {file: file.stem if file.name != "log.jsonl" else f"training of {file.parent.name}" for file in files}
+    return report(*(Section(headings[file], *_content(file)) for file in files), title=title)
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [_existing(path)]
-    found = sorted([*path.rglob("*.json"), *path.rglob("log.jsonl")])
-    if not found:
+    files = sorted([*path.rglob("*.json"), *path.rglob("log.jsonl")])
+    if not files:
         raise InterpToolkitError(f"expected results (.json) or training logs (log.jsonl) in {path}, found none")
-    return found
+    return files
 
 
 def _existing(path: Path) -> Path:
@@ -92,30 +98,30 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _parts(path: Path) -> list[Any]:
+def _content(path: Path) -> list[Any]:
     with naming(path):
-        return [loss_curves(read_log(path))] if path.suffix == ".jsonl" else _result_parts(path)
+        return [loss_curves(read_log(path))] if path.suffix == ".jsonl" else _result_content(path)
 
 
-def _result_parts(path: Path) -> list[Any]:
-    told = read_json(path, "a result of an evaluation")
-    if not isinstance(told, dict):
-        raise FileFormatError(f"expected an object of settings and tables in {path}, got {type(told).__name__}")
-    found = _Found()
+def _result_content(path: Path) -> list[Any]:
+    result = read_json(path, "a result of an evaluation")
+    if not isinstance(result, dict):
+        raise FileFormatError(f"expected an object of settings and tables in {path}, got {type(result).__name__}")
+    contents = _Contents()
     try:
-        found.collect(told, ())
+        contents.collect(result, ())
     except RecursionError:
         raise FileFormatError(f"{path} is damaged: nested too deeply") from None
-    parts: list[Any] = []
-    if found.measures:
-        parts.append(table_view(pd.DataFrame(found.measures), "Measures"))
-    for name, rows in found.tables.items():
+    items: list[Any] = []
+    if contents.measures:
+        items.append(table_view(pd.DataFrame(contents.measures), "Measures"))
+    for name, rows in contents.tables.items():
         frame = pd.DataFrame(rows)
-        parts += [*_figures(frame), table_view(frame, name)]
-    if found.facts:
-        facts = pd.DataFrame(list(found.facts.items()), columns=pd.Index(("setting", "value")))
-        parts.append(table_view(facts, "How it was made"))
-    return parts
+        items += [*_figures(frame), table_view(frame, name)]
+    if contents.facts:
+        facts = pd.DataFrame(list(contents.facts.items()), columns=pd.Index(("setting", "value")))
+        items.append(table_view(facts, "How it was made"))
+    return items
 
 
 def _figures(frame: Any) -> list[Any]:
@@ -128,7 +134,7 @@ def _figures(frame: Any) -> list[Any]:
 
 
 def _has_numbers(frame: Any, *columns: str) -> bool:
-    """Whether these columns are there and hold numbers, as do the ends of intervals, and lines go by plain names."""
+    """Whether these columns and the ends of intervals hold numbers, and the names of lines are plain values."""
     ends = [name for name in ("low", "high") if name in frame]
     names = [x for name in ("right", "measure", "source") if name in frame for x in frame[name]]
     numeric = set(columns) <= set(frame) and all(is_numeric_dtype(frame[name]) for name in (*columns, *ends))
@@ -139,23 +145,23 @@ def _has_texts(frame: Any, *columns: str) -> bool:
     return set(columns) <= set(frame) and all(isinstance(x, str) for name in columns for x in frame[name])
 
 
-class _Found:
-    """What a result file holds: tables, measures with their intervals, and single facts."""
+class _Contents:
+    """What a results file holds: tables, measures with their intervals, and single facts."""
 
     def __init__(self) -> None:
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self.measures: list[dict[str, Any]] = []
         self.facts: dict[str, str] = {}
 
-    def collect(self, told: dict[str, Any], under: tuple[str, ...]) -> None:
-        """Sort what stands below some keys into its kind."""
-        for key, value in told.items():
+    def collect(self, values: dict[str, Any], under: tuple[str, ...]) -> None:
+        """Sort the values below some keys into tables, measures and facts."""
+        for key, value in values.items():
             where = (*under, key)
             name = " / ".join(x for x in where if x not in ("tables", "settings"))
             if isinstance(value, dict):
-                if rows := _alike(value):
+                if rows := _rows_of_one_table(value):
                     self.tables[name] = rows
-                    value = {one: {k: x for k, x in parts.items() if _is_nested(x)} for one, parts in value.items()}
+                    value = {one: {k: x for k, x in row.items() if _is_nested(x)} for one, row in value.items()}
                 self.collect(value, where)
             elif isinstance(value, list) and value and all(isinstance(x, dict) for x in value):
                 self.tables[name] = value
@@ -163,28 +169,28 @@ class _Found:
                 low, high = value[1:]
                 self.measures.append(dict(of=" / ".join(under), measure=key, value=value[0], low=low, high=high))
             elif value not in (None, [], {}):
-                self.facts[name] = ", ".join(map(_told, value)) if isinstance(value, list) else _told(value)
+                self.facts[name] = ", ".join(map(_fact, value)) if isinstance(value, list) else _fact(value)
 
 
-def _alike(told: dict[str, Any]) -> list[dict[str, Any]]:
-    """A table of things that are told of by the same names, a row each; none where they are not alike."""
-    if len(told) < _SHARED or not all(isinstance(parts, dict) for parts in told.values()):
+def _rows_of_one_table(objects: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per object where the objects share names of values; no rows where they do not."""
+    if len(objects) < _SHARED or not all(isinstance(values, dict) for values in objects.values()):
         return []
-    rows = [{key: x for key, x in parts.items() if not _is_nested(x)} for parts in told.values()]
+    rows = [{key: x for key, x in values.items() if not _is_nested(x)} for values in objects.values()]
     shared = set.intersection(*map(set, rows))
-    return [dict(name=name) | row for name, row in zip(told, rows)] if len(shared) >= _SHARED else []
+    return [dict(name=name) | row for name, row in zip(objects, rows)] if len(shared) >= _SHARED else []
 
 
 def _is_nested(value: Any) -> bool:
     return isinstance(value, (dict, list))
 
 
-def _told(value: Any) -> str:
+def _fact(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _is_measure(value: Any) -> bool:
-    """Whether it is a value with the ends of its interval, as the benchmarks write them."""
+    """Whether a value is a number with the ends of its interval, as the benchmarks write them."""
     if not isinstance(value, list) or len(value) != _MEASURE or not all(isinstance(x, (int, float)) for x in value):
         return False
     return value[1] <= value[0] <= value[2]

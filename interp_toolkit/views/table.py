@@ -1,4 +1,4 @@
-"""Tables of any length, to filter and sort."""
+"""Tables of any length that readers filter and sort."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ _TWO_DIGITS = frozenset(("evidence", "log_prob"))
 
 
 def table_view(frame: pd.DataFrame, title: str = "Table") -> View:
-    """A data frame as a table in pages of 50 rows, to filter by text and sort by any column.
+    """Show a data frame as a table in pages of 50 rows, which readers filter by text and sort by any column.
 
-    ``low`` and ``high`` become one interval. Columns that are the same in every row are told once, below; empty ones
-    are left out.
+    The columns ``low`` and ``high`` become one interval. A column with the same value in every row stands once, below
+    the table; an empty column is left out.
 
     Args:
-        frame: any columns; texts, numbers, truths, lists.
-        title: its caption.
+        frame: any columns of texts, numbers, truth values or lists.
+        title: caption of the table.
+
+    Returns:
+        the view.
 
     Example:
         >>> table_view(explanations.to_df(), "What the model says")
@@ -32,7 +35,16 @@ def table_view(frame: pd.DataFrame, title: str = "Table") -> View:
 
 
 def table_body(frame: pd.DataFrame, title: str, caption: bool = True) -> str:
-    """The HTML of `table_view`."""
+    """Write the HTML of `table_view`.
+
+    Args:
+        frame: as `table_view` takes it.
+        title: caption of the table, and its name for screen readers.
+        caption: whether the title is visible.
+
+    Returns:
+        a ``figure`` element.
+    """
     cells: dict[str, list[Any]] = {
         name: [plain(value) for value in frame.iloc[:, i].tolist()] for i, name in enumerate(map(str, frame.columns))
     }

@@ -1,4 +1,4 @@
-"""A text with its tokens coloured, and what the model says of each."""
+"""Texts with their tokens coloured, and the descriptions of each token."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from interp_toolkit.views.page import View, widget
 def token_view(
     frame: pd.DataFrame, *, value: str = "evidence", title: str = "What the model says of each token"
 ) -> View:
-    """Texts with their tokens coloured by a value, and under each token what the model says of its position.
+    """Show texts with their tokens coloured by a value, and the description of each token's vector below it.
 
-    Where several descriptions are given of a token, the one with the highest value stands under it and colours it; all
-    of them are shown for the token that is pointed at or reached by the arrow keys. `Grid.cells` is such a frame.
+    Where a token has several descriptions, the one with the highest value stands below it and colours it; the others
+    appear for the token under the pointer or the keyboard focus. `Grid.cells` is such a frame.
 
     Args:
-        frame: one row a token, or one a description of it. Required: ``position`` (its place in the text), ``token``
-            and ``value``. Optional: ``description``; ``prompt`` or ``source`` (which text; one may be chosen of
-            several); ``site`` (likewise).
-        value: the column that colours: ``evidence``, ``activation``, ...; missing values are left without colour.
-        title: its caption.
+        frame: one row per token, or one row per description of a token. Required: ``position`` (in the text), ``token``
+            and the column that ``value`` names. Optional: ``description``; ``prompt`` or ``source`` (which text;
+            readers choose one of several); ``site`` (likewise).
+        value: the column that colours: ``evidence``, ``activation``, ...; missing values have no colour.
+        title: caption of the view.
+
+    Returns:
+        the view.
 
     Raises:
         InterpToolkitError: a column is missing, or the frame is empty.
@@ -35,9 +38,9 @@ def token_view(
     need(frame, ("position", "token", value), "token_view")
     if frame.empty:
         raise InterpToolkitError("token_view takes a data frame with at least one row, got an empty one")
-    told = frame.assign(_value=numbers(frame[value].tolist(), f"{value!r} of token_view"))
+    frame = frame.assign(_value=numbers(frame[value].tolist(), f"{value!r} of token_view"))
     by = next((name for name in ("prompt", "source") if name in frame), None)
-    texts = [(None, told)] if by is None else list(told.groupby(by, sort=False))
+    texts = [(None, frame)] if by is None else list(frame.groupby(by, sort=False))
     data = dict(
         value=value,
         texts=[
@@ -60,11 +63,11 @@ def _sites(frame: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
 
 
 def _tokens(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    told = []
+    tokens = []
     for _, rows in frame.groupby("position"):
         best = rows.sort_values("_value", ascending=False, kind="stable")
         values = [None if x != x else x for x in best["_value"].tolist()]
         notes = [[plain(x), v] for x, v in zip(best["description"].tolist(), values)] if "description" in best else []
         token = str(best["token"].iloc[0])
-        told.append(dict(text=plain(token), breaks=token.endswith("\n"), value=values[0], notes=notes))
-    return told
+        tokens.append(dict(text=plain(token), breaks=token.endswith("\n"), value=values[0], notes=notes))
+    return tokens
