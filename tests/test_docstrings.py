@@ -12,7 +12,6 @@ FEWEST = 3  # parameters from which on a function must document them
 LEFT = {
     "adapters": 1,
     "bridges": 1,
-    "cli": 2,
     "contract": 1,
     "evaluation": 14,
     "files": 1,

@@ -42,7 +42,7 @@ LEFT = {
     "adapters": (14, 1),
     "bridges": (38, 9),
     "chat": (4, 0),
-    "cli": (17, 4),
+    "cli": (12, 1),
     "contract": (3, 1),
     "embedder": (4, 1),
     "evaluation": (159, 21),

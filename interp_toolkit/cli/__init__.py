@@ -1,4 +1,4 @@
-"""The commands: thin faces of the library's functions."""
+"""The command line: each command parses its options, calls one function of the library and prints the result."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from interp_toolkit.cli.command import CommandParser, mistake
 
 __all__ = ["main"]
 
-_MANNERS = """exit codes: 0 done; 2 a mistake in what was given, which one line says; 130 interrupted.
-Tables go to standard output, bars and errors to standard error.
-Completion, here for bash: eval "$(interp-toolkit --print-completion bash)"
+_EPILOG = """exit codes: 0 done; 2 a mistake in the input, stated in one line; 130 interrupted.
+Tables go to standard output, progress bars and errors to standard error.
+Completion in bash: eval "$(interp-toolkit --print-completion bash)"
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for a user's mistake, 130 when interrupted."""
-    # Loading shows bars and notes of other libraries, which belong to no table.
+    """Run one command and return its exit code: 0 when done, 2 for a mistake in the input, 130 when interrupted."""
+    # Other libraries print bars and notes while they load a model.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
         options.run(options)
     except KeyboardInterrupt as stop:
-        told = str(stop) or "interrupted; the same command goes on from what is done"
-        print(f"interp-toolkit: {told}", file=sys.stderr)
+        message = str(stop) or "interrupted; the same command continues where it stopped"
+        print(f"interp-toolkit: {message}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe went away; nothing more can be said on it, at exit either.
+        # The reader closed the pipe. Python would raise again when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if (text := mistake(error)) is None:
@@ -50,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="interp-toolkit",
         description="Let a language model say in words what its own hidden states mean.",
-        epilog=_MANNERS,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    shtab.add_argument_to(parser, help="print a shell's completion script, and do nothing else")
+    shtab.add_argument_to(parser, help="print the completion script of a shell and exit")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (explain, train, evaluate, sae, report, info):

@@ -1,4 +1,4 @@
-"""What a command is made of: a parser with examples, and the function that runs it."""
+"""Parsers of commands, and the message for a user's mistake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-# The extra of the package that a library comes with.
+# The extra of the package that installs a library.
 _EXTRAS = {
     "sae_lens": "sae",
     "httpx": "sae",
@@ -22,18 +22,18 @@ _EXTRAS = {
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line with a hint, as the library's are."""
+    """A parser whose errors are one line that names the help."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
+        """Print the message and exit with code 2."""
         self.exit(2, f"interp-toolkit: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
 def page_path(text: str) -> Path:
-    """The path of a page to write, refused before any work where none can be written.
+    """Convert an option to the path of a page, and check before any work that it can be a file.
 
     Raises:
-        ArgumentTypeError: a folder, or something else that is no file.
+        ArgumentTypeError: the path is a folder or another thing that is no file.
     """
     path = Path(text)
     if path.exists() and not path.is_file():
@@ -46,7 +46,18 @@ def page_path(text: str) -> Path:
 def add_command(
     commands: Any, name: str, summary: str, examples: str, run: Callable[[argparse.Namespace], None] | None = None
 ) -> argparse.ArgumentParser:
-    """A command among others, whose help ends in examples as they are written; a group of commands runs nothing."""
+    """Add a command to a parser.
+
+    Args:
+        commands: the subparsers of the parser, as ``add_subparsers`` returns them.
+        name: the word that calls the command.
+        summary: one sentence for the help.
+        examples: the end of the help, printed as it is.
+        run: the function that runs the command; None for a group of commands.
+
+    Returns:
+        the command's parser, to add its options to.
+    """
     parser = commands.add_parser(
         name,
         help=summary,
@@ -59,10 +70,10 @@ def add_command(
 
 
 def mistake(error: Exception) -> str | None:
-    """What to say of an error that comes from what was given or installed; None of a fault of this package.
+    """Return the message for an error caused by the input or the installation, and None for a bug in this package.
 
-    Other libraries' errors about damaged files should have become the library's own where the file was read; those that
-    did not are still no reason for a traceback.
+    The library reports damaged files by errors of its own. Errors of other libraries about damaged files that reach
+    this place are mistakes in the input too, so they get a message and no traceback.
     """
     import yaml
     from safetensors import SafetensorError
@@ -73,7 +84,7 @@ def mistake(error: Exception) -> str | None:
     if isinstance(error, InterpToolkitError):
         return str(error)
     if isinstance(error, OSError):
-        # A full disk, a folder that may not be written: what the system says is all there is to say.
+        # For example a full disk, or a folder without permission to write.
         return f"{error.strerror or error}: {error.filename or 'no file named'}"
     if isinstance(error, ImportError) and (name := (error.name or "").split(".")[0]) != "interp_toolkit":
         wanted = f"'interp-toolkit[{_EXTRAS[name]}]'" if name in _EXTRAS else name

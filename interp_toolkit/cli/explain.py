@@ -1,4 +1,4 @@
-"""The command that describes the hidden states of prompts."""
+"""The command `explain`: describe the hidden states of prompts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,31 @@ _EXAMPLES = """examples:
 
 
 def add(commands: Any) -> None:
-    """Add the command to others."""
+    """Add the command to a parser's subparsers."""
     parser = add_command(commands, "explain", "describe the hidden states of prompts", _EXAMPLES, _run)
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="what a user says to the model")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="a user's message to the model")
     parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
     parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
-    parser.add_argument("--layer", type=int, metavar="N", help="read after block N; by default the adapter's own site")
-    parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
-    parser.add_argument("--position", type=int, default=-1, metavar="P", help="token to read; by default -1, the last")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="descriptions of each (default 1, greedy)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
     parser.add_argument(
-        "--no-chat", action="store_true", help="read texts as they are; by default as those the adapter was trained on"
+        "--layer", type=int, metavar="N", help="read after block N; by default the site that the adapter was trained on"
     )
-    parser.add_argument("--null", action="store_true", help="also show what the adapter says about nothing")
-    shape = add_shape(parser, "one object a description")
+    parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
+    parser.add_argument(
+        "--position", type=int, default=-1, metavar="P", help="token position to read; by default -1, the last"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="descriptions per prompt (default 1, greedy)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    parser.add_argument(
+        "--no-chat",
+        action="store_true",
+        help="read texts as plain text; by default as the adapter's training prompts were",
+    )
+    parser.add_argument(
+        "--null", action="store_true", help="also describe the null vector: what the adapter says about nothing"
+    )
+    shape = add_shape(parser, "one object per description")
     shape.add_argument("--html", type=page_path, metavar="FILE.html", help="write one page that needs no network")
 
 
@@ -41,10 +51,10 @@ def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.explain import self_explain
 
     for text in options.texts:
-        # Bytes that are no UTF-8 come from the system as lone surrogates, which no tokenizer takes.
+        # Python decodes arguments that are not UTF-8 to lone surrogates, which tokenizers refuse.
         if any("\ud800" <= sign <= "\udfff" for sign in text):
             raise InterpToolkitError(f"expected texts in UTF-8, got {text!a}; convert it first, as iconv does")
-    found = self_explain(
+    explanations = self_explain(
         options.texts,
         model=options.model,
         adapter=options.adapter,
@@ -60,11 +70,11 @@ def _run(options: argparse.Namespace) -> None:
     if options.html:
         from interp_toolkit.views import explanations_report
 
-        print(f"written to {explanations_report(found).save(options.html)}")
+        print(f"written to {explanations_report(explanations).save(options.html)}")
     elif options.json:
-        # to_json writes null where a number is missing; json.dumps would write NaN, which is no JSON.
-        print(found.to_df().to_json(orient="records", indent=2, force_ascii=False))
+        # to_json writes null where a number is missing; json.dumps would write NaN, which is invalid JSON.
+        print(explanations.to_df().to_json(orient="records", indent=2, force_ascii=False))
     elif options.csv:
-        print(found.to_df().to_csv(index=False), end="")
+        print(explanations.to_df().to_csv(index=False), end="")
     else:
-        print(found.to_text(shutil.get_terminal_size().columns))
+        print(explanations.to_text(shutil.get_terminal_size().columns))

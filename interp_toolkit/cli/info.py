@@ -1,4 +1,4 @@
-"""The command that shows what an adapter is."""
+"""The command `info`: show an adapter's kind, size and contract."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _EXAMPLES = """examples:
 
 
 def add(commands: Any) -> None:
-    """Add the command to others."""
-    parser = add_command(commands, "info", "show what an adapter is and what it was trained with", _EXAMPLES, _run)
+    """Add the command to a parser's subparsers."""
+    parser = add_command(commands, "info", "show an adapter's kind, size and contract", _EXAMPLES, _run)
     parser.add_argument("adapter", metavar="ADAPTER", help="path, hub id or shipped name")
     add_shape(parser, "one object")
 
@@ -26,7 +26,7 @@ def _run(options: argparse.Namespace) -> None:
 
     adapter = find_adapter(options.adapter)
     contract = adapter.contract
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "kind": adapter.config.kind,
         "parameters": adapter.parameter_count,
         **{key: value for key, value in adapter.config.to_dict().items() if key != "kind" and value is not None},
@@ -35,23 +35,23 @@ def _run(options: argparse.Namespace) -> None:
         "metadata": adapter.metadata,
     }
     if options.json:
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     if options.csv:
         import pandas as pd
 
-        print(pd.DataFrame(_flat(told), columns=["name", "value"]).to_csv(index=False), end="")
+        print(pd.DataFrame(_flat(facts), columns=["name", "value"]).to_csv(index=False), end="")
         return
-    for key, value in _flat(told):
+    for key, value in _flat(facts):
         print(f"{key:<28} {value}")
 
 
-def _flat(told: dict[str, Any], under: str = "") -> list[tuple[str, Any]]:
+def _flat(facts: dict[str, Any], under: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
-    for key, value in told.items():
+    for key, value in facts.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{under}{key}.")
         else:
-            # A prompt holds line breaks, and a row is a line.
+            # A prompt holds line breaks, and each row is one line.
             rows.append((under + key, repr(value) if isinstance(value, str) and "\n" in value else value))
     return rows

@@ -1,4 +1,4 @@
-"""How commands print tables: for people, or as JSON or CSV for programs."""
+"""Print tables: as text, or as JSON or CSV for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_shape(parser: argparse.ArgumentParser, rows: str) -> Any:
-    """Options ``--json`` and ``--csv``, of which one may be given; returns their group."""
+    """Add the options ``--json`` and ``--csv``, which exclude each other, and return their group."""
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help=f"print JSON, {rows}")
     shape.add_argument("--csv", action="store_true", help="print CSV")
@@ -21,17 +21,22 @@ def add_shape(parser: argparse.ArgumentParser, rows: str) -> Any:
 
 
 def print_tables(options: argparse.Namespace, tables: Mapping[str, pd.DataFrame], note: str = "") -> None:
-    """Tables by title, as `add_shape`'s options say.
+    """Print tables in the form that the options of `add_shape` choose.
 
-    JSON is one object with a list of rows a title, null where a number is missing. CSV is one table, with the titles in
-    a column ``table`` where there are several. The note is for people, and is left out of both.
+    JSON is one object with a list of rows per title, and null where a number is missing. CSV is one table, with the
+    titles in a column ``table`` where there are several.
+
+    Args:
+        options: the parsed options of a command, with ``json`` and ``csv``.
+        tables: data frames by title.
+        note: a line below the text; JSON and CSV leave it out.
     """
     import pandas as pd
 
     from interp_toolkit.tables import frame_text
 
     if options.json:
-        # to_json writes null where a number is missing; json.dumps would write NaN, which is no JSON.
+        # to_json writes null where a number is missing; json.dumps would write NaN, which is invalid JSON.
         rows = {
             title: json.loads(table.to_json(orient="records", double_precision=15) or "[]")
             for title, table in tables.items()

@@ -1,4 +1,4 @@
-"""The command that shows results on one page."""
+"""The command `report`: show results on one page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _EXAMPLES = """examples:
 
 
 def add(commands: Any) -> None:
-    """Add the command to others."""
+    """Add the command to a parser's subparsers."""
     parser = add_command(commands, "report", "show results on one page that needs no network", _EXAMPLES, _run)
     parser.add_argument(
         "results", nargs="+", metavar="RESULTS", help="results (.json), training logs (log.jsonl), or folders of them"
     )
-    parser.add_argument("--html", type=page_path, required=True, metavar="FILE.html", help="where to write it")
+    parser.add_argument("--html", type=page_path, required=True, metavar="FILE.html", help="the file to write")
 
 
 def _run(options: argparse.Namespace) -> None:
