@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
@@ -182,9 +183,8 @@ def test_labels_by_another_model_or_other_text_at_large_are_made_anew(tmp_path, 
         ask_server("http://localhost:1/v1", "m", max_tokens=3),
     ]
     assert len({asked_labeller(ask, "m").key() for ask in [one, *others]}) == 6
-    assert (
-        asked_labeller(one, "m").key() == asked_labeller(ask_server("http://localhost:1/v1", "m", key="k"), "m").key()
-    )
+    with_key = ask_server("http://localhost:1/v1", "m", api_key="k")
+    assert asked_labeller(one, "m").key() == asked_labeller(with_key, "m").key()
     backgrounds = [Background.of(NEUTRAL), Background.of(NEUTRAL[:3])]
     assert len({word_labeller(background).key() for background in backgrounds}) == 2
     weight = next(tiny().parameters())
@@ -256,7 +256,7 @@ class _Server:
     """A chat server on this machine, which answers by a script: a status and a body for each request."""
 
     def __init__(self):
-        self.seen, self.script, self.headers = [], {}, []
+        self.seen, self.script, self.headers, self.hang = [], {}, [], set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -265,6 +265,8 @@ class _Server:
                 prompt = body["messages"][0]["content"]
                 outer.seen.append((self.path, body))
                 outer.headers.append(self.headers.get("authorization"))
+                if prompt in outer.hang:
+                    time.sleep(0.5)
                 left = outer.script.get(prompt, [])
                 status, answer, *more = left.pop(0) if left else (200, _chat(f"answer to {prompt}"))
                 told = answer.encode()
@@ -297,7 +299,7 @@ def server():
 
 
 def test_a_server_is_asked_in_its_protocol_and_answers_come_in_order(server):
-    ask = ask_server(server.url, "m", key="k", concurrency=3, max_tokens=9, seed=5)
+    ask = ask_server(server.url, "m", api_key="k", concurrency=3, max_tokens=9, seed=5)
     prompts = [f"p{i}" for i in range(12)]
     assert ask(prompts) == [Answer(f"answer to {prompt}") for prompt in prompts]
     path, body = server.seen[0]
@@ -341,6 +343,52 @@ def test_a_server_that_refuses_or_is_not_there_ends_the_asking(server):
     server.http.server_close()
     with pytest.raises(InterpToolkitError, match="cannot reach http://127.0.0.1.*is the server running"):
         ask_server(server.url, "m", retries=1, wait=0.001)(["p"])
+
+
+def test_a_key_is_in_no_error(server):
+    secret = "sk-very-secret"
+    server.script = {"p": [(401, f"incorrect key: {secret}")], "q": [(400, f"no credit for {secret}")]}
+    ask = ask_server(server.url, "m", api_key=secret)
+    with pytest.raises(InterpToolkitError, match=r"the server said 401: incorrect key: \*\*\*;"):
+        ask(["p"])
+    assert ask(["q"]) == [Answer("", "the server said 400: no credit for ***")]
+    assert secret not in repr(ask) + ask.key()
+    for wrong in (f"{secret}\n", f"{secret}\u00fc"):
+        with pytest.raises(InterpToolkitError, match="expected an API key of printable ASCII") as caught:
+            ask_server(server.url, "m", api_key=wrong)
+        assert secret not in str(caught.value)
+        assert caught.value.__cause__ is None
+    server.http.shutdown()
+    server.http.server_close()
+    with pytest.raises(InterpToolkitError, match="cannot reach") as caught:
+        ask_server(server.url.replace("//", f"//me:{secret}@"), "m", retries=0)(["p"])
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://localhost/v1", "", "http://", "http://a:b"])
+def test_what_is_no_web_address_is_refused_before_anything_is_asked(url):
+    pytest.importorskip("httpx")
+    with pytest.raises(InterpToolkitError, match="expected the address of a server, such as http://localhost:8000/v1"):
+        ask_server(url, "m")
+
+
+def test_a_server_that_breaks_off_fails_rows_and_a_bug_does_not(server, monkeypatch):
+    ask = ask_server(server.url, "m", retries=1, wait=0.001, timeout=0.2)
+    server.hang = {"slow"}
+    slow, good = ask(["slow", "good"])
+    assert slow.reason.startswith("no answer from http://127.0.0.1")
+    assert slow.reason.endswith("(asked 2 times)")
+    assert good == Answer("answer to good")
+    assert sum(body["messages"][0]["content"] == "slow" for _, body in server.seen) == 2
+    monkeypatch.setattr("interp_toolkit.sae.asking._parse", lambda response: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ask(["good"])
+
+
+def test_the_old_name_of_the_key_warns(server):
+    with pytest.warns(DeprecationWarning, match=r"ask_server\(key=...\) is deprecated; use api_key="):
+        ask_server(server.url, "m", key="k")(["p"])
+    assert server.headers == ["Bearer k"]
 
 
 def test_a_server_labels_features(server, tmp_path):

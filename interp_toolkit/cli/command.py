@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 _EXTRAS = {
     "sae_lens": "sae",
     "httpx": "sae",
+    "tenacity": "sae",
     "plotly": "views",
     "circuitsvis": "views",
     "sentence_transformers": "eval",

@@ -212,7 +212,7 @@ def _labeller(options: argparse.Namespace, texts: Sequence[str]) -> Labeller:
         if not options.ask:
             raise InterpToolkitError("expected --ask MODEL beside --server URL: the model as the server names it")
         key = os.environ.get("OPENAI_API_KEY")
-        return asked_labeller(ask_server(options.server, options.ask, key=key), options.ask)
+        return asked_labeller(ask_server(options.server, options.ask, api_key=key), options.ask)
     if options.ask:
         return asked_labeller(ask_model(load_model(options.ask)), Path(options.ask).name)
     return word_labeller(Background.of(texts))
