@@ -21,6 +21,8 @@ _COUNTED = (
 _COUNTED += r"|ratio|passes|numbers?|objects?|\bone \w+)"
 _UNITS = r"(?:token|second|vector|row|step|text|label|line|description|feature|file|pair|prompt|site|title|layer|model"
 _UNITS += r"|batch|sample|topic|question|position|run|call|measure|example|condition|cell|process|table)"
+# Between words: spaces, or the end of a line, but no empty line.
+GAP = r"(?:[ \t]+|[ \t]*\n[ \t]*)"
 PROSE = {
     rf"\b{_COUNTED} an? {_UNITS}\b": "per",
     r"\bno readings?\b": "below the threshold; abstains",
@@ -62,7 +64,7 @@ LEFT = {
     "training": (16, 6),
     "views": (0, 1),
     "benchmarks": (108, 52),
-    "docs": (0, 32),
+    "docs": (0, 20),
     "README.md": (0, 12),
 }
 
@@ -91,7 +93,7 @@ def names_in(source):
 def prose_in(text):
     """Words of the list in a text, with the line each stands on."""
     for pattern in PROSE:
-        for hit in re.finditer(pattern.replace(" ", r"\s+"), text, flags=re.IGNORECASE):
+        for hit in re.finditer(pattern.replace(" ", GAP), text, flags=re.IGNORECASE):
             yield text.count("\n", 0, hit.start()) + 1, " ".join(hit[0].split())
 
 
