@@ -163,6 +163,7 @@ def test_from_reading_to_describing(base, tmp_path, name, backend):
     result = train_adapter(model, pairs, adapter, config, folder=tmp_path / "run", progress=False)
     losses = result.history["train_loss"]
     assert losses.iloc[-1] < losses.iloc[0]
+    adapter = result.adapter
     contract = adapter.contract
     assert contract.chat is False
     assert contract.soft_prompt == SoftPrompt.for_text(model.tokenizer)

@@ -60,6 +60,7 @@ def _everything(folder, prompt, backend):
     config = TrainConfig(epochs=2, batch_size=2, warmup_steps=1)
     result = train_adapter(model, pairs, adapter, config, soft_prompt=prompt, progress=False)
     low_rank.contract = Contract.of(model_facts(model), Site.after(2), prompt, None, True)
+    adapter = result.adapter
     said = self_explain(PROMPTS, model=model, adapter=adapter, samples=2, null=True)
     other = self_explain(vectors, model=model, adapter=low_rank)
     rows = [(row.description, row.evidence) for row in [*said, *other]]
@@ -86,11 +87,11 @@ def test_gradients_off_does_not_stop_training(tiny, tiny_prompt):
     adapter = Adapter.create("scalar_affine", 32)
     torch.set_grad_enabled(False)
     try:
-        train_adapter(model, pairs, adapter, TrainConfig(epochs=1), soft_prompt=tiny_prompt, progress=False)
+        result = train_adapter(model, pairs, adapter, TrainConfig(epochs=1), soft_prompt=tiny_prompt, progress=False)
         assert not torch.is_grad_enabled()
     finally:
         torch.set_grad_enabled(True)
-    assert adapter.bias.abs().sum() > 0
+    assert result.adapter.bias.abs().sum() > 0
 
 
 def test_the_users_default_dtype_comes_back_after_errors_and_nested_calls():

@@ -122,7 +122,8 @@ def _hash(model):
 
 def test_training_learns_what_the_vectors_tell_and_changes_nothing_else(tiny, random_vectors, backend):
     model, adapter = tiny("qwen2", backend), _adapter()
-    before = _hash(model)
+    before, start = _hash(model), adapter.digest
+    flags = [(module.training, [p.requires_grad for p in module.parameters(False)]) for module in model.modules()]
     config = TrainConfig(epochs=40, batch_size=8, lr=0.1, eval_every=20, val_examples=8, log_samples=0)
     result = train_adapter(model, _pairs(random_vectors), adapter, config, progress=False)
     assert _hash(model) == before
@@ -132,13 +133,22 @@ def test_training_learns_what_the_vectors_tell_and_changes_nothing_else(tiny, ra
     assert last.val_loss < first.val_loss - 0.2
     assert last.val_loss < last.shuffled_loss - 0.3
     assert result.best_val_loss == result.history.val_loss.min()
-    assert result.adapter is adapter
-    assert not any(parameter.requires_grad for parameter in adapter.parameters())
+    after = [(module.training, [p.requires_grad for p in module.parameters(False)]) for module in model.modules()]
+    assert after == flags
+    # The adapter given is where training starts, and stays there.
+    assert (adapter.digest, adapter.contract, adapter.metadata) == (start, None, _adapter().metadata)
+    assert adapter.training == _adapter().training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in adapter.parameters())
+    for trained in (result.adapter, result.last):
+        assert trained.digest != start
+        assert not trained.training
+        assert not any(parameter.requires_grad for parameter in trained.parameters())
 
 
 def test_the_best_weights_are_kept_and_the_contract_is_whole(tiny, random_vectors, tmp_path):
-    model, adapter, pairs = tiny("qwen2"), _adapter(), _pairs(random_vectors)
-    result = train_adapter(model, pairs, adapter, FAST, progress=False)
+    model, pairs = tiny("qwen2"), _pairs(random_vectors)
+    result = train_adapter(model, pairs, _adapter(), FAST, progress=False)
+    adapter = result.adapter
     run = PromptRun(model, adapter.contract.soft_prompt)
     held = pairs.split("val")
     with torch.no_grad():
@@ -203,9 +213,8 @@ def test_a_weight_of_two_is_the_example_twice(tiny, random_vectors):
 
 @pytest.mark.parametrize("frozen", [("log_scale", "U", "V"), ("bias",)])
 def test_frozen_parts_keep_their_start(tiny, random_vectors, frozen):
-    adapter, start = _adapter(), _adapter().state_dict()
-    config = dataclasses.replace(FAST, frozen=frozen, epochs=1)
-    train_adapter(tiny("qwen2"), _pairs(random_vectors), adapter, config, progress=False)
+    start, config = _adapter().state_dict(), dataclasses.replace(FAST, frozen=frozen, epochs=1)
+    adapter = train_adapter(tiny("qwen2"), _pairs(random_vectors), _adapter(), config, progress=False).adapter
     moved = {name for name, value in adapter.state_dict().items() if not torch.equal(value, start[name])}
     assert moved == {"log_scale", "bias", "U", "V"} - set(frozen)
 
@@ -222,14 +231,14 @@ def test_training_stops_early_when_nothing_gets_better(tiny, random_vectors, mon
 
 
 def test_a_model_in_bfloat16_trains_an_adapter_in_float32(checkpoints, random_vectors):
-    model, adapter = load_model(checkpoints["qwen2"], dtype="bfloat16"), _adapter()
-    result = train_adapter(model, _pairs(random_vectors), adapter, FAST, progress=False)
-    assert {parameter.dtype for parameter in adapter.parameters()} == {torch.float32}
+    model = load_model(checkpoints["qwen2"], dtype="bfloat16")
+    result = train_adapter(model, _pairs(random_vectors), _adapter(), FAST, progress=False)
+    assert {parameter.dtype for parameter in result.adapter.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert result.history.val_loss.iloc[-1] < result.history.val_loss.iloc[0]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tiny, random_vectors, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tiny, random_vectors, monkeypatch, tmp_path):
     from interp_toolkit.training import loop
 
     real, calls = loop.losses, []
@@ -239,13 +248,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tiny, ra
         return real(*arguments) * (math.nan if len(calls) == 6 else 1)
 
     monkeypatch.setattr(loop, "losses", breaking)
-    adapter = _adapter()
-    with pytest.raises(
-        InterpToolkitError,
-        match=r"the loss is nan in batch 6 \(training vectors .*the adapter keeps its weights of step 4; try a lower",
-    ):
-        train_adapter(tiny("qwen2"), _pairs(random_vectors), adapter, FAST, progress=False)
-    assert all(torch.isfinite(parameter).all() for parameter in adapter.parameters())
+    pairs, adapter = _pairs(random_vectors), _adapter()
+    message = r"the loss is nan in batch 6 \(training vectors .*the best weights, of step 4, are in .*best; try a lower"
+    with pytest.raises(InterpToolkitError, match=message):
+        train_adapter(tiny("qwen2"), pairs, adapter, FAST, folder=tmp_path, progress=False)
+    assert adapter.digest == _adapter().digest
+    best = Adapter.load(tmp_path / "best")
+    assert best.metadata["global_step"] == "4"
+    assert all(torch.isfinite(parameter).all() for parameter in best.parameters())
+    calls.clear()
+    with pytest.raises(InterpToolkitError, match="in batch 6 .*; nothing is saved: a run with a folder keeps its best"):
+        train_adapter(tiny("qwen2"), pairs, adapter, FAST, progress=False)
 
 
 def test_the_schedule_and_the_groups_of_the_optimiser():

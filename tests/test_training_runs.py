@@ -81,7 +81,7 @@ def test_ctrl_c_without_a_folder_says_that_nothing_is_saved(tiny, pairs, monkeyp
     adapter = _adapter()
     with pytest.raises(TrainingInterrupted, match="after step 2 of 15; nothing was saved: name a folder"):
         train_adapter(tiny("qwen2"), pairs, adapter, FAST, progress=False)
-    assert not any(parameter.requires_grad for parameter in adapter.parameters())
+    assert adapter.digest == _adapter().digest
 
 
 @pytest.mark.parametrize("max_steps", [4, 5, 7, None])

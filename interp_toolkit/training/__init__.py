@@ -2,6 +2,8 @@
 
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.interrupt import TrainingInterrupted
-from interp_toolkit.training.loop import TrainResult, train_adapter
+from interp_toolkit.training.objective import Objective, mean_cross_entropy
+from interp_toolkit.training.result import TrainResult
+from interp_toolkit.training.train import train_adapter
 
-__all__ = ["TrainConfig", "TrainResult", "TrainingInterrupted", "train_adapter"]
+__all__ = ["Objective", "TrainConfig", "TrainResult", "TrainingInterrupted", "mean_cross_entropy", "train_adapter"]

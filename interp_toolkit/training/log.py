@@ -1,4 +1,4 @@
-"""What a run tells: JSON Lines in its folder, and a tracking service where one is asked for."""
+"""The log of a run: JSON Lines in its folder, and a tracking service where the settings name one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_file
+from interp_toolkit.json_lines import parse_json, read_lines
 
 _PROJECT = "interp-toolkit"
 
 
 class RunLog:
-    """Events of a run, one JSON object a line: ``start``, ``step``, ``validation``, ``end``, each with its ``step``.
+    """Events of a run, one JSON object per line: ``start``, ``step``, ``validation``, ``end``, each with its ``step``.
 
     Args:
         path: the file; None for none.
         tracker: ``"wandb"``, ``"trackio"`` or None.
-        step: where the run goes on; what the file tells of later steps is taken out, since they are done again.
+        step: where the run goes on; events of later steps are removed from the file, since they are done again.
         facts: of the run, for its first event and for the tracker.
 
     Raises:
@@ -32,14 +33,14 @@ class RunLog:
         self._tracker = _tracker(tracker)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            kept = _told_until(path, step) if step and path.exists() else []
+            lines = _lines_until(path, step) if step and path.exists() else []
             with whole_file(path) as draft:
-                draft.write_text("".join(kept))
+                draft.write_text("".join(lines))
         if self._tracker:
             self._tracker.init(project=_PROJECT, name=path.parent.name if path else None, config=dict(facts))
-        self.tell("start", step, **facts)
+        self.write("start", step, **facts)
 
-    def tell(self, event: str, step: int, **values: Any) -> None:
+    def write(self, event: str, step: int, **values: Any) -> None:
         """Write an event; the tracker gets its numbers."""
         if self._path:
             with open(self._path, "a", encoding="utf-8") as stream:
@@ -54,17 +55,17 @@ class RunLog:
             self._tracker.finish()
 
 
-def _told_until(path: Path, step: int) -> list[str]:
-    """Lines of events up to a step; one that an interruption cut off is no event."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+def _lines_until(path: Path, step: int) -> list[str]:
+    """The lines of events up to a step; one that an interruption cut off is no event."""
+    lines = []
+    for _, line in read_lines(path, "the log of a run"):
         try:
-            told = json.loads(line)
+            event = parse_json(line)
         except ValueError:
             continue
-        if told["step"] <= step and told["event"] != "end":
-            kept.append(line)
-    return kept
+        if event["step"] <= step and event["event"] != "end":
+            lines.append(f"{line}\n")
+    return lines
 
 
 def _tracker(name: str | None) -> Any:

@@ -17,7 +17,8 @@ from interp_toolkit.sites import PlaceLike, Site, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.config import TrainConfig
-from interp_toolkit.training.loop import TrainResult, train_adapter
+from interp_toolkit.training.result import TrainResult
+from interp_toolkit.training.train import train_adapter
 
 _BLOCK = 4096  # vectors held at once
 

@@ -17,6 +17,7 @@ from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.examples import Examples
+from interp_toolkit.training.objective import Objective, mean_cross_entropy, objective_name
 
 RunRecord = dict[str, dict[str, Any]]
 
@@ -27,9 +28,14 @@ _VALUES = 2**28
 
 
 def make_run_record(
-    run: PromptRun, pairs: VectorLabelPairs, sides: tuple[Examples, Examples], adapter: Adapter, config: TrainConfig
+    run: PromptRun,
+    pairs: VectorLabelPairs,
+    sides: tuple[Examples, Examples],
+    adapter: Adapter,
+    config: TrainConfig,
+    objective: Objective,
 ) -> RunRecord:
-    """The record of a run that has not begun.
+    """Make the record of a run that has not begun.
 
     Args:
         run: the soft prompt on its model.
@@ -37,12 +43,15 @@ def make_run_record(
         sides: the examples to train and to validate on.
         adapter: with its starting weights, which do not count where ``ridge_init`` replaces them.
         config: settings.
+        objective: the loss, which is known by its name.
 
     Returns:
-        values that `torch.save` and ``==`` take, in five parts.
+        Values that `torch.save` and ``==`` take, in five parts.
     """
     start = None if config.ridge_init is not None else f"digest {adapter.digest}"
     settings = {key: value for key, value in config.to_dict().items() if key not in _OUTWARD}
+    if objective is not mean_cross_entropy:  # which runs of version 0.1 do not name
+        settings["objective"] = objective_name(objective)
     prompt = {f"soft prompt {key}": value for key, value in run.soft_prompt.to_dict().items()}
     return dict(
         settings=settings,
