@@ -157,6 +157,12 @@ def test_every_room_stands_in_the_reference():
             assert f"::: interp_toolkit.{folder.name}\n" in TEXTS[DOCS / "api" / f"{folder.name}.md"]
 
 
+def test_the_table_of_rooms_is_complete():
+    rooms = runpy.run_path(str(DOCS / "architecture.py"))["rooms"]()
+    rows = re.findall(r"^\| (`[^|]*) \|", TEXTS[DOCS / "architecture.md"].split("## How data")[0], flags=re.M)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(rooms)
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
