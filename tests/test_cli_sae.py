@@ -13,6 +13,7 @@ import torch
 import yaml
 from conftest import Letters, make_sae
 
+from benchmarks.sae import layers
 from interp_toolkit import Adapter, self_explain
 from interp_toolkit.cli import main
 from interp_toolkit.contract import Contract
@@ -256,8 +257,10 @@ def test_every_source_has_as_many_tries_and_chance_has_other_labels():
 
 @pytest.mark.slow
 def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    benchmark, scores = importlib.import_module("sae_labels"), importlib.import_module("sae_scores")
+    benchmark, scores = (
+        importlib.import_module("benchmarks.sae.__main__"),
+        importlib.import_module("benchmarks.sae.scores"),
+    )
     monkeypatch.setattr(scores, "Writing", _short)
     (place / "corpus").mkdir()
     _passages(place / "corpus" / "passages.jsonl.gz")
@@ -274,7 +277,7 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
         context=24,
     )
     (place / "sae.yaml").write_text(yaml.safe_dump(recipe))
-    monkeypatch.setattr(sys, "argv", ["sae_labels.py", "sae.yaml", "--data", str(place), "--limit", "3"])
+    monkeypatch.setattr(sys, "argv", ["sae", "--config", "sae.yaml", "--data", str(place), "--limit", "3"])
     benchmark.main()
     out = capsys.readouterr().out
     results = place / "runs" / "sae_labels" / "limit-3" / "results"
@@ -311,16 +314,13 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
     again = capsys.readouterr().out
     assert again.count("done before") == 8
     assert out.endswith(again.split("what labels cost", 1)[1])
-    monkeypatch.setattr(sys, "argv", ["sae_labels.py", "--data", "/nowhere"])
-    with pytest.raises(SystemExit):
+    monkeypatch.setattr(sys, "argv", ["sae", "--data", "/nowhere"])
+    with pytest.raises(InterpToolkitError, match=r"expected corpus/passages\.jsonl\.gz in /nowhere"):
         benchmark.main()
-    assert "no corpus/passages.jsonl.gz in /nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_layers_are_compared_by_what_can_be_read_there(place, checkpoints, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    layers = importlib.import_module("sae_layers")
     _passages(place / "passages.jsonl.gz")
     small = SAEConfig(features=64, k=8, batch_size=64)
     recipe = SAERecipe(

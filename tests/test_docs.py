@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -123,8 +124,12 @@ def test_every_claim_names_a_function_that_is_there():
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
 def test_commands_of_the_documents_exist(path, capsys):
-    for script in re.findall(r"python ((?:benchmarks|docs)/\w+\.py)", TEXTS[path]):
+    for script in re.findall(r"python (docs/\w+\.py)", TEXTS[path]):
         assert (ROOT / script).exists(), script
+    for module in re.findall(r"python -m (benchmarks(?:\.\w+)*)", TEXTS[path]):
+        spec = importlib.util.find_spec(module)
+        assert spec, module
+        assert not spec.submodule_search_locations or importlib.util.find_spec(f"{module}.__main__"), module
     for config in re.findall(r"benchmarks/configs/\w+\.yaml", TEXTS[path]):
         assert (ROOT / config).exists(), config
     for command, name in set(

@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-import runpy
 import tomllib
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import interp_toolkit
+from benchmarks.publish import documents
+from benchmarks.publish.cards import card
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "interp_toolkit"
@@ -123,13 +124,11 @@ def test_the_lowest_that_is_tested_are_the_lower_bounds():
         assert tested == bound or tested.startswith(f"{bound}."), f"{requirement.name}: {tested} is tested, not {bound}"
 
 
-def test_the_outputs_and_tables_of_the_documents_are_those_of_the_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    told = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
-    for file in told["BLOCKS"]:
-        assert told["filled"](file) == (ROOT / file).read_text(), "stale: run python benchmarks/readme.py"
+def test_the_outputs_and_tables_of_the_documents_are_those_of_the_results():
+    for file in documents.BLOCKS:
+        assert documents.filled(file) == (ROOT / file).read_text(), "stale: run python -m benchmarks.publish"
     for folder in (PACKAGE / "shipped").glob("smollm2_*"):
-        assert (folder / "README.md").read_text() == told["card"](folder.name), "stale: run python benchmarks/readme.py"
+        assert (folder / "README.md").read_text() == card(folder.name), "stale: run python -m benchmarks.publish"
 
 
 def test_the_results_are_of_the_adapters_that_ship():

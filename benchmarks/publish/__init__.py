@@ -1,0 +1,1 @@
+"""What is published from the results: documents, cards, claims, and the shipped adapters themselves."""

@@ -1,0 +1,1 @@
+"""Labels of SAE features against descriptions of them."""

@@ -1,0 +1,1 @@
+"""Speed against straightforward code on the same machine."""

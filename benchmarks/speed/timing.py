@@ -1,0 +1,64 @@
+"""Timing two sides in turn, and what the machine could do at best."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def compare(slow: Callable[[], object], fast: Callable[[], object], repeats: int) -> dict[str, Any]:
+    """Seconds of both sides, in turn, and the ratios slow / fast."""
+    slow()
+    fast()
+    pairs = [(seconds(slow), seconds(fast)) for _ in range(repeats)]
+    ratios = [a / b for a, b in pairs]
+    return dict(
+        ratio=statistics.median(ratios),
+        lowest=min(ratios),
+        highest=max(ratios),
+        repeats=repeats,
+        slow_seconds=[a for a, _ in pairs],
+        fast_seconds=[b for _, b in pairs],
+    )
+
+
+@cache
+def matrix_peak(dtype: torch.dtype) -> float:
+    """Of matrix products, the best of several shapes and repeats, in floating-point operations per second."""
+    best = 0.0
+    for m, k, n in ((2048, 2048, 2048), (1024, 576, 1536), (1024, 1536, 576)):
+        a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
+        repeats = 10 if seconds(lambda: a @ b) < 0.5 else 2  # noqa: B023 - called before the loop goes on
+        best = max(best, *(2 * m * k * n / seconds(lambda: a @ b) for _ in range(repeats)))  # noqa: B023
+    return best
+
+
+def linear_weights(model: Any) -> tuple[int, int]:
+    """Numbers in a Hugging Face model's matrices: of all blocks, and of the one to the vocabulary."""
+    blocks = sum(
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in name
+    )
+    return blocks, model.lm_head.weight.numel()
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

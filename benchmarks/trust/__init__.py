@@ -1,0 +1,1 @@
+"""How far the default adapter can be trusted."""
