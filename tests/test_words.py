@@ -65,7 +65,7 @@ LEFT = {
     "views": (0, 1),
     "benchmarks": (108, 52),
     "docs": (0, 20),
-    "README.md": (0, 12),
+    "README.md": (0, 10),
 }
 
 

@@ -1,0 +1,25 @@
+"""The programs of the page *Extend it* run, on a tiny model."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "extend.md").read_text(encoding="utf-8")
+FENCES = re.compile(r"^```python\n(.*?)^```", flags=re.M | re.S)
+HEAD, *SECTIONS = re.split(r"^## (?=\S)", PAGE, flags=re.M)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.split("\n")[0])
+def test_programs_of_the_page_run(section, tiny, tmp_path, monkeypatch, unchecked):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("interp_toolkit.load_model", lambda name: tiny("qwen2"))
+    names = {"__name__": "extend"}
+    programs = FENCES.findall(HEAD) + FENCES.findall(section)
+    assert len(programs) >= 2
+    for program in programs:
+        exec(program, names)
+
+
+def test_the_page_has_a_section_per_part():
+    assert {section.split("\n")[0] for section in SECTIONS} >= {"A loss", "A labeller", "A view"}
