@@ -21,28 +21,28 @@ _STYLE = (
 
 
 def rooms() -> dict[str, str]:
-    """What each room is for, by its name: the first sentence of its docstring."""
-    told = {}
+    """Return the first line of each room's docstring, by the name of the room."""
+    summaries = {}
     for path in sorted(PACKAGE.iterdir()):
         module = path / "__init__.py" if path.is_dir() else path
         if module.suffix == ".py" and module.exists() and path.name != "__init__.py":
             text = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
-            told[path.stem] = text.split("\n")[0]
-    return told
+            summaries[path.stem] = text.split("\n")[0]
+    return summaries
 
 
 def imports() -> dict[str, set[str]]:
-    """For each room the others that it imports from."""
-    found: dict[str, set[str]] = {room: set() for room in rooms()}
+    """Return the rooms that each room imports from."""
+    imported: dict[str, set[str]] = {room: set() for room in rooms()}
     for path in PACKAGE.rglob("*.py"):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if own in found:
-            found[own] |= _imported(path) & found.keys() - {own}
-    return found
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room in imported:
+            imported[room] |= _imported(path) & imported.keys() - {room}
+    return imported
 
 
 def floors(above: dict[str, set[str]]) -> dict[str, int]:
-    """How high each room lies: one floor above the highest that it imports from."""
+    """Return the floor of each room: one above the highest room that it imports from."""
     height: dict[str, int] = {}
 
     def climb(room: str) -> int:
@@ -53,11 +53,11 @@ def floors(above: dict[str, set[str]]) -> dict[str, int]:
     return {room: climb(room) for room in sorted(above)}
 
 
-def drawn() -> str:
-    """The picture, as SVG."""
-    told, uses = rooms(), imports()
+def draw() -> str:
+    """Return the picture as SVG."""
+    summaries, uses = rooms(), imports()
     height = floors(uses)
-    stacked = [[room for room in told if height[room] == floor] for floor in range(max(height.values()) + 1)]
+    stacked = [[room for room in summaries if height[room] == floor] for floor in range(max(height.values()) + 1)]
     width = max(len(row) for row in stacked) * (_BOX + _GAP) - _GAP + 2 * _MARGIN
     tall = len(stacked) * _FLOOR - (_FLOOR - _BOX_HEIGHT) + 2 * _MARGIN
     place = {}
@@ -65,8 +65,8 @@ def drawn() -> str:
         left = (width - len(row) * (_BOX + _GAP) + _GAP) / 2
         for number, room in enumerate(row):
             place[room] = (left + number * (_BOX + _GAP), _MARGIN + (len(stacked) - 1 - floor) * _FLOOR)
-    lines = [_line(place[room], place[other]) for room in told for other in sorted(_direct(room, uses))]
-    boxes = [_box(room, told[room], *place[room]) for room in told]
+    lines = [_line(place[room], place[other]) for room in summaries for other in sorted(_direct(room, uses))]
+    boxes = [_box(room, summaries[room], *place[room]) for room in summaries]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {tall}" role="img">',
@@ -90,7 +90,7 @@ def _imported(path: Path) -> set[str]:
 
 
 def _direct(room: str, uses: dict[str, set[str]]) -> set[str]:
-    """What a room imports from and is not reached through another that it imports from: fewer lines, the same order."""
+    """Rooms that a room imports, without those that another imported room already leads to."""
 
     def reached(start: str) -> set[str]:
         return uses[start].union(*(reached(other) for other in uses[start]))
@@ -117,4 +117,4 @@ def _box(room: str, about: str, x: float, y: float) -> str:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(drawn(), encoding="utf-8")
+    PICTURE.write_text(draw(), encoding="utf-8")

@@ -104,12 +104,12 @@ def _resolve(dotted):
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:end]))
+            target = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
         for part in parts[end:]:
-            found = getattr(found, part)
-        return found
+            target = getattr(target, part)
+        return target
     raise ModuleNotFoundError(dotted)
 
 
@@ -137,21 +137,21 @@ def test_commands_of_the_documents_exist(path, capsys):
     ):
         with pytest.raises(SystemExit) as done:
             main([command, "--help"])
-        told = capsys.readouterr().out
+        help_text = capsys.readouterr().out
         assert done.value.code == 0
-        assert command not in ("evaluate", "sae") or name in told, f"interp-toolkit {command} {name}"
+        assert command not in ("evaluate", "sae") or name in help_text, f"interp-toolkit {command} {name}"
 
 
 def test_the_picture_of_the_architecture_is_that_of_the_imports():
-    made = runpy.run_path(str(DOCS / "architecture.py"))
-    assert made["PICTURE"].read_text(encoding="utf-8") == made["drawn"](), "stale: run python docs/architecture.py"
+    names = runpy.run_path(str(DOCS / "architecture.py"))
+    assert names["PICTURE"].read_text(encoding="utf-8") == names["draw"](), "stale: run python docs/architecture.py"
 
 
 def test_a_room_lies_above_what_it_imports_from():
-    made = runpy.run_path(str(DOCS / "architecture.py"))
+    names = runpy.run_path(str(DOCS / "architecture.py"))
     uses = {"roof": {"wall", "floor"}, "wall": {"floor"}, "floor": set(), "garden": set()}
-    assert made["floors"](uses) == {"roof": 2, "wall": 1, "floor": 0, "garden": 0}
-    assert made["_direct"]("roof", uses) == {"wall"}
+    assert names["floors"](uses) == {"roof": 2, "wall": 1, "floor": 0, "garden": 0}
+    assert names["_direct"]("roof", uses) == {"wall"}
 
 
 def test_every_room_stands_in_the_reference():

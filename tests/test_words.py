@@ -114,7 +114,7 @@ def _files():
         yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
     for path in sorted((ROOT / "benchmarks").rglob("*.py")):
         yield "benchmarks", path
-    for path in sorted((ROOT / "docs").rglob("*.md")):
+    for path in sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("*.py")]):
         if "tutorials" not in path.parts and "benchmarks" not in path.parts:
             yield "docs", path
     for name in ("README.md", "CONTRIBUTING.md"):

@@ -31,11 +31,11 @@
   function figure(value, digits) {
     if (value === null || value === undefined) return "";
     if (typeof value !== "number") return String(value);
-    const told = Number.isInteger(value) && digits == null ? String(value)
+    const text = Number.isInteger(value) && digits == null ? String(value)
       : digits != null ? value.toFixed(digits)
       : value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6) ? value.toPrecision(3)
       : String(Math.round(value * 1000) / 1000);
-    return told.replace(/^-(0(\.0*)?)$/, "$1").replace("-", "\u2212");
+    return text.replace(/^-(0(\.0*)?)$/, "$1").replace("-", "\u2212");
   }
 
   function search(label, act) {
@@ -145,8 +145,8 @@
     }
     const list = paged(box, {name, unit: rows.length === 1 ? "row" : "rows", texts, size: PAGE, draw, controls: []});
     if (data.same.length) {
-      const told = data.same.map(([key, value]) => `${key}: ${figure(value)}`).join(" · ");
-      box.append(make("div", {className: "same"}, "In every row: ", prose(told)));
+      const line = data.same.map(([key, value]) => `${key}: ${figure(value)}`).join(" · ");
+      box.append(make("div", {className: "same"}, "In every row: ", prose(line)));
     }
     list.show();
   }
@@ -262,7 +262,7 @@
     if (evidence.some((x) => x !== null)) orders.push(["evidence, highest first", () => sorted(evidence, true)]);
     for (const key of keys) orders.push([`${key}, highest first`, () => sorted(cards.map((card) => value(card, key)), true)]);
     if (keys.includes("disagreement")) orders[0][0] = "disagreement";
-    const picker = choose("Sort by", orders.map(([told]) => told), (i) => list.sort(orders[i][1]()));
+    const picker = choose("Sort by", orders.map(([name]) => name), (i) => list.sort(orders[i][1]()));
     const list = paged(box, {name, unit: "features", texts, size: CARDS, draw, controls: cards.length > 1 ? [picker] : []});
     list.show();
   }
