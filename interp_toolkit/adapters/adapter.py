@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp_toolkit.adapters import files, published
-from interp_toolkit.adapters.config import AdapterConfig
+from interp_toolkit.adapters.config import KINDS, AdapterConfig, class_of_kind
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.tables import html_table
@@ -25,10 +26,18 @@ _EPSILON = 1e-8
 class Adapter(nn.Module):
     """A map f from vectors to soft tokens, in float32, with its config and its contract.
 
-    The kinds stand in `interp_toolkit.adapters.family`, each with its formula. All are sums of at most three terms:
+    Our kinds stand in `interp_toolkit.adapters.family`, each with its formula. All are sums of at most three terms:
     s x^, a matrix of full or low rank times x^, and a bias b; what a kind lacks it has no parameter for.
 
+    A kind of your own is a subclass with a ``kind``, `make_parameters` and `map_directions`; once its class is defined
+    it is created, trained, saved and loaded as ours are.
+
     Attributes:
+        kind: its name in configs and files.
+        takes_rank: whether the kind has a rank, which its config then needs.
+        takes_several: whether it can map vectors of several sites, or to several soft tokens.
+        settings: further settings of the kind with their defaults, which JSON can hold; an adapter has its values in
+            ``config.settings``.
         config: its shape and start.
         contract: what it was trained with; None before training.
         metadata: facts of its training run that travel with it, as strings.
@@ -37,10 +46,22 @@ class Adapter(nn.Module):
         >>> adapter = Adapter.create("scalar_affine", d_model=576)
         >>> adapter.parameter_count, adapter(torch.randn(3, 576)).shape
         (577, torch.Size([3, 576]))
+
+        A kind of one's own, with a factor for each coordinate:
+
+        >>> class Diagonal(Adapter):
+        ...     kind = "diagonal"
+        ...     def make_parameters(self):
+        ...         self.gain = nn.Parameter(torch.full((self.config.d_model,), self.config.init_scale))
+        ...     def map_directions(self, x, scale):
+        ...         return self.gain * x * scale
+        >>> adapter = Adapter.create("diagonal", d_model=576)
     """
 
     kind: ClassVar[str]
-    _kinds: ClassVar[dict[str, type[Adapter]]] = {}
+    takes_rank: ClassVar[bool] = False
+    takes_several: ClassVar[bool] = False
+    settings: ClassVar[Mapping[str, Any]] = {}
 
     log_scale: nn.Parameter
     bias: nn.Parameter
@@ -49,21 +70,47 @@ class Adapter(nn.Module):
     weight: nn.Parameter
 
     def __init_subclass__(cls) -> None:
-        Adapter._kinds[cls.kind] = cls
+        kind = cls.__dict__.get("kind")
+        if not isinstance(kind, str) or not kind:
+            raise InterpToolkitError(f'{cls.__qualname__} names no kind of its own; write kind = "..." in the class')
+        if taken := sorted({field.name for field in fields(AdapterConfig)} & set(cls.settings)):
+            raise InterpToolkitError(
+                f"{cls.__qualname__} declares the setting {', '.join(taken)}, which every kind has; choose another name"
+            )
+        other = KINDS.get(kind)
+        # A class may be defined again, as in a notebook's cell that is run twice.
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InterpToolkitError(
+                f"the adapter kind {kind!r} is that of {other.__module__}.{other.__qualname__}; choose another for "
+                f"{cls.__module__}.{cls.__qualname__}"
+            )
+        KINDS[kind] = cls
 
     def __init__(self, config: AdapterConfig, contract: Contract | None = None) -> None:
         super().__init__()
         self.config = config
         self.contract = contract
         self.metadata: dict[str, str] = {}
-        self._declare()
+        self.make_parameters()
 
-    def _declare(self) -> None:
-        """Make the parameters of this kind, at their start."""
+    def make_parameters(self) -> None:
+        """Set the parameters of this kind as attributes, at their start, by ``self.config``.
+
+        Random starts come from torch's generator, which `create` seeds. In training, ``log_scale`` takes the learning
+        rate of scales, other parameters of one axis that of biases, and all with more axes that of matrices.
+        """
         raise NotImplementedError
 
-    def _map(self, x: Tensor, scale: Tensor | float) -> Tensor:
-        """Soft tokens of normalised vectors; ``scale`` multiplies the vector's part and not the bias."""
+    def map_directions(self, x: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the soft tokens of directions.
+
+        Args:
+            x: vectors as `directions` gives them, [..., sites * d_model].
+            scale: a factor on x for sweeps, a number or [..., 1]; a bias is left as it is.
+
+        Returns:
+            Soft tokens, [..., tokens * d_model], several one after the other.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -71,11 +118,15 @@ class Adapter(nn.Module):
         """An untrained adapter.
 
         Args:
-            kind: ``identity``, ``scale``, ``bias_only``, ``scalar_affine``, ``low_rank``, ``scalar_affine_low_rank``
-                or ``full_rank``.
+            kind: ``identity``, ``scale``, ``bias_only``, ``scalar_affine``, ``low_rank``, ``scalar_affine_low_rank``,
+                ``full_rank``, or the kind of a class of your own.
             d_model: width of the residual stream.
             seed: of the random start, where there is one.
-            settings: the further fields of `AdapterConfig`: ``rank``, ``sites``, ``tokens``, ``init_scale``, ...
+            settings: the further fields of `AdapterConfig`: ``rank``, ``sites``, ``tokens``, ``init_scale``, ..., and
+                the settings that the kind declares.
+
+        Returns:
+            The adapter, without a contract.
 
         Raises:
             InterpToolkitError: an unknown kind or setting, or a rank where none belongs.
@@ -88,7 +139,7 @@ class Adapter(nn.Module):
         """An untrained adapter of this config."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls._kinds[config.kind](config, contract)
+            return class_of_kind(config.kind)(config, contract)
 
     def forward(
         self, vectors: Float[Tensor, "*n width"], scale: Float[Tensor, "*n 1"] | float = 1.0
@@ -102,7 +153,13 @@ class Adapter(nn.Module):
         Raises:
             InterpToolkitError: another width, or a number that is not finite.
         """
-        out = self._map(self.directions(vectors), scale)
+        out = self.map_directions(self.directions(vectors), scale)
+        expected = (*vectors.shape[:-1], self.config.tokens * self.config.d_model)
+        if out.shape != expected:
+            raise InterpToolkitError(
+                f"expected soft tokens of shape {expected} from {type(self).__qualname__}.map_directions, got "
+                f"{tuple(out.shape)}"
+            )
         return out.unflatten(-1, (self.config.tokens, self.config.d_model)) if self.config.tokens > 1 else out
 
     def directions(self, vectors: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
@@ -123,8 +180,8 @@ class Adapter(nn.Module):
             bad = (~torch.isfinite(x)).any(-1).reshape(-1).nonzero()[0].item()
             raise InterpToolkitError(f"expected finite numbers, but vector {bad} holds NaN or infinity; leave it out")
         if config.normalize:
-            each = x.unflatten(-1, (config.sites, config.d_model))
-            x = (each / (each.norm(dim=-1, keepdim=True) + _EPSILON)).flatten(-2)
+            by_site = x.unflatten(-1, (config.sites, config.d_model))
+            x = (by_site / (by_site.norm(dim=-1, keepdim=True) + _EPSILON)).flatten(-2)
         return x
 
     @plain_defaults()
@@ -158,11 +215,12 @@ class Adapter(nn.Module):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that name these weights, for results files."""
-        default = AdapterConfig(self.config.kind, self.config.d_model, rank=self.config.rank).to_dict()
+        config = self.config
+        always = dict(kind=config.kind, d_model=config.d_model, rank=config.rank)
         # Settings at their defaults are left out, so that a setting added later renames no adapter.
-        told = {key: value for key, value in self.config.to_dict().items() if value != default[key]}
-        named = [self.config.kind, self.config.d_model, self.config.rank, told]
-        hasher = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
+        defaults = {field.name: field.default for field in fields(config)} | dict(self.settings) | always
+        changed = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+        hasher = hashlib.sha256(json.dumps([*always.values(), changed], sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             hasher.update(name.encode() + value.cpu().numpy().tobytes())
         return hasher.hexdigest()[:16]
@@ -214,12 +272,12 @@ class Adapter(nn.Module):
         local = files.locate(path, revision)
         folder = files.folder_of(local)
         stored = published.read(local) if folder is None else files.read(folder)
-        config, found = stored.config, {name: tuple(value.shape) for name, value in stored.tensors.items()}
-        expected = _shapes(cls._kinds[config.kind], config)
-        if expected != found:
+        config, shapes = stored.config, {name: tuple(value.shape) for name, value in stored.tensors.items()}
+        expected = _shapes(class_of_kind(config.kind), config)
+        if expected != shapes:
             raise FileFormatError(
                 f"{path} does not hold an adapter of kind {config.kind!r} with d_model {config.d_model}: "
-                f"expected tensors {expected}, got {found}"
+                f"expected tensors {expected}, got {shapes}"
             )
         # In float32 only now: before their shapes were known to be right, they could be of any size.
         tensors = {name: value.float() for name, value in stored.tensors.items()}
@@ -243,27 +301,16 @@ class Adapter(nn.Module):
 
     def _repr_html_(self) -> str:
         config, contract = self.config, self.contract
-        told = dict(kind=config.kind, d_model=f"{config.d_model:,}", parameters=f"{self.parameter_count:,}")
-        told |= {name: str(x) for name in ("rank", "sites", "tokens") if (x := getattr(config, name)) not in (None, 1)}
+        rows = dict(kind=config.kind, d_model=f"{config.d_model:,}", parameters=f"{self.parameter_count:,}")
+        rows |= {name: str(x) for name in ("rank", "sites", "tokens") if (x := getattr(config, name)) not in (None, 1)}
+        rows |= {name: str(value) for name, value in config.settings.items()}
         if contract is None:
-            told["contract"] = "none: not trained yet"
+            rows["contract"] = "none: not trained yet"
         else:
-            told |= dict(model=contract.model_id or "not known", site=str(contract.site or "not known"))
+            rows |= dict(model=contract.model_id or "not known", site=str(contract.site or "not known"))
             if contract.threshold:
-                told["a reading from"] = f"{contract.threshold.value:.2f} nats a token on"
-        return html_table(["adapter", ""], told.items())
-
-    def _make_scale(self) -> None:
-        self.log_scale = nn.Parameter(torch.tensor([math.log(self.config.init_scale)]))
-
-    def _make_bias(self) -> None:
-        self.bias = nn.Parameter(torch.zeros(self.config.d_model * self.config.tokens))
-
-    def _make_low_rank(self) -> None:
-        assert self.config.rank is not None
-        std = self.config.init_scale * self.config.low_rank_factor / math.sqrt(self.config.rank)
-        self.U = nn.Parameter(torch.randn(self.config.width, self.config.rank) * std)
-        self.V = nn.Parameter(torch.randn(self.config.d_model * self.config.tokens, self.config.rank) * std)
+                rows["evidence threshold"] = f"{contract.threshold.value:.2f} nats per token"
+        return html_table(["adapter", ""], rows.items())
 
 
 def _shapes(kind: type[Adapter], config: AdapterConfig) -> dict[str, tuple[int, ...]]:

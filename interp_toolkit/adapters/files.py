@@ -64,6 +64,11 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists()):
         raise InterpToolkitError(f"{folder} exists and is not an adapter folder; choose another path")
+    if reserved := [name for name in stored.tensors if name == _MEAN or name.endswith(_STEP)]:
+        raise InterpToolkitError(
+            f"an adapter's file keeps names that end in {_STEP} and {_MEAN} for itself; give the parameter "
+            f"{', '.join(reserved)} another name"
+        )
     tensors = _packed(stored.tensors, dtype)
     if stored.contract.mean is not None:
         tensors[_MEAN] = stored.contract.mean.float().cpu().contiguous()

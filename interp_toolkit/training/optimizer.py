@@ -30,10 +30,14 @@ def make_optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.Optimiz
         parameter.requires_grad_(name not in config.frozen)
         if name in config.frozen:
             continue
-        lr, decay = {
-            "log_scale": (config.scale_lr, 0.0),
-            "bias": (None, None),
-        }.get(name, (config.matrix_lr, config.matrix_weight_decay))
+        lr: float | None
+        decay: float | None
+        if name == "log_scale":
+            lr, decay = config.scale_lr, 0.0
+        elif parameter.ndim > 1:
+            lr, decay = config.matrix_lr, config.matrix_weight_decay
+        else:  # biases, and vectors of parameters in kinds of a user's own
+            lr, decay = None, None
         groups.append(
             dict(
                 name=name,
