@@ -97,6 +97,9 @@ def test_commands_and_files_that_the_pages_name_are_there(name):
         assert target in _targets(), f"{name} names make {target}"
     for script in re.findall(r"python ((?:benchmarks|docs)/[\w/]+\.py)", text):
         assert (ROOT / script).is_file(), f"{name} names {script}"
+    for module in re.findall(r"python -m (benchmarks[\w.]*\w)", text):
+        path = ROOT.joinpath(*module.split("."))
+        assert (path / "__main__.py").is_file() or path.with_suffix(".py").is_file(), f"{name} names {module}"
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not re.match(r"https?://|#", target):
             assert (ROOT / target.split("#")[0]).exists(), f"{name} links to {target}, which is not there"
