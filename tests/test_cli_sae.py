@@ -19,9 +19,10 @@ from interp_toolkit.cli import main
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import model_facts
-from interp_toolkit.sae import SAEConfig, SAERecipe, read_labels, sae_vectors
-from interp_toolkit.scoring import Writing
-from interp_toolkit.scoring.feature_labels import ORIGINAL, REWORDED, compared_rows, describe_features
+from interp_toolkit.sae import SAEConfig, SAERecipe, sae_vectors
+from interp_toolkit.sae import labels as read_labels
+from interp_toolkit.scoring import GenerationConfig
+from interp_toolkit.scoring.feature_labels import ORIGINAL, REWORDED, comparison_rows, describe_features
 
 pytest.importorskip("sae_lens")
 pytestmark = pytest.mark.default_dtype
@@ -37,12 +38,12 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("interp_toolkit.embedder.Embedder", Letters)
     monkeypatch.setattr("interp_toolkit.evaluation.bench.Embedder", Letters)
-    monkeypatch.setattr("interp_toolkit.scoring.Writing", _short)
+    monkeypatch.setattr("interp_toolkit.scoring.GenerationConfig", _short)
     return tmp_path
 
 
 def _short(**settings):
-    return Writing(**settings | dict(prompt="Say {label}", max_new_tokens=4))
+    return GenerationConfig(**settings | dict(prompt="Say {label}", max_new_tokens=4))
 
 
 @pytest.fixture
@@ -98,14 +99,14 @@ def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatc
         site="blocks.2.hook_resid_post",
         model=str(checkpoints["llama"]),
         context=24,
-        contexts=3,
+        top_examples=3,
         sae=dict(features=40, k=4, batch_size=64, tokens=640),
     )
     (place / "sae.yaml").write_text(yaml.safe_dump(recipe))
     code, out, err = run("train", "sae.yaml", "--data", place)
     assert (code, err) == (0, "")
     assert "explained_variance" in out
-    label = ["label", "made/sae", "--passages", "passages.jsonl.gz", "--contexts", "made/contexts.safetensors"]
+    label = ["label", "made/sae", "--passages", "passages.jsonl.gz", "--examples", "made/contexts.safetensors"]
     code, out, err = run(*label, "--output", "own.json")
     assert (code, err) == (0, "")
     labels = read_labels("own.json")
@@ -131,7 +132,7 @@ def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatc
     for name in (
         "feature_labels.self_explain",
         "example_texts.sampled_answers",
-        "generation_scoring.feature_activations",
+        "generation.unchecked_activations",
     ):
         monkeypatch.setattr(f"interp_toolkit.scoring.{name}", None)
     assert run(*score)[:2] == (0, out)
@@ -149,7 +150,7 @@ def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatc
 def test_a_feature_that_never_fires_is_named(folder, run):
     code, out, _ = run("label", "./sae", "--passages", "passages.jsonl.gz", "--limit", "8")
     assert code == 0
-    assert f"1 without: the feature never fires ({NEVER})\n" in out
+    assert f"1 without: the feature is never active ({NEVER})\n" in out
     assert NEVER not in read_labels("labels.json").features
 
 
@@ -165,10 +166,10 @@ def test_a_feature_that_never_fires_is_named(folder, run):
         (["label", "./sae", "--passages", "passages.jsonl.gz", "--features", "48"], "feature 48 does not exist"),
         (
             ["label", "./sae", "--passages", "passages.jsonl.gz", "--limit", "0"],
-            "expected --limit of at least 1, got 0",
+            "expected a limit of at least 1, got 0",
         ),
         (["label", "./sae", "--passages", "passages.jsonl.gz", "--server", "http://x"], "expected --ask MODEL beside"),
-        (["label", "./sae", "--passages", "passages.jsonl.gz", "--contexts", "none"], "a file of contexts at none"),
+        (["label", "./sae", "--passages", "passages.jsonl.gz", "--examples", "none"], "a file of top examples at none"),
         (
             ["score", "./sae", "far.json", "--passages", "passages.jsonl.gz"],
             "feature 99 does not exist: the SAE has 48",
@@ -204,13 +205,13 @@ def test_a_mistake_is_one_line_and_exit_2(folder, run, arguments, message):
 def test_contexts_of_another_sae_are_refused(folder, run, sae):
     command = ["label", "./sae", "--passages", "passages.jsonl.gz", "--limit", "3"]
     assert run(*command)[0] == 0
-    (kept,) = Path("cache/contexts").glob("*.safetensors")
+    (kept,) = Path("cache/top_examples").glob("*.safetensors")
     with torch.no_grad():
         sae.W_dec[0] += 1
     sae.save_model("sae")
-    code, _, err = run(*command, "--contexts", kept)
+    code, _, err = run(*command, "--examples", kept)
     assert code == 2
-    assert "holds contexts of the SAE" in err
+    assert "holds top examples of the SAE" in err
 
 
 def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, place, monkeypatch):
@@ -242,7 +243,7 @@ def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, pla
 def test_every_source_has_as_many_tries_and_chance_has_other_labels():
     labels = {1: "rivers", 2: "cats", 3: "bread"}
     said = [dict(feature=f, number=i, description=f"{f} {i}", evidence=0.0) for f in labels for i in range(4)]
-    rows = compared_rows({"own": pd.DataFrame(said)}, labels, ["a", "b", "c", "d", "e"], tries=4, seed=1)
+    rows = comparison_rows({"own": pd.DataFrame(said)}, labels, ["a", "b", "c", "d", "e"], tries=4, seed=1)
     assert set(rows.groupby(["source", "feature"]).size()) == {4}
     assert rows[rows.source == ORIGINAL].groupby("feature")["label"].unique().map(list).to_dict() == {
         feature: [label] for feature, label in labels.items()
@@ -252,7 +253,7 @@ def test_every_source_has_as_many_tries_and_chance_has_other_labels():
         assert not by[source] & by[f"shuffled {source}"]
     assert {label for _, label in by["random labels"]} <= set("abcde")
     with pytest.raises(InterpToolkitError, match="of the same features, see 3"):
-        compared_rows({"own": pd.DataFrame(said[:8])}, labels, list("abcdef"), tries=4)
+        comparison_rows({"own": pd.DataFrame(said[:8])}, labels, list("abcdef"), tries=4)
 
 
 @pytest.mark.slow
@@ -261,7 +262,7 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
         importlib.import_module("benchmarks.sae.__main__"),
         importlib.import_module("benchmarks.sae.scores"),
     )
-    monkeypatch.setattr(scores, "Writing", _short)
+    monkeypatch.setattr(scores, "GenerationConfig", _short)
     (place / "corpus").mkdir()
     _passages(place / "corpus" / "passages.jsonl.gz")
     titles = [f"{a} {b}" for a in WORDS[:25] for b in WORDS[30:54]]

@@ -12,9 +12,9 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sae.asking import Answer
 from interp_toolkit.scoring.detection import (
     Examples,
-    asked_judge,
     detection_scores,
     embedding_judge,
+    llm_judge,
     read_examples,
 )
 from interp_toolkit.scoring.label_scores import BEST, score_table
@@ -59,7 +59,7 @@ def test_an_embedder_tells_a_label_from_another_ones():
     assert found["auroc"][:2].min() > 0.8
     assert found["auroc"][2:].max() < 0.5
     assert found["active"].tolist() == [3, 2, 2, 3]
-    assert found["silent"].tolist() == [3] * 4
+    assert found["inactive"].tolist() == [3] * 4
     table = score_table(found, "auroc", against="shuffled own")
     assert table[table.what == "less shuffled own"].value.iloc[0] > 0.3
     assert "best label, chosen by other texts" not in set(table["protocol"])
@@ -94,13 +94,13 @@ def test_a_chat_model_judges_by_yes_and_no():
         return [Answer(answers.get(text, "Perhaps")) for text in texts]
 
     found = detection_scores(
-        label_rows("x", {1: "{text} water"}), EXAMPLES, asked_judge(ask, "T: {text} L: {label}")
+        label_rows("x", {1: "{text} water"}), EXAMPLES, llm_judge(ask, "T: {text} L: {label}")
     ).iloc[0]
     assert asked[0] == "T: rivers flow L: {text} water"
-    assert (found.active, found.silent, found.unjudged) == (3, 1, 2)
+    assert (found.active, found.inactive, found.unjudged) == (3, 1, 2)
     assert found.auroc == pytest.approx((1 + 1 + 0.5) / 3)
     with pytest.raises(InterpToolkitError, match=r"a question with \{text\} and then \{label\}"):
-        detection_scores(label_rows("x", {1: "y"}), EXAMPLES, asked_judge(ask, "What is {label}?"))
+        detection_scores(label_rows("x", {1: "y"}), EXAMPLES, llm_judge(ask, "What is {label}?"))
 
 
 def test_what_cannot_be_judged_has_its_reason():
@@ -109,8 +109,8 @@ def test_what_cannot_be_judged_has_its_reason():
     found = detection_scores(rows, examples, lambda pairs: [math.nan if text == "mute" else 1.0 for _, text in pairs])
     assert found["reason"].tolist() == [
         "the label is empty",
-        "the feature never fires",
-        "there is no context in which the feature is silent",
+        "the feature is never active",
+        "there is no text in which the feature is inactive",
         "the judge could not tell any text of one side",
     ]
     assert found["auroc"].isna().tolist() == [False, True, True, True]

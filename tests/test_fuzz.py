@@ -32,11 +32,12 @@ from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt, Vector
 from interp_toolkit.adapters import read_mean_vectors, write_mean_vectors
 from interp_toolkit.bridges.twohop import read_aliases, read_twohop
 from interp_toolkit.contract import Contract, EvidenceThreshold, ModelFacts
-from interp_toolkit.sae import load_sae, read_labels
+from interp_toolkit.sae import labels as read_labels
+from interp_toolkit.sae import load as load_sae
+from interp_toolkit.sae.loading import read_activation_rates
 from interp_toolkit.sae.passages import read_passages
 from interp_toolkit.sae.recipe import SAERecipe
-from interp_toolkit.sae.sae_files import read_firing
-from interp_toolkit.sae.train import _halve
+from interp_toolkit.sae.training import _halve
 from interp_toolkit.training.recipe import Recipe
 from interp_toolkit.views import results_report
 
@@ -204,13 +205,13 @@ def _save_sae(path):
 
 
 def _trained_sae(path):
-    """As `train_sae` writes one: with a digest."""
+    """As `sae.train` writes one: with a digest."""
     _save_sae(path)
     _halve(path)
 
 
 def _read_sae(path):
-    return load_sae(path), read_firing(path)
+    return load_sae(path), read_activation_rates(path)
 
 
 def _sae_value(read):

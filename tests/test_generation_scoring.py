@@ -15,9 +15,9 @@ from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import plain_answers, sampled_answers
 from interp_toolkit.sae.asking import Answer
-from interp_toolkit.scoring import generation_scoring
-from interp_toolkit.scoring.example_texts import Writing, write_texts
-from interp_toolkit.scoring.generation_scoring import EMPTY_LABEL, generation_scores
+from interp_toolkit.scoring import generation
+from interp_toolkit.scoring.example_texts import GenerationConfig, write_texts
+from interp_toolkit.scoring.generation import EMPTY_LABEL, generation_scores
 from interp_toolkit.scoring.label_scores import BEST, CHOSEN, MEAN, best_labels, score_table
 from interp_toolkit.scoring.label_sources import (
     check_rows,
@@ -28,7 +28,7 @@ from interp_toolkit.scoring.label_sources import (
 )
 from interp_toolkit.spans import contents
 
-WRITING = Writing(texts=3, prompt="Say {label}", max_new_tokens=5, temperature=1.0, seed=7)
+WRITING = GenerationConfig(texts=3, prompt="Say {label}", max_new_tokens=5, temperature=1.0, seed=7)
 PROMPTS = ["Tell me about rivers.", "fox", "Tell me about Poland.", "Tell me", "a dog jumps over the lazy fox"]
 
 
@@ -42,11 +42,11 @@ def _written(monkeypatch, by_label):
     """Stand-in for the writing: these texts."""
     asked = []
 
-    def write(model, counts, writing, folder=None, progress=False):
+    def write(model, counts, config, folder=None, progress=False):
         asked.append(dict(counts))
         return {label: by_label[label][:count] for label, count in counts.items()}, {}
 
-    monkeypatch.setattr(generation_scoring, "write_texts", write)
+    monkeypatch.setattr(generation, "write_texts", write)
     return asked
 
 
@@ -97,7 +97,7 @@ def test_activations_are_those_of_the_whole_sae_on_hugging_faces_own_stream(tiny
         features = [3, 11, 40]
         thresholds = {3: 0.0, 11: 0.4, 40: 1.0}
         found = generation_scores(
-            model, sae, label_rows("s", {f: "x" for f in features}), thresholds, writing=WRITING, chat=chat
+            model, sae, label_rows("s", {f: "x" for f in features}), thresholds, config=WRITING, chat=chat
         )
         for row in found.itertuples():
             anywhere, content = [], []
@@ -133,7 +133,7 @@ def test_a_feature_of_the_template_hits_by_the_papers_counting_alone(tiny, sae, 
         sae.W_enc[:, 0] = unit
         sae.b_dec.zero_()
         sae.b_enc[0] = -float((own @ unit).max() + gaps.max() / 2)
-    found = generation_scores(model, sae, label_rows("s", {0: "x"}), {0: 0.0}, writing=WRITING).iloc[0]
+    found = generation_scores(model, sae, label_rows("s", {0: "x"}), {0: 0.0}, config=WRITING).iloc[0]
     assert (found.rate, found.strict_rate) == (1.0, 0.0)
 
 
@@ -141,7 +141,7 @@ def test_a_label_twice_has_other_texts_and_a_shuffled_one_the_same(tiny, sae, tm
     rows = pd.concat([label_rows("one", {1: ["fox", "fox"], 2: ["dog", "cat"]})])
     rows = pd.concat([rows, shuffled_labels(rows)])
     assert rows["source"].tolist() == ["one"] * 4 + ["shuffled one"] * 4
-    found = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0}, writing=WRITING, folder=tmp_path)
+    found = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0}, config=WRITING, folder=tmp_path)
     texts = write_texts(tiny(), {"fox": 6, "dog": 3, "cat": 3}, WRITING, tmp_path)[0]
     lots = [texts["fox"][:3], texts["fox"][3:], texts["dog"], texts["cat"]]
     assert lots[0] != lots[1]
@@ -150,17 +150,17 @@ def test_a_label_twice_has_other_texts_and_a_shuffled_one_the_same(tiny, sae, tm
     # Each row alone, from nothing kept, has the same score.
     for i in (2, 3, 6):
         own = rows.iloc[[i]].assign(number=0)
-        alone = generation_scores(tiny(), sae, own, {1: 0.0, 2: 0.0}, writing=WRITING).iloc[0]
+        alone = generation_scores(tiny(), sae, own, {1: 0.0, 2: 0.0}, config=WRITING).iloc[0]
         assert (alone.hits, alone.strict_hits) == (found.hits[i], found.strict_hits[i])
         assert alone.peak == pytest.approx(found.peak[i], abs=1e-4)
 
 
 def test_scores_are_kept_and_go_on_after_an_interruption(tiny, sae, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation_scoring, "_SHARD", 1)
+    monkeypatch.setattr(generation, "_SHARD", 1)
     rows = label_rows("one", {1: "fox", 2: "dog", 3: "cat"})
     thresholds = {1: 0.0, 2: 0.0, 3: 0.0}
-    truth = generation_scores(tiny(), sae, rows, thresholds, writing=WRITING)
-    calls, whole = [], generation_scoring.feature_activations
+    truth = generation_scores(tiny(), sae, rows, thresholds, config=WRITING)
+    calls, whole = [], generation.unchecked_activations
 
     def active(*args, **settings):
         calls.append(args[3])
@@ -168,23 +168,23 @@ def test_scores_are_kept_and_go_on_after_an_interruption(tiny, sae, tmp_path, mo
             raise KeyboardInterrupt
         return whole(*args, **settings)
 
-    monkeypatch.setattr(generation_scoring, "feature_activations", active)
+    monkeypatch.setattr(generation, "unchecked_activations", active)
     with pytest.raises(KeyboardInterrupt):
-        generation_scores(tiny(), sae, rows, thresholds, writing=WRITING, folder=tmp_path)
-    found = generation_scores(tiny(), sae, rows, thresholds, writing=WRITING, folder=tmp_path)
+        generation_scores(tiny(), sae, rows, thresholds, config=WRITING, folder=tmp_path)
+    found = generation_scores(tiny(), sae, rows, thresholds, config=WRITING, folder=tmp_path)
     pd.testing.assert_frame_equal(found, truth)
     assert calls == [[3], [2], [2], [1]]  # only the asked features, and none again
     # Another threshold needs no other pass; another SAE does.
-    generation_scores(tiny(), sae, rows, {1: 9.0, 2: 9.0, 3: 9.0}, writing=WRITING, folder=tmp_path)
+    generation_scores(tiny(), sae, rows, {1: 9.0, 2: 9.0, 3: 9.0}, config=WRITING, folder=tmp_path)
     assert len(calls) == 4
     other = make_sae("standard", model_name=model_facts(tiny()).model_id, seed=1)
-    generation_scores(tiny(), other, rows, thresholds, writing=WRITING, folder=tmp_path)
+    generation_scores(tiny(), other, rows, thresholds, config=WRITING, folder=tmp_path)
     assert len(calls) == 7
 
 
 def test_a_bad_row_has_its_reason_and_the_others_their_scores(tiny, sae):
     rows = label_rows("one", {1: "fox", 2: " ", 99: "cat", 3: "dog " * 300})
-    found = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0, 3: 0.0}, writing=WRITING)
+    found = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0, 3: 0.0}, config=WRITING)
     assert found["reason"].tolist()[:3] == ["", EMPTY_LABEL, "the SAE has no feature 99: it has 48"]
     assert found["reason"].iloc[3].startswith("the label is too long: ")
     assert (found["rate"].iloc[1], found["hits"].iloc[1]) == (0.0, (False,) * 3)
@@ -202,10 +202,10 @@ def test_what_cannot_be_scored(tiny, sae):
         generation_scores(tiny(), sae, label_rows("a", {1: "x"}), {2: 0.0})
     with pytest.raises(InterpToolkitError, match="at least one label, got none"):
         check_rows(label_rows("a", {}))
-    with pytest.raises(InterpToolkitError, match="label 0 of 'a' for feature 1 stands twice"):
+    with pytest.raises(InterpToolkitError, match="label 0 of 'a' for feature 1 occurs twice"):
         check_rows(pd.concat([label_rows("a", {1: "x", 2: "z"}), label_rows("a", {1: "x", 2: "z"})]))
     with pytest.raises(InterpToolkitError, match=r"a prompt with \{label\} in it"):
-        Writing(prompt="Write.")
+        GenerationConfig(prompt="Write.")
     with pytest.raises(ContractError):
         generation_scores(tiny("gpt2"), make_sae("standard", width=16), label_rows("a", {1: "x"}), {1: 0.0})
 
@@ -299,6 +299,6 @@ def test_the_best_of_many_wins_by_luck_unless_other_texts_choose_it():
 
 
 def test_the_real_model_writes_of_what_it_is_asked_for(smollm):
-    texts, _ = write_texts(smollm, {"rivers and lakes": 4}, Writing(texts=4, max_new_tokens=40))
+    texts, _ = write_texts(smollm, {"rivers and lakes": 4}, GenerationConfig(texts=4, max_new_tokens=40))
     words = ("river", "lake", "water", "stream", "shore")
     assert sum(any(word in text.lower() for word in words) for text in texts["rivers and lakes"]) >= 3

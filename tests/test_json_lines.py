@@ -10,7 +10,7 @@ from interp_toolkit import FileFormatError, InterpToolkitError, pairs_from_json,
 from interp_toolkit.bridges.twohop import read_aliases, read_twohop
 from interp_toolkit.json_lines import read_json, read_json_lines
 from interp_toolkit.results import finished_result
-from interp_toolkit.sae import read_labels
+from interp_toolkit.sae import labels as read_labels
 from interp_toolkit.sae.passages import read_passages
 from interp_toolkit.training.recipe import Recipe
 

@@ -13,11 +13,11 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sae.asking import Answer, ask_model, ask_server
 from interp_toolkit.sae.distinctive import Background, log_odds, read_items, readable, token_spans
 from interp_toolkit.sae.labellers import (
-    NEVER_FIRES,
+    INACTIVE,
     Labelled,
     Labeller,
-    asked_labeller,
     label_features,
+    llm_labeller,
     tidy_label,
     word_labeller,
 )
@@ -30,7 +30,7 @@ NEUTRAL = [
 
 
 def contexts(*texts, on=()):
-    """Contexts of one feature: active on these words, a token a word with the space before it."""
+    """TopExamples of one feature: active on these words, a token a word with the space before it."""
     rows = []
     for text in texts:
         tokens = tuple(f" {word}" if i else word for i, word in enumerate(text.split(" ")))
@@ -81,7 +81,7 @@ def test_tokens_are_found_with_and_without_their_space_and_around_broken_charact
 
 
 def test_words_that_are_active_and_words_around_them_make_the_labels():
-    (found,) = word_labeller(Background.of(NEUTRAL)).label([RIVERS])
+    (found,) = word_labeller(Background.from_texts(NEUTRAL)).label([RIVERS])
     words, around, *_ = found.labels
     assert words == "Danube, Rhine"
     assert around.startswith("Danube, Rhine, in texts about ")
@@ -89,13 +89,13 @@ def test_words_that_are_active_and_words_around_them_make_the_labels():
     assert "harbour" in around
     assert not found.reason
     # What makes a word distinctive is the rest: where everyone speaks of boats, they say nothing.
-    boats = Background.of([*NEUTRAL, *["the boat and the harbour"] * 300])
+    boats = Background.from_texts([*NEUTRAL, *["the boat and the harbour"] * 300])
     assert "boat" not in " ".join(word_labeller(boats).label([RIVERS])[0].labels)
 
 
 def test_a_phrase_that_contexts_share_is_named():
     own = contexts("he sat in front of me", "a tree in front of her", "the car in front of us", on=("front",))
-    (found,) = word_labeller(Background.of(NEUTRAL)).label([own])
+    (found,) = word_labeller(Background.from_texts(NEUTRAL)).label([own])
     assert found.labels[0] == "front"
     assert found.labels[-1] in ("the phrase in front", "the phrase in front of", "the phrase front of")
 
@@ -107,7 +107,7 @@ def test_marks_have_names_and_no_label_holds_a_double_quote():
         own = pd.DataFrame(
             [dict(text=text, tokens=tokens, activations=tuple(float(token.strip() == on) for token in tokens))]
         )
-        (found,) = word_labeller(Background.of(NEUTRAL)).label([own])
+        (found,) = word_labeller(Background.from_texts(NEUTRAL)).label([own])
         assert found.labels[0] == name
         assert not any('"' in label for label in found.labels)
     assert [readable(x) for x in ("\n\n", ".", "x", "12")] == ["line break", "full stop", "x", "12"]
@@ -135,13 +135,13 @@ def test_what_is_labelled_is_kept_and_what_failed_is_tried_again(tmp_path, monke
     found = label_features(labeller, _numbered, [0, 1, 2, 3, 4], tmp_path)
     assert found.labels.by_feature() == {0: ("x",), 2: ("x",), 4: ("x",)}
     assert set(found.labels.table["explainer"]) == {"counting"}
-    assert found.failed.values.tolist() == [[1, "no luck"], [3, NEVER_FIRES]]
+    assert found.failed.values.tolist() == [[1, "no luck"], [3, INACTIVE]]
     assert label.calls == [2, 1, 1]
     label.fail = []
     again = label_features(labeller, _numbered, [0, 1, 2, 3, 4], tmp_path)
     assert label.calls == [2, 1, 1, 1]
     assert again.labels.features == (0, 1, 2, 4)
-    assert again.failed.values.tolist() == [[3, NEVER_FIRES]]
+    assert again.failed.values.tolist() == [[3, INACTIVE]]
     # A damaged file is made anew; another labeller shares nothing.
     for path in (tmp_path / "labels").glob("*.json"):
         path.write_text("{")
@@ -163,7 +163,7 @@ def test_what_is_asked_otherwise_is_asked_anew(tmp_path, tiny, monkeypatch, chan
     monkeypatch.setattr("interp_toolkit.sae.asking.plain_answers", answers)
 
     def labels(tokens=48, **settings):
-        return asked_labeller(ask_model(tiny(), max_new_tokens=tokens), "m", **settings)
+        return llm_labeller(ask_model(tiny(), max_new_tokens=tokens), "m", **settings)
 
     for _ in range(2):
         label_features(labels(), _numbered, [0, 1], tmp_path)
@@ -182,17 +182,17 @@ def test_labels_by_another_model_or_other_text_at_large_are_made_anew(tmp_path, 
         ask_server("http://localhost:1/v1", "m", seed=1),
         ask_server("http://localhost:1/v1", "m", max_tokens=3),
     ]
-    assert len({asked_labeller(ask, "m").key() for ask in [one, *others]}) == 6
+    assert len({llm_labeller(ask, "m").key() for ask in [one, *others]}) == 6
     with_key = ask_server("http://localhost:1/v1", "m", api_key="k")
-    assert asked_labeller(one, "m").key() == asked_labeller(with_key, "m").key()
-    backgrounds = [Background.of(NEUTRAL), Background.of(NEUTRAL[:3])]
+    assert llm_labeller(one, "m").key() == llm_labeller(with_key, "m").key()
+    backgrounds = [Background.from_texts(NEUTRAL), Background.from_texts(NEUTRAL[:3])]
     assert len({word_labeller(background).key() for background in backgrounds}) == 2
     weight = next(tiny().parameters())
-    before = asked_labeller(ask_model(tiny()), "m").key()
+    before = llm_labeller(ask_model(tiny()), "m").key()
     value = weight.flatten()[0].item()
     with torch.no_grad():
         weight.view(-1)[0] += 1
-        assert asked_labeller(ask_model(tiny()), "m").key() != before
+        assert llm_labeller(ask_model(tiny()), "m").key() != before
         weight.view(-1)[0] = value
 
 
@@ -207,12 +207,14 @@ def test_other_contexts_are_labelled_anew(tmp_path):
 def test_what_cannot_be_labelled():
     with pytest.raises(InterpToolkitError, match="each feature once"):
         label_features(Labeller("a", _Counting()), _numbered, [0, 0])
-    with pytest.raises(InterpToolkitError, match="none of 1 features got a label; the first: the feature never fires"):
+    with pytest.raises(
+        InterpToolkitError, match="none of 1 features got a label; the first: the feature is never active"
+    ):
         label_features(Labeller("a", _Counting()), _numbered, [3])
     with pytest.raises(InterpToolkitError, match="labeller 'short' for each of 2 features, got 1"):
         label_features(Labeller("short", lambda batch: [Labelled(("x",))]), _numbered, [0, 1])
     with pytest.raises(InterpToolkitError, match=r"a question with \{passages\} in it"):
-        asked_labeller(lambda prompts: [], "x", question="What?")
+        llm_labeller(lambda prompts: [], "x", question="What?")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_a_model_is_shown_the_active_words():
             )
         ]
     )
-    first, second = asked_labeller(ask, "m", shown=3).label([RIVERS, own])
+    first, second = llm_labeller(ask, "m", shown=3).label([RIVERS, own])
     assert (first, second) == (Labelled(("Rivers",)), Labelled((), "busy"))
     assert "1. the boat went down the «Danube» to the harbour of the town\n2. we crossed the «Rhine» by" in asked[0]
     assert "4. " not in asked[0]
@@ -392,7 +394,7 @@ def test_the_old_name_of_the_key_warns(server):
 
 
 def test_a_server_labels_features(server, tmp_path):
-    labeller = asked_labeller(ask_server(server.url, "m"), "m", question="{passages}")
+    labeller = llm_labeller(ask_server(server.url, "m"), "m", question="{passages}")
     found = label_features(labeller, lambda feature: RIVERS, [5], tmp_path)
     (label,) = found.labels.by_feature()[5]
     assert label.startswith("answer to 1. the boat went down the «Danube»")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.models import model_facts
-from interp_toolkit.sae import Contexts, sae_vectors, store_activations, token_rows, write_contexts
+from interp_toolkit.sae import TopExamples, find_top_examples, sae_vectors, store_activations, token_rows
 from interp_toolkit.sites import Site
 
 SITE = Site.after(2)
@@ -37,13 +37,13 @@ def store(tiny):
 
 
 def test_contexts_are_the_best_of_all(tiny, sae, store, tmp_path):
-    contexts = write_contexts(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
+    contexts = find_top_examples(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
     shards = store.shards()
     acts = {number: sae.encode(own).detach() for numbers, read in shards for number, own in zip(numbers, read)}
     for feature in range(48):
         highest = {row: float(own[:, feature].max()) for row, own in acts.items()}
         expected = sorted((value for value in highest.values() if value > 0), reverse=True)[:4]
-        found = contexts.of(feature)
+        found = contexts.get(feature)
         assert found["value"].tolist() == pytest.approx(expected, abs=1e-4)
         assert found["rank"].tolist() == list(range(len(expected)))
         assert found["row"].is_unique
@@ -60,7 +60,7 @@ def test_contexts_are_the_best_of_all(tiny, sae, store, tmp_path):
             assert end == min(len(ids), told.start + told.peak + 3)
             assert "".join(told.tokens) == told.text == tiny().tokenizer.decode(list(told.token_ids))
     joined = torch.cat(list(acts.values()))
-    assert contexts.features["fires"].tolist() == (joined > 0).sum(0).tolist()
+    assert contexts.features["active_tokens"].tolist() == (joined > 0).sum(0).tolist()
     assert contexts.features["max"].tolist() == pytest.approx(joined.amax(0).tolist(), abs=1e-4)
     assert contexts.features["rate"].tolist() == pytest.approx((joined > 0).float().mean(0).tolist())
     mean = joined.sum(0) / (joined > 0).sum(0).clamp(min=1)
@@ -68,20 +68,20 @@ def test_contexts_are_the_best_of_all(tiny, sae, store, tmp_path):
 
 
 def test_a_feature_that_never_fires_is_a_named_row(tiny, sae, store, tmp_path):
-    contexts = write_contexts(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
-    assert len(contexts.of(5)) == 0
-    assert list(contexts.of(5).columns) == list(contexts.of(6).columns)
+    contexts = find_top_examples(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
+    assert len(contexts.get(5)) == 0
+    assert list(contexts.get(5).columns) == list(contexts.get(6).columns)
     told = contexts.features.set_index("feature").loc[5]
-    assert (told["fires"], told["rate"], told["max"]) == (0, 0, 0)
-    assert sae_vectors(sae, [5], firing=contexts.firing).dead.tolist() == [True]
+    assert (told["active_tokens"], told["rate"], told["max"]) == (0, 0, 0)
+    assert sae_vectors(sae, [5], activation_rates=contexts.activation_rates).dead.tolist() == [True]
     with pytest.raises(InterpToolkitError, match="feature 48 does not exist"):
-        contexts.of(48)
-    assert len(contexts.of(6, 2)) == min(2, len(contexts.of(6)))
+        contexts.get(48)
+    assert len(contexts.get(6, 2)) == min(2, len(contexts.get(6)))
 
 
 def test_silent_windows_hold_nothing_of_the_feature(tiny, sae, store, tmp_path):
-    contexts = write_contexts(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
-    found = {feature: contexts.silent(feature, 4) for feature in range(48)}
+    contexts = find_top_examples(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
+    found = {feature: contexts.inactive(feature, 4) for feature in range(48)}
     assert len(found[5]) == 4  # a dead feature is silent everywhere
     vectors = {number: own for numbers, parts in store.shards() for number, own in zip(numbers, parts)}
     seen = 0
@@ -94,12 +94,12 @@ def test_silent_windows_hold_nothing_of_the_feature(tiny, sae, store, tmp_path):
             seen += 1
         # As many as there are: the windows of the pool in which it fires are missing.
     assert seen > 48
-    assert found[5].equals(contexts.silent(5, 4))
-    assert not found[5].equals(contexts.silent(5, 4, seed=1))
+    assert found[5].equals(contexts.inactive(5, 4))
+    assert not found[5].equals(contexts.inactive(5, 4, seed=1))
 
 
 def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeypatch):
-    whole = write_contexts(sae, store, tmp_path / "a.safetensors", tiny().tokenizer, **SIZES)
+    whole = find_top_examples(sae, store, tmp_path / "a.safetensors", tiny().tokenizer, **SIZES)
     monkeypatch.setattr("interp_toolkit.sae.search._SAVE_EVERY", 2)
     read, shards = [], type(store).shards
     unfinished = tmp_path / "cache" / "searches"
@@ -115,12 +115,12 @@ def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(type(store), "shards", stopping)
         with pytest.raises(KeyboardInterrupt):
-            write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+            find_top_examples(sae, store, path, tiny().tokenizer, **SIZES)
     assert not path.exists()
     assert len(list(unfinished.iterdir())) == 1
     started = []
     monkeypatch.setattr(type(store), "shards", lambda self, start=0: (started.append(start), shards(self, start))[1])
-    other = write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    other = find_top_examples(sae, store, path, tiny().tokenizer, **SIZES)
     assert started == [4]
     before, after = load_file(tmp_path / "a.safetensors"), load_file(path)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -129,46 +129,46 @@ def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeyp
     assert sorted(x.name for x in tmp_path.glob("*.safetensors")) == ["a.safetensors", "b.safetensors"]
     assert not list(unfinished.iterdir())
     # The file of the same search is opened, that of another is not replaced.
-    write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    find_top_examples(sae, store, path, tiny().tokenizer, **SIZES)
     assert started == [4]
-    with pytest.raises(InterpToolkitError, match="holds other contexts; name another file"):
-        write_contexts(make_sae("topk", seed=3), store, path, tiny().tokenizer, **SIZES)
+    with pytest.raises(InterpToolkitError, match="holds other examples; name another file"):
+        find_top_examples(make_sae("topk", seed=3), store, path, tiny().tokenizer, **SIZES)
 
 
 def test_activations_must_be_of_the_saes_site(tiny, store, tmp_path):
     with pytest.raises(ContractError, match=r"the SAE reads blocks\.1\.hook_resid_post at width 32, the activations"):
-        write_contexts(
+        find_top_examples(
             make_sae(hook_name="blocks.1.hook_resid_post"), store, tmp_path / "c.safetensors", tiny().tokenizer
         )
     with pytest.raises(InterpToolkitError, match="expected count and pool of at least 1"):
-        write_contexts(make_sae(), store, tmp_path / "c.safetensors", tiny().tokenizer, count=0)
+        find_top_examples(make_sae(), store, tmp_path / "c.safetensors", tiny().tokenizer, count=0)
 
 
 def test_files_that_are_no_contexts(tiny, sae, store, tmp_path):
     path = tmp_path / "c.safetensors"
-    with pytest.raises(FileFormatError, match="expected a file of contexts at .*, and there is none"):
-        Contexts.open(path, tiny().tokenizer)
-    write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    with pytest.raises(FileFormatError, match="expected a file of top examples at .*, and there is none"):
+        TopExamples.open(path, tiny().tokenizer)
+    find_top_examples(sae, store, path, tiny().tokenizer, **SIZES)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(FileFormatError, match=r"the file of contexts .* is damaged"):
-        Contexts.open(path, tiny().tokenizer)
+    with pytest.raises(FileFormatError, match=r"the file of top examples .* is damaged"):
+        TopExamples.open(path, tiny().tokenizer)
 
 
 def test_a_file_that_is_not_as_it_was_written_is_refused(tiny, sae, store, tmp_path):
     path = tmp_path / "c.safetensors"
-    write_contexts(sae, store, path, tiny().tokenizer, **SIZES)
+    find_top_examples(sae, store, path, tiny().tokenizer, **SIZES)
     tensors, header = load_file(path), safe_open(path, framework="pt").metadata()
-    assert "sha256" not in Contexts.open(path, tiny().tokenizer).told
+    assert "sha256" not in TopExamples.open(path, tiny().tokenizer).metadata
     save_file(tensors, path, {**header, "tokens": "7"})
     with pytest.raises(FileFormatError, match="is damaged: its SHA-256 is not the one in its header"):
-        Contexts.open(path, tiny().tokenizer)
+        TopExamples.open(path, tiny().tokenizer)
     tensors["value"][0, 0] += 1
     save_file(tensors, path, header)
     with pytest.raises(FileFormatError, match="is damaged: its SHA-256 is not the one in its header"):
-        Contexts.open(path, tiny().tokenizer)
+        TopExamples.open(path, tiny().tokenizer)
     header.pop("sha256")  # as version 0.1 wrote it
     save_file(tensors, path, header)
-    assert len(Contexts.open(path, tiny().tokenizer).features) == 48
+    assert len(TopExamples.open(path, tiny().tokenizer).features) == 48
     save_file({**tensors, "fires": tensors["fires"][:5]}, path, header)
-    with pytest.raises(FileFormatError, match="is damaged: it tells of"):
-        Contexts.open(path, tiny().tokenizer)
+    with pytest.raises(FileFormatError, match="is damaged: it is of"):
+        TopExamples.open(path, tiny().tokenizer)

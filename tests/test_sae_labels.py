@@ -8,7 +8,9 @@ import torch
 from conftest import make_sae
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.sae import SAELabels, read_labels, sae_pairs, sae_vectors
+from interp_toolkit.sae import SAELabels, sae_vectors
+from interp_toolkit.sae import labels as read_labels
+from interp_toolkit.sae import pairs as sae_pairs
 
 ROW = dict(modelId="gemma-2-2b", layer="20-res-16k", typeName="oai_token-act-pair")
 
@@ -59,7 +61,7 @@ def test_lists_and_mappings(tmp_path, name):
 
 
 def test_labels_are_written_and_read_back(tmp_path):
-    labels = SAELabels.of({3: "cats", 5: ["dogs", "pets"]}, explainer="tokens")
+    labels = SAELabels.from_dict({3: "cats", 5: ["dogs", "pets"]}, explainer="tokens")
     labels.write(tmp_path / "labels.json")
     back = read_labels(tmp_path / "labels.json")
     assert back.table.equals(labels.table)
@@ -136,7 +138,7 @@ def test_labels_of_several_saes_are_refused(tmp_path):
 
 def test_pairs_are_directions_with_their_labels():
     sae = make_sae()
-    labels = SAELabels.of({7: ["cats", "felines"], 3: "dogs", 40: "birds"}, explainer="tokens")
+    labels = SAELabels.from_dict({7: ["cats", "felines"], 3: "dogs", 40: "birds"}, explainer="tokens")
     pairs = sae_pairs(sae, labels, val_fraction=0.34, seed=1)
     assert pairs.labels == (("dogs",), ("cats", "felines"), ("birds",))
     assert torch.equal(pairs.vectors, sae_vectors(sae, [3, 7, 40]).vectors)
@@ -153,11 +155,11 @@ def test_dead_features_give_no_pairs():
     sae = make_sae()
     firing = torch.ones(48)
     firing[3] = 0
-    pairs = sae_pairs(sae, {3: "dogs", 7: "cats"}, firing=firing)
+    pairs = sae_pairs(sae, {3: "dogs", 7: "cats"}, activation_rates=firing)
     assert pairs.labels == (("cats",),)
     assert pairs.origin["dead_left_out"] == "1"
     with pytest.raises(InterpToolkitError, match="all 1 features that have labels are dead"):
-        sae_pairs(sae, {3: "dogs"}, firing=firing)
+        sae_pairs(sae, {3: "dogs"}, activation_rates=firing)
 
 
 def test_labels_must_be_the_saes_own(tmp_path):

@@ -24,7 +24,9 @@ from interp_toolkit.sae import (
     sae_vectors,
     store_activations,
     token_rows,
-    train_sae,
+)
+from interp_toolkit.sae import (
+    train as train_sae,
 )
 from interp_toolkit.sites import Site
 
@@ -195,7 +197,7 @@ def test_samples_are_of_all_tokens(store):
     assert torch.equal(store.sample(10**6), whole)
 
 
-CONFIG = SAEConfig(features=40, k=4, batch_size=32, tokens=32 * 60, lr=3e-3, warm_up=5, checkpoint_every=20)
+CONFIG = SAEConfig(features=40, k=4, batch_size=32, tokens=32 * 60, lr=3e-3, warmup_steps=5, checkpoint_every=20)
 
 
 @pytest.fixture
@@ -362,13 +364,13 @@ def test_a_recipe_runs_the_whole_way(tiny, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"output: {tmp_path / 'out'}\npassages: p.jsonl.gz\nsite: blocks.2.hook_resid_post\ncontext: 24\neval: 4\n"
-        "contexts: 3\nsae: {features: 40, k: 4, batch_size: 32, tokens: 640}\n"
+        "top_examples: 3\nsae: {features: 40, k: 4, batch_size: 32, tokens: 640}\n"
     )
     recipe = SAERecipe.read(path)
     result = recipe.run(tmp_path, tiny())
     assert result.tokens_per_second > 0
     assert result.quality["n"].unique().tolist() == [4]
-    assert len(result.contexts.features) == 40
+    assert len(result.top_examples.features) == 40
     again = recipe.run(tmp_path, tiny())
     assert again.tokens_per_second is None
     assert again.quality.equals(result.quality)

@@ -11,8 +11,9 @@ from interp_toolkit import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.models import model_facts
-from interp_toolkit.sae import check_sae, encode_features, load_sae, sae_digest, sae_facts, sae_vectors
-from interp_toolkit.sae.directions import require_site
+from interp_toolkit.sae import check_sae, encode_features, sae_digest, sae_facts, sae_vectors
+from interp_toolkit.sae import load as load_sae
+from interp_toolkit.sae.facts import require_site
 from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import SoftPrompt
 
@@ -102,9 +103,9 @@ def test_dead_features_are_marked(tmp_path):
     assert found.norms[1:].tolist() == [0, 0]
     firing = torch.ones(48)
     firing[4] = 0
-    assert sae_vectors(sae, [4, 7], firing=firing).dead.tolist() == [True, False]
+    assert sae_vectors(sae, [4, 7], activation_rates=firing).dead.tolist() == [True, False]
     with pytest.raises(InterpToolkitError, match="one number for each of the SAE's 48 features"):
-        sae_vectors(sae, firing=torch.ones(3))
+        sae_vectors(sae, activation_rates=torch.ones(3))
 
 
 def test_a_folder_tells_which_features_fired(tmp_path):
@@ -116,7 +117,7 @@ def test_a_folder_tells_which_features_fired(tmp_path):
     save_file({"sparsity": torch.log10(rates + 1e-10)}, tmp_path / "sparsity.safetensors")
     assert sae_vectors(tmp_path).dead.nonzero().flatten().tolist() == [9]
     (tmp_path / "sparsity.safetensors").write_bytes(b"x")
-    with pytest.raises(FileFormatError, match="firing rates .* are damaged"):
+    with pytest.raises(FileFormatError, match="activation rates .* are damaged"):
         sae_vectors(tmp_path)
 
 
@@ -183,7 +184,7 @@ def test_names_of_sites(name, site):
     assert sae_facts(make_sae(hook_name=name)).site == site
 
 
-def test_the_sae_belongs_to_the_model(tiny, backend):
+def test_the_sae_belongs_to_the_model(tiny, backend, unchecked):
     model = tiny("llama", backend)
     own = model_facts(model)
     facts = check_sae(make_sae(model_name=own.model_id, model_fingerprint=own.fingerprint), model)
@@ -191,14 +192,20 @@ def test_the_sae_belongs_to_the_model(tiny, backend):
     assert facts.fingerprint == own.fingerprint
     check_sae(make_sae(model_name=f"org/{own.model_id.rsplit('/', 1)[-1]}"), model)
     for wrong in (dict(model_name="gemma-2-2b"), dict(model_name=own.model_id, model_fingerprint="0" * 16)):
-        with pytest.raises(ContractError, match="trained on another model than .* pass any_model=True"):
+        with pytest.raises(ContractError, match='trained on another model than .* pass on_mismatch="warn"'):
             check_sae(make_sae(**wrong), model)
-        check_sae(make_sae(**wrong), model, any_model=True)
+        with pytest.warns(UserWarning, match="trained on another model than"):
+            assert check_sae(make_sae(**wrong), model, on_mismatch="warn").width == 32
+        with pytest.warns(DeprecationWarning, match=r"check_sae\(any_model=...\) is deprecated; use on_mismatch="):
+            with pytest.warns(UserWarning, match="trained on another model than"):
+                check_sae(make_sae(**wrong), model, any_model=True)
+    with pytest.raises(InterpToolkitError, match="expected 'error' or 'warn' for on_mismatch, got 'ignore'"):
+        check_sae(make_sae(), model, on_mismatch="ignore")
     with pytest.raises(ContractError, match="decoder rows of width 16, the model .* has d_model 32"):
-        check_sae(make_sae(width=16), model)
+        check_sae(make_sae(width=16), model, on_mismatch="warn")
     deep = make_sae(model_name=own.model_id, hook_name="blocks.9.hook_resid_post")
     with pytest.raises(ContractError, match=r"reads blocks\.9\.hook_resid_post, and the model has 4 layers"):
-        check_sae(deep, model)
+        check_sae(deep, model, on_mismatch="warn")
 
 
 def test_the_sae_belongs_to_the_adapter(tiny, tiny_tokenizer):
@@ -208,9 +215,14 @@ def test_the_sae_belongs_to_the_adapter(tiny, tiny_tokenizer):
     check_sae(sae, adapter=adapter)
     adapter.contract = Contract.of(facts, Site.after(2), SoftPrompt.for_chat(tiny_tokenizer), None, True)
     check_sae(sae, tiny(), adapter)
-    with pytest.raises(ContractError, match="any_site=True"):
-        check_sae(make_sae(model_name=facts.model_id, hook_name="blocks.1.hook_resid_post"), adapter=adapter)
-    check_sae(make_sae(model_name=facts.model_id, hook_name="blocks.1.hook_resid_post"), adapter=adapter, any_site=True)
+    other = make_sae(model_name=facts.model_id, hook_name="blocks.1.hook_resid_post")
+    with pytest.raises(ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1"):
+        check_sae(other, adapter=adapter)
+    with pytest.warns(UserWarning, match=r"trained on vectors from blocks\.2.*these are from blocks\.1"):
+        check_sae(other, adapter=adapter, on_mismatch="warn")
+    with pytest.warns(DeprecationWarning) as caught, pytest.warns(UserWarning, match="these are from"):
+        check_sae(other, adapter=adapter, any_model=False, any_site=True)
+    assert [name in str(w.message) for name, w in zip(("any_model", "any_site"), caught)] == [True, True]
     with pytest.raises(ContractError, match="another model than the adapter"):
         check_sae(make_sae(model_name="gemma-2-2b"), adapter=adapter)
     with pytest.raises(ContractError, match="the adapter takes vectors of width 64 \\(2 sites side by side\\)"):

@@ -480,7 +480,7 @@ def _places(model, adapter, tmp_path):
     """Where each kind of evaluation keeps what it does with a model."""
     bench = _Bench(model)
     return [
-        JsonCache("texts", tmp_path).path(example_texts._keys(model, ["a"], example_texts.Writing())["a"]),
+        JsonCache("texts", tmp_path).path(example_texts._keys(model, ["a"], example_texts.GenerationConfig())["a"]),
         bench._file(adapter, torch.zeros(1, 32), 1, False),
         losses._file(bench, null_vector(adapter, 1), ["a"]),
         questions._file(bench, "grids", (), []),
@@ -501,7 +501,7 @@ def test_evaluations_are_kept_by_the_weights_in_use(load, tiny_prompt, tmp_path)
 
 
 def test_texts_are_written_anew_after_an_edit_and_not_kept_under_a_hook(load, tmp_path):
-    model, writing = load(), example_texts.Writing(texts=2, prompt="Say {label}", max_new_tokens=4)
+    model, writing = load(), example_texts.GenerationConfig(texts=2, prompt="Say {label}", max_new_tokens=4)
     before = example_texts.write_texts(model, {"a": 2}, writing, tmp_path)
     _random_blocks(model)
     after = example_texts.write_texts(model, {"a": 2}, writing, tmp_path)
@@ -528,9 +528,10 @@ def test_an_sae_is_refused_when_the_blocks_have_other_weights(load):
     sae = make_sae(model_fingerprint=facts.fingerprint, model_block_signs=list(facts.block_signs))
     check_sae(sae, model)
     _random_blocks(model)
-    with pytest.raises(ContractError, match="trained on another model.*any_model=True"):
+    with pytest.raises(ContractError, match="trained on another model.*on_mismatch"):
         check_sae(sae, model)
-    check_sae(sae, model, any_model=True)
+    with pytest.warns(UserWarning, match="trained on another model"):
+        check_sae(sae, model, on_mismatch="warn")
 
 
 def test_activations_are_not_stored_under_a_hook(load):

@@ -22,7 +22,7 @@
 
 `train` reads the residual stream over a corpus, trains the SAE, measures it on passages that it was not trained on, and
 finds the contexts in which each feature is most active; the output folder gets `sae/` (which
-`interp_toolkit.sae.load_sae` reads), `quality.csv` and `contexts.safetensors`.
+`interp_toolkit.sae.load` reads), `quality.csv` and `contexts.safetensors`.
 
 `layers` trains a short SAE at each of several layers on the same passages, and writes a table of them to
 benchmarks/results/sae_layers.csv: what each explains, what the model loses with it, how many tokens its features are

@@ -28,9 +28,11 @@ from interp_toolkit.sae import (
     SAEResult,
     feature_quantiles,
     sae_digest,
-    sae_pairs,
     sae_vectors,
     store_activations,
+)
+from interp_toolkit.sae import (
+    pairs as sae_pairs,
 )
 from interp_toolkit.sites import Site
 
@@ -126,7 +128,7 @@ class Ground:
     def labelled(self) -> tuple[SAELabels, pd.DataFrame]:
         """Original labels, made of every other one of a feature's best contexts, and the features without any."""
         background = text_at_large(self.recipe, self.data)
-        result = word_labels(background, self.result.contexts, range(len(self.sae.W_dec)))
+        result = word_labels(background, self.result.top_examples, range(len(self.sae.W_dec)))
         return result.labels, result.failed
 
     @cached_property
@@ -137,8 +139,8 @@ class Ground:
     @cached_property
     def features(self) -> dict[str, list[int]]:
         """Numbers of features by side: ``train``, ``dev``, ``held``; none is on two."""
-        sizes, seen = self.sizes, self.result.contexts.features
-        often = set(seen.loc[seen["fires"] >= sizes.fires, "feature"])
+        sizes, seen = self.sizes, self.result.top_examples.features
+        often = set(seen.loc[seen["active_tokens"] >= sizes.fires, "feature"])
         chosen = sorted(often & set(self.originals))
         wanted = sizes.held + sizes.dev + sizes.train
         if len(chosen) < wanted:

@@ -18,13 +18,15 @@ from interp_toolkit.files import whole_file
 from interp_toolkit.models import model_facts
 from interp_toolkit.sae import (
     Background,
-    Contexts,
     SAERecipe,
+    TopExamples,
+    find_top_examples,
     sae_quality,
     sae_vectors,
     store_activations,
-    train_sae,
-    write_contexts,
+)
+from interp_toolkit.sae import (
+    train as train_sae,
 )
 from interp_toolkit.sites import Site
 
@@ -47,7 +49,7 @@ def compare_layers(recipe: SAERecipe, data: Path, layers: list[int], passages: i
     for site, store in stores.items():
         folder = Path(f"{recipe.output}-layers") / str(site)
         sae = train_sae(store, config, folder, facts=model_facts(model), progress=True)
-        contexts = write_contexts(sae, store, folder / "contexts.safetensors", model.tokenizer, progress=True)
+        contexts = find_top_examples(sae, store, folder / "contexts.safetensors", model.tokenizer, progress=True)
         measures = [
             sae_quality(model, sae, held, seed=config.seed, progress=True),
             _variety(contexts, config.seed),
@@ -60,12 +62,12 @@ def compare_layers(recipe: SAERecipe, data: Path, layers: list[int], passages: i
     return table
 
 
-def _variety(contexts: Contexts, seed: int) -> pd.DataFrame:
+def _variety(contexts: TopExamples, seed: int) -> pd.DataFrame:
     """How many different tokens a feature peaks on in its ten best contexts: one for a feature of a single token."""
-    alive = contexts.features.query(f"fires >= {_FIRES}")["feature"]
+    alive = contexts.features.query(f"active_tokens >= {_FIRES}")["feature"]
     counts = []
     for feature in alive.sample(min(_PEAKING, len(alive)), random_state=seed):
-        best = contexts.of(int(feature), _BEST)
+        best = contexts.get(int(feature), _BEST)
         counts.append(len({tokens[peak].strip().lower() for tokens, peak in zip(best["tokens"], best["peak"])}))
     values = pd.Series(counts, dtype=float)
     half = 1.96 * values.sem()
@@ -73,12 +75,12 @@ def _variety(contexts: Contexts, seed: int) -> pd.DataFrame:
     return pd.DataFrame([dict(**row, n=len(values), seed=seed)])
 
 
-def _read(model: Any, sae: Any, contexts: Contexts, background: Background, seed: int) -> pd.DataFrame:
+def _read(model: Any, sae: Any, contexts: TopExamples, background: Background, seed: int) -> pd.DataFrame:
     """What labels of features cost given their directions, untrained, and how much more given another feature's.
 
     Of a length that other features choose: an adapter needs a direction that can be read to begin with.
     """
-    alive = contexts.features.query(f"fires >= {_FIRES}")["feature"].tolist()
+    alive = contexts.features.query(f"active_tokens >= {_FIRES}")["feature"].tolist()
     random.Random(seed).shuffle(alive)
     labels = first_labels(word_labels(background, contexts, sorted(alive[: 2 * (_DEV + _HELD)])).labels)
     chosen = [feature for feature in alive if feature in labels]

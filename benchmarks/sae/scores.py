@@ -14,7 +14,7 @@ from interp_toolkit.evaluation.bench import SEED
 from interp_toolkit.files import whole_file
 from interp_toolkit.results import finished_result, make_result, write_result
 from interp_toolkit.scoring import (
-    Writing,
+    GenerationConfig,
     agreement_summary,
     agreement_table,
     best_labels,
@@ -24,7 +24,7 @@ from interp_toolkit.scoring import (
     read_examples,
     score_table,
 )
-from interp_toolkit.scoring.feature_labels import REWORDED, compared_rows, describe_features
+from interp_toolkit.scoring.feature_labels import REWORDED, comparison_rows, describe_features
 
 # Longest text, in tokens: short texts are what a small model writes well.
 _LENGTH = 40
@@ -45,7 +45,7 @@ def run_scores(ground: Ground, length: float, folders: Folders) -> None:
         for name, kind in ((_SIMPLE, SIMPLE), (_EXPRESSIVE, EXPRESSIVE))
     }
     adapters[UNTRAINED] = ground.untrained(length)
-    writing = Writing(texts=ground.sizes.texts, max_new_tokens=_LENGTH, seed=SEED)
+    writing = GenerationConfig(texts=ground.sizes.texts, max_new_tokens=_LENGTH, seed=SEED)
     settings = ground.facts | dict(
         task="scores",
         n=len(features),
@@ -66,20 +66,22 @@ def run_scores(ground: Ground, length: float, folders: Folders) -> None:
     }
     # Chance takes the labels that the adapters were trained on.
     pool = [ground.originals[feature] for feature in ground.features["train"]]
-    rows = compared_rows(described, labels, pool, seed=SEED)
+    rows = comparison_rows(described, labels, pool, seed=SEED)
     scores = generation_scores(
         ground.model,
         ground.sae,
         rows,
         ground.thresholds(features),
-        writing=writing,
-        folder=cache_folder() / "generation",
+        config=writing,
+        folder=cache_folder(),
         progress=True,
     )
-    contexts = ground.result.contexts
+    contexts = ground.result.top_examples
     # The contexts that the labels were not made of.
     examples = read_examples(
-        features, lambda f: contexts.of(f).iloc[1::2], lambda f: contexts.silent(f, max(1, len(contexts.of(f)) // 2))
+        features,
+        lambda f: contexts.get(f).iloc[1::2],
+        lambda f: contexts.inactive(f, max(1, len(contexts.get(f)) // 2)),
     )
     detected = detection_scores(rows, examples, embedding_judge(ground.context.embed))
     with whole_file(folders.runs / "labels.csv") as draft:

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interp_toolkit.cache import cache_folder
-from interp_toolkit.sae import Background, Contexts, SAELabels, SAERecipe, label_features, read_passages, word_labeller
+from interp_toolkit.sae import (
+    Background,
+    SAELabels,
+    SAERecipe,
+    TopExamples,
+    label_features,
+    read_passages,
+    word_labeller,
+)
 from interp_toolkit.sae.labellers import LabelledFeatures
 
 # Passages whose words are text at large for the labeller.
@@ -15,14 +23,14 @@ _PASSAGES = 1000
 
 def text_at_large(recipe: SAERecipe, data: Path) -> Background:
     """What words are distinctive against."""
-    return Background.of(read_passages(data / recipe.passages, "train", _PASSAGES)["text"])
+    return Background.from_texts(read_passages(data / recipe.passages, "train", _PASSAGES)["text"])
 
 
-def word_labels(background: Background, contexts: Contexts, features: Sequence[int]) -> LabelledFeatures:
+def word_labels(background: Background, contexts: TopExamples, features: Sequence[int]) -> LabelledFeatures:
     """Labels of these features, kept in the cache folder; the contexts between are left for detection."""
     return label_features(
         word_labeller(background),
-        lambda feature: contexts.of(feature).iloc[::2],
+        lambda feature: contexts.get(feature).iloc[::2],
         features,
         cache_folder(),
         progress=True,

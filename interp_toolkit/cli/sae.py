@@ -1,4 +1,4 @@
-"""The commands for SAEs: train one, label its features, score the labels, compare them with an adapter's."""
+"""The commands for SAEs: train one, label its features, score the labels, compare descriptions with them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from interp_toolkit.cli import sae_steps
 from interp_toolkit.cli.command import add_command
 from interp_toolkit.cli.printing import add_shape
+from interp_toolkit.deprecation import warn_renamed
 
 _GROUP = """examples:
   interp-toolkit sae train sae.yaml --data ~/data
   interp-toolkit sae label runs/my-sae/sae --passages passages.jsonl.gz --output labels.json
   interp-toolkit sae score runs/my-sae/sae labels.json --passages passages.jsonl.gz --adapter ./my-adapter
   interp-toolkit sae compare runs/my-sae/sae labels.json --adapter ./my-adapter --scores sae-scores.json
-What is done is kept: a command that was stopped goes on when it is given again. See docs/sae.md."""
+What is done is saved: a command that was stopped goes on when it is run again. See docs/sae.md."""
 _TRAIN = """example:
   interp-toolkit sae train sae.yaml --data ~/data"""
 _LABEL = """examples:
@@ -45,7 +46,12 @@ def add(commands: Any) -> None:
     label = add_command(steps, "label", "label features by the texts they are active in", _LABEL, sae_steps.label)
     _add_sae(label)
     _add_passages(label)
-    label.add_argument("--contexts", type=Path, metavar="FILE", help="of `sae train`; by default they are looked for")
+    label.add_argument(
+        "--examples", type=Path, metavar="FILE", help="top examples of `sae train`; else they are searched"
+    )
+    label.add_argument(
+        "--contexts", dest="examples", type=Path, action=_Renamed, new="--examples", help=argparse.SUPPRESS
+    )
     label.add_argument("--server", metavar="URL", help="ask a server that speaks OpenAI's protocol")
     label.add_argument("--ask", metavar="MODEL", help="model of the server; without a server a hub id or folder")
     label.add_argument("--output", type=Path, default=Path("labels.json"), metavar="FILE.json")
@@ -55,36 +61,62 @@ def add(commands: Any) -> None:
     score.add_argument("labels", metavar="LABELS", help="file or folder, see docs/sae.md; the original ones")
     _add_passages(score)
     score.add_argument("--adapter", help="path, hub id or shipped name, to score its descriptions too")
-    score.add_argument("--any-site", action="store_true", help="allow an adapter of another site than the SAE's")
     score.add_argument("--no-chat", action="store_true", help="read the texts as they are, not as user turns")
-    score.add_argument("--texts", type=int, default=5, metavar="N", help="written for each label (default 5)")
+    score.add_argument("--texts", type=int, default=5, metavar="N", help="texts per label (default 5)")
     score.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     score.add_argument("--output", type=Path, default=Path("sae-scores.json"), metavar="FILE.json")
     add_shape(score, _ROWS)
 
     compare = add_command(
-        steps, "compare", "lay an adapter's descriptions beside the labels", _COMPARE, sae_steps.compare
+        steps, "compare", "compare an adapter's descriptions with the labels", _COMPARE, sae_steps.compare
     )
     _add_sae(compare)
     compare.add_argument("labels", metavar="LABELS", help="file or folder, see docs/sae.md; the original ones")
     compare.add_argument("--adapter", required=True, help="path, hub id or shipped name")
-    compare.add_argument("--any-site", action="store_true", help="allow an adapter of another site than the SAE's")
     compare.add_argument("--scores", type=Path, metavar="FILE.json", help="of `sae score` with this adapter")
     compare.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     compare.add_argument("--output", type=Path, default=Path("sae-comparison.json"), metavar="FILE.json")
     add_shape(compare, _ROWS)
 
 
+class _Renamed(argparse.Action):
+    """An option by its old name, which warns."""
+
+    def __init__(self, *args: Any, new: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.new = new
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Set the new option."""
+        warn_renamed(str(option_string), self.new)
+        setattr(namespace, self.dest, values if self.const is None else self.const)
+
+
 def _add_sae(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sae", metavar="SAE", help="folder with cfg.json and sae_weights.safetensors, or a release")
     parser.add_argument("--id", metavar="ID", help="which SAE of a release")
     parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
-    parser.add_argument("--any-model", action="store_true", help="allow an SAE of a model of another name")
+    parser.add_argument(
+        "--on-mismatch",
+        choices=("error", "warn"),
+        default="error",
+        help="refuse an SAE or adapter of another model or site (error, the default), or warn of it",
+    )
+    for old in ("--any-model", "--any-site"):
+        parser.add_argument(
+            old,
+            dest="on_mismatch",
+            nargs=0,
+            const="warn",
+            action=_Renamed,
+            new="--on-mismatch warn",
+            help=argparse.SUPPRESS,
+        )
     parser.add_argument("--features", type=int, nargs="+", metavar="N", help="numbers; by default all")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N of these features")
 
 
 def _add_passages(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--passages", type=Path, required=True, metavar="FILE", help="JSON Lines with a text each")
+    parser.add_argument("--passages", type=Path, required=True, metavar="FILE", help="JSON Lines, one text per line")
     parser.add_argument("--split", metavar="NAME", help="take passages of this split alone, such as eval")
     parser.add_argument("--take", type=int, metavar="N", help="at most N passages, from the beginning")

@@ -1,26 +1,31 @@
-"""SAEs of a hooked model: stored activations, training, quality, and the contexts of features."""
+"""SAEs of a hooked model: load or train one, label its features, and make vector-label pairs of it.
 
+`load` reads an SAE, `train` trains one, `labels` reads labels of its features, and `pairs` joins both.
+"""
+
+from interp_toolkit.deprecation import moved_names
 from interp_toolkit.sae.asking import Answer, Ask, ask_model, ask_server
-from interp_toolkit.sae.contexts import Contexts
-from interp_toolkit.sae.directions import SAEFacts, SAEVectors, check_sae, sae_digest, sae_facts, sae_vectors
+from interp_toolkit.sae.directions import SAEVectors, sae_vectors
 from interp_toolkit.sae.distinctive import Background
 from interp_toolkit.sae.encode import Encoder, encode_features, feature_activations
-from interp_toolkit.sae.label_files import SAELabels, read_labels, sae_pairs
-from interp_toolkit.sae.labellers import Labeller, asked_labeller, label_features, word_labeller
+from interp_toolkit.sae.facts import SAEFacts, check_sae, sae_digest, sae_facts
+from interp_toolkit.sae.label_files import SAELabels, labels
+from interp_toolkit.sae.label_pairs import pairs
+from interp_toolkit.sae.labellers import Labeller, label_features, llm_labeller, word_labeller
+from interp_toolkit.sae.loading import load
 from interp_toolkit.sae.passages import TokenRows, read_passages, token_rows
 from interp_toolkit.sae.quality import feature_quantiles, sae_quality
 from interp_toolkit.sae.recipe import SAERecipe, SAEResult
-from interp_toolkit.sae.sae_files import load_sae
-from interp_toolkit.sae.search import write_contexts
+from interp_toolkit.sae.search import find_top_examples
 from interp_toolkit.sae.store import ActivationStore, store_activations
-from interp_toolkit.sae.train import SAEConfig, train_sae
+from interp_toolkit.sae.top_examples import TopExamples
+from interp_toolkit.sae.training import SAEConfig, train
 
 __all__ = [
     "ActivationStore",
     "Answer",
     "Ask",
     "Background",
-    "Contexts",
     "Encoder",
     "Labeller",
     "SAEConfig",
@@ -30,25 +35,39 @@ __all__ = [
     "SAEResult",
     "SAEVectors",
     "TokenRows",
+    "TopExamples",
     "ask_model",
     "ask_server",
-    "asked_labeller",
     "check_sae",
     "encode_features",
     "feature_activations",
     "feature_quantiles",
+    "find_top_examples",
     "label_features",
-    "load_sae",
-    "read_labels",
+    "labels",
+    "llm_labeller",
+    "load",
+    "pairs",
     "read_passages",
     "sae_digest",
     "sae_facts",
-    "sae_pairs",
     "sae_quality",
     "sae_vectors",
     "store_activations",
     "token_rows",
-    "train_sae",
+    "train",
     "word_labeller",
-    "write_contexts",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Contexts": "interp_toolkit.sae:TopExamples",
+        "asked_labeller": "interp_toolkit.sae:llm_labeller",
+        "load_sae": "interp_toolkit.sae:load",
+        "read_labels": "interp_toolkit.sae:labels",
+        "sae_pairs": "interp_toolkit.sae:pairs",
+        "train_sae": "interp_toolkit.sae:train",
+        "write_contexts": "interp_toolkit.sae:find_top_examples",
+    },
+)

@@ -1,4 +1,4 @@
-"""Distinctive words: what stands in some contexts more often than elsewhere, and labels made of that."""
+"""Distinctive words: words that some examples have more often than text at large, and labels made of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.files import sha256_of_json
 
 _ITEM = re.compile(r"\n+|\w+(?:['\u2019]\w+)*|[^\w\s]")
@@ -22,18 +23,18 @@ _PHRASE = 3
 _WORDS = 3
 # A word is named beside the most distinctive one where it makes up this share of the activation.
 _SHARE = 0.1
-# A word of the surroundings is named from this many standard errors on; a phrase where this share of contexts has it.
+# A word of the surroundings is named from this many standard errors on; a phrase where this share of examples has it.
 _DISTINCT = 3.0
 _COMMON = 0.3
 
 
 @dataclass(frozen=True)
 class Item:
-    """A word, a punctuation mark or a line break of a context.
+    """A word, a punctuation mark or a line break of an example.
 
     Attributes:
         text: as it is written.
-        start: its first character in the context.
+        start: its first character in the example.
         end: behind its last.
         activation: the highest of its tokens.
     """
@@ -62,16 +63,22 @@ class Background:
     phrases: Mapping[str, int]
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Background:
-        """Counts over some texts, such as random windows or neutral passages."""
+    def from_texts(cls, texts: Iterable[str]) -> Background:
+        """Count words and phrases of some texts, such as random windows or neutral passages."""
         words: Counter[str] = Counter()
         phrases: Counter[str] = Counter()
         for text in texts:
-            keys = [_key(found) for found in _ITEM.findall(text)]
+            keys = [_key(item) for item in _ITEM.findall(text)]
             words.update(keys)
             for length in range(2, _PHRASE + 1):
                 phrases.update(" ".join(keys[i : i + length]) for i in range(len(keys) - length + 1))
         return cls(words, phrases)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Background:
+        """Deprecated name of `from_texts`."""
+        warn_renamed("Background.of", "Background.from_texts")
+        return cls.from_texts(texts)
 
     @property
     def digest(self) -> str:
@@ -80,18 +87,21 @@ class Background:
 
 
 def read_items(text: str, tokens: Sequence[str], activations: Sequence[float | int]) -> list[Item]:
-    """The words of a context with their activations.
+    """Split an example into words with their activations.
 
     Args:
-        text: of the context.
+        text: of the example.
         tokens: its tokens one by one; with the space before a word or without it.
-        activations: one a token.
+        activations: one per token.
+
+    Returns:
+        its words, punctuation marks and line breaks in order.
     """
     spans = token_spans(text, tokens)
     items = []
-    for found in _ITEM.finditer(text):
-        own = [a for (start, end), a in zip(spans, activations) if start < found.end() and end > found.start()]
-        items.append(Item(found[0], found.start(), found.end(), float(max(own, default=0.0))))
+    for match in _ITEM.finditer(text):
+        inside = [a for (start, end), a in zip(spans, activations) if start < match.end() and end > match.start()]
+        items.append(Item(match[0], match.start(), match.end(), float(max(inside, default=0.0))))
     return items
 
 
@@ -105,27 +115,27 @@ def token_spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
     for token in tokens:
         # Of a token of white space alone only a line break counts.
         piece = token.strip() or ("\n" if "\n" in token else "")
-        found = text.find(piece, at, at + len(token) + 8) if piece else -1
-        spans.append((found, found + len(piece)) if found >= 0 else (at, at))
+        start = text.find(piece, at, at + len(token) + 8) if piece else -1
+        spans.append((start, start + len(piece)) if start >= 0 else (at, at))
         at = spans[-1][1]
     return spans
 
 
 def read_phrases(text: str, items: Sequence[Item]) -> dict[str, str]:
-    """Phrases of two or three words that hold the most active one; as they are counted, and as they are written."""
+    """Phrases of two or three words around the most active one: for each, as it is counted, how it is written."""
     if not items:
         return {}
     peak = max(range(len(items)), key=lambda i: items[i].activation)
-    told = {}
+    phrases = {}
     for length in range(2, _PHRASE + 1):
         for start in range(max(0, peak - length + 1), min(peak, len(items) - length) + 1):
-            own = items[start : start + length]
-            told[" ".join(item.key for item in own)] = text[own[0].start : own[-1].end]
-    return told
+            words = items[start : start + length]
+            phrases[" ".join(item.key for item in words)] = text[words[0].start : words[-1].end]
+    return phrases
 
 
 def log_odds(inside: Mapping[str, float | int], outside: Mapping[str, int]) -> dict[str, float]:
-    """How much more often each word stands inside than outside, in standard errors.
+    """How much more often each word occurs inside than outside, in standard errors.
 
     The log-odds ratio with an informative Dirichlet prior, here the counts of all text (Monroe, Colaresi and Quinn
     2008, "Fightin' Words", equations 16, 19 and 22). A word that is not outside counts as seen there once.
@@ -138,14 +148,14 @@ def log_odds(inside: Mapping[str, float | int], outside: Mapping[str, int]) -> d
         >>> log_odds({"dog": 9, "the": 9}, {"dog": 3, "the": 900, "a": 800})
     """
     n, m = sum(inside.values()), sum(outside.values()) + sum(word not in outside for word in inside)
-    told = {}
+    scores = {}
     for word, count in inside.items():
         elsewhere = max(outside.get(word, 0), 1)
         prior = _PRIOR * (count + elsewhere) / (n + m)
         one, other = count + prior, elsewhere + prior
         gap = _logit(one, n + _PRIOR) - _logit(other, m + _PRIOR)
-        told[word] = gap / math.sqrt(1 / one + 1 / other)
-    return told
+        scores[word] = gap / math.sqrt(1 / one + 1 / other)
+    return scores
 
 
 def readable(item: str) -> str:
@@ -162,15 +172,15 @@ def readable(item: str) -> str:
     return item
 
 
-def word_labels(contexts: pd.DataFrame, background: Background) -> tuple[str, ...]:
-    """Up to three labels from the words of a feature's contexts; none where no word is active. See `word_labeller`.
+def word_labels(examples: pd.DataFrame, background: Background) -> tuple[str, ...]:
+    """Up to three labels from the words of a feature's examples; none where no word is active. See `word_labeller`.
 
     Args:
-        contexts: columns ``text``, ``tokens``, ``activations``, best first.
+        examples: columns ``text``, ``tokens``, ``activations``, best first.
         background: counts of text at large.
     """
-    texts = list(contexts["text"])
-    read = [read_items(*own) for own in zip(texts, contexts["tokens"], contexts["activations"])]
+    texts = list(examples["text"])
+    read = [read_items(*row) for row in zip(texts, examples["tokens"], examples["activations"])]
     written: Counter[tuple[str, str]] = Counter((item.key, item.text) for items in read for item in items)
     surface = {key: text for (key, text), _ in reversed(written.most_common())}
     active = _active(read)
@@ -190,18 +200,18 @@ def word_labels(contexts: pd.DataFrame, background: Background) -> tuple[str, ..
 
 
 def _active(read: Sequence[Sequence[Item]]) -> dict[str, float]:
-    """The words on which a feature is active, each by its share of its context's highest activation."""
-    told: defaultdict[str, float] = defaultdict(float)
+    """The words on which a feature is active, weighted by their share of their example's highest activation."""
+    weights: defaultdict[str, float] = defaultdict(float)
     for items in read:
         peak = max((item.activation for item in items), default=0.0)
         for item in items:
             if item.activation > 0:
-                told[item.key] += item.activation / peak
-    return told
+                weights[item.key] += item.activation / peak
+    return weights
 
 
 def _around(read: Sequence[Sequence[Item]], active: set[str], background: Background) -> list[str]:
-    """Words that stand around the active ones in several contexts, and seldom elsewhere."""
+    """Words that occur around the active ones in several examples, and seldom elsewhere."""
     counts = Counter(key for items in read for key in {item.key for item in items} - active if len(key) > 2)
     scores = log_odds(counts, background.words)
     good = [
@@ -213,13 +223,13 @@ def _around(read: Sequence[Sequence[Item]], active: set[str], background: Backgr
 
 
 def _phrase(texts: Sequence[str], read: Sequence[Sequence[Item]], background: Background) -> str:
-    """The most distinctive phrase around the most active word, where many contexts have it; else nothing."""
+    """The most distinctive phrase around the most active word, where many examples have it; else an empty text."""
     counts: Counter[str] = Counter()
     surface: dict[str, str] = {}
     for text, items in zip(texts, read):
-        found = read_phrases(text, items)
-        counts.update(list(found))
-        surface = found | surface
+        phrases = read_phrases(text, items)
+        counts.update(list(phrases))
+        surface = phrases | surface
     common = {key: count for key, count in counts.items() if count >= max(2, _COMMON * len(texts)) and "\n" not in key}
     if not common:
         return ""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.sae.directions import check_encoding, check_features, check_sae, require_site
-from interp_toolkit.sae.sae_files import for_inference
+from interp_toolkit.sae.facts import OnMismatch, check_encoding, check_features, check_sae, flags_renamed, require_site
+from interp_toolkit.sae.loading import for_inference
 from interp_toolkit.torch_defaults import plain_defaults
 
 # Architectures in which a feature's activation depends on its own column of the encoder alone.
@@ -28,18 +28,18 @@ _TOKENS = 2**15
 def encode_features(
     sae: Any, vectors: Float[Tensor, "n width"], features: Sequence[int] | None = None
 ) -> Float[Tensor, "n features"]:
-    """What features make of residual-stream vectors, exactly as the whole SAE would in float32.
+    """Activations of features on residual-stream vectors, exactly as the whole SAE computes them in float32.
 
-    Where a feature looks at its own column of the encoder alone, only the asked columns are computed. A top-k SAE
-    compares all features, so there all are computed, a block of tokens at a time, and the asked ones kept.
+    Where a feature depends on its own column of the encoder alone, only the columns of these features are computed. A
+    top-k SAE compares all features, so there all are computed, a block of tokens at a time, and these returned.
 
     Args:
         sae: an SAE.
-        vectors: raw, one a row.
+        vectors: as the model has them, neither centred nor scaled.
         features: numbers; None for all.
 
     Returns:
-        float32, on the CPU.
+        activations, float32, on the CPU.
 
     Raises:
         InterpToolkitError: a number that the SAE does not have, or an SAE that `check_encoding` refuses.
@@ -62,19 +62,23 @@ class Encoder:
         """Activations of the chosen features, float32, on the CPU."""
         sae = self._sae
         width = sae.W_dec.shape[0]
-        picked = None if self._alone or self.features is None else torch.tensor(self.features, dtype=torch.long)
-        parts = []
+        columns = None if self._alone or self.features is None else torch.tensor(self.features, dtype=torch.long)
+        blocks = []
         for block in vectors.float().split(max(1, _BLOCK // max(1, width))):
-            found = sae.encode(block.to(sae.W_dec.device)).to_dense().float().cpu()
-            parts.append(found if picked is None else found[:, picked])
+            activations = sae.encode(block.to(sae.W_dec.device)).to_dense().float().cpu()
+            blocks.append(activations if columns is None else activations[:, columns])
         count = width if self.features is None else len(self.features)
-        return torch.cat(parts) if parts else torch.empty(0, count)
+        return torch.cat(blocks) if blocks else torch.empty(0, count)
 
 
-@plain_defaults()
-@torch.no_grad()
+@flags_renamed
 def feature_activations(
-    model: Any, sae: Any, rows: Sequence[Sequence[int]], features: Sequence[int], *, any_model: bool = False
+    model: Any,
+    sae: Any,
+    rows: Sequence[Sequence[int]],
+    features: Sequence[int],
+    *,
+    on_mismatch: OnMismatch = "error",
 ) -> list[Float[Tensor, "tokens features"]]:
     """Activations of a few features on every token of some texts.
 
@@ -85,42 +89,58 @@ def feature_activations(
         sae: an SAE of one of its sites.
         rows: token ids of each text, as the model is to read them.
         features: numbers of features.
-        any_model: as `check_sae` takes it.
+        on_mismatch: as `check_sae` takes it.
 
     Returns:
         for each row [its tokens, features], float32. The first token counts for nothing, as an attention sink that SAEs
         are not trained on: its activations are 0.
 
     Raises:
+        ContractError: as `check_sae`.
         InterpToolkitError: an empty row, a feature that does not exist, or an SAE that cannot be run on this model.
 
     Example:
         >>> rows = token_rows(model.tokenizer, ["Cats purr.", "Dogs bark."]).ids
-        >>> [own.amax(0) for own in feature_activations(model, sae, rows, [7, 11])]
+        >>> [activations.amax(0) for activations in feature_activations(model, sae, rows, [7, 11])]
     """
-    check_sae(sae, model, any_model=any_model)
+    check_sae(sae, model, on_mismatch=on_mismatch)
+    return unchecked_activations(model, sae, rows, features)
+
+
+@plain_defaults()
+@torch.no_grad()
+def unchecked_activations(
+    model: Any, sae: Any, rows: Sequence[Sequence[int]], features: Sequence[int]
+) -> list[Float[Tensor, "tokens features"]]:
+    """`feature_activations` of an SAE that `check_sae` has seen.
+
+    Args:
+        model: a hooked model.
+        sae: an SAE of one of its sites.
+        rows: token ids of each text.
+        features: numbers of features.
+    """
     site = require_site(sae)
     encoder = Encoder(sae, features)
     if empty := [number for number, row in enumerate(rows) if not len(row)]:
         raise InterpToolkitError(f"row {empty[0]} has no tokens; expected at least one")
-    out: list[Tensor] = []
+    results: list[Tensor] = []
     for batch in _batches([list(map(int, row)) for row in rows]):
-        lengths = [len(row) for row in batch]
-        found = encoder(read_activations(model, batch, site, "all").vectors).split(lengths)
-        for own in found:
-            own = own.clone()
-            own[0] = 0
-            out.append(own)
-    return out
+        activations = encoder(read_activations(model, batch, site, "all").vectors)
+        for row_activations in activations.split([len(row) for row in batch]):
+            row_activations = row_activations.clone()
+            row_activations[0] = 0
+            results.append(row_activations)
+    return results
 
 
 def _batches(rows: list[list[int]]) -> list[list[list[int]]]:
     batches: list[list[list[int]]] = []
-    held = 0
+    tokens = 0
     for row in rows:
-        if not batches or held + len(row) > _TOKENS:
+        if not batches or tokens + len(row) > _TOKENS:
             batches.append([])
-            held = 0
+            tokens = 0
         batches[-1].append(row)
-        held += len(row)
+        tokens += len(row)
     return batches

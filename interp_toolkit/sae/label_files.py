@@ -1,4 +1,4 @@
-"""Labels of SAE features: reading the forms in which they are published, and joining them with decoder rows."""
+"""Labels of SAE features, and the forms of files in which they are published."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json, read_json_lines
-from interp_toolkit.pairs import VectorLabelPairs, published
-from interp_toolkit.sae.directions import sae_digest, sae_facts, sae_vectors
-from interp_toolkit.sae.sae_files import is_folder, load_sae, read_firing
+from interp_toolkit.pairs import published
 from interp_toolkit.tables import brief_repr
-from interp_toolkit.torch_defaults import plain_defaults
 
 _COLUMNS = ["feature", "label", "explainer", "split"]
 # No SAE has more; greater numbers are damage, and would take memory that is not there.
@@ -31,10 +27,10 @@ _KINDS = "a folder of *.jsonl or *.jsonl.gz, a JSON list of objects with 'index'
 
 @dataclass(frozen=True, eq=False)
 class SAELabels:
-    """Labels of an SAE's features, several a feature, and who gave them.
+    """Labels of an SAE's features, several per feature, and who wrote them.
 
     Attributes:
-        table: one row a label: ``feature`` (its number), ``label``, ``explainer`` (empty where unknown), ``split``
+        table: one row per label: ``feature`` (its number), ``label``, ``explainer`` (empty where unknown), ``split``
             (``"train"``, ``"val"``, or None where the source has none). No feature has a text twice.
         origin: where they came from, as strings.
     """
@@ -45,23 +41,33 @@ class SAELabels:
     __repr__ = brief_repr
 
     @classmethod
-    def of(cls, labels: Mapping[int, str | Sequence[str]], explainer: str = "") -> SAELabels:
+    def from_dict(cls, labels: Mapping[int, str | Sequence[str]], explainer: str = "") -> SAELabels:
         """Labels from a mapping of feature numbers to texts, one or several.
+
+        Args:
+            labels: by number of the feature.
+            explainer: who wrote them.
 
         Raises:
             InterpToolkitError: an empty text, or a key that is no whole number.
 
         Example:
-            >>> labels = SAELabels.of({3: "cats", 5: ["dogs", "pets"]}, explainer="tokens")
+            >>> labels = SAELabels.from_dict({3: "cats", 5: ["dogs", "pets"]}, explainer="tokens")
         """
         rows = []
-        for key, own in labels.items():
-            several = isinstance(own, Iterable) and not isinstance(own, (str, bytes, Mapping))
-            texts = list(own) if several else [own]
+        for key, value in labels.items():
+            several = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+            texts = list(value) if several else [value]
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-                raise InterpToolkitError(f"feature {key} needs at least one label and no empty one, got {own!r}")
+                raise InterpToolkitError(f"feature {key} needs at least one label and no empty one, got {value!r}")
             rows += [(_index(key, f"feature {key!r}"), text, explainer, None) for text in texts]
         return cls(_table(rows), {"explainer": explainer} if explainer else {})
+
+    @classmethod
+    def of(cls, labels: Mapping[int, str | Sequence[str]], explainer: str = "") -> SAELabels:
+        """Deprecated name of `from_dict`."""
+        warn_renamed("SAELabels.of", "SAELabels.from_dict")
+        return cls.from_dict(labels, explainer)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -77,7 +83,7 @@ class SAELabels:
         return {int(number): tuple(texts) for number, texts in groups}  # type: ignore[arg-type]
 
     def write(self, path: str | Path) -> None:
-        """Write a JSON list in the form of a Neuronpedia export, whole or not at all; `read_labels` reads it."""
+        """Write a JSON list in the form of a Neuronpedia export, whole or not at all; `labels` reads it."""
         rows = []
         for number, label, explainer, split in self.table[_COLUMNS].itertuples(index=False):
             row = dict(index=int(number), description=label, explanationModelName=explainer)
@@ -86,8 +92,8 @@ class SAELabels:
             draft.write_text(json.dumps(rows, ensure_ascii=False, indent=0), encoding="utf-8")
 
 
-def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELabels:
-    """Labels of an SAE's features from a file, a folder, or a mapping.
+def labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELabels:
+    """Read labels of an SAE's features from a file, a folder, or a mapping.
 
     Args:
         source: a Neuronpedia export (a folder of ``*.jsonl`` or ``*.jsonl.gz``, one such file, or a JSON list: objects
@@ -101,11 +107,10 @@ def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELa
         InterpToolkitError: an export of several SAEs, or rows that cannot be used.
 
     Example:
-        >>> labels = read_labels("gemma-2-2b/20-gemmascope-res-16k/explanations")
-        >>> labels.by_feature()[7]
+        >>> labels("gemma-2-2b/20-gemmascope-res-16k/explanations").by_feature()[7]
     """
     if isinstance(source, Mapping):
-        return SAELabels.of(source)
+        return SAELabels.from_dict(source)
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")))
@@ -117,10 +122,10 @@ def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELa
     data = read_json(path, _KINDS)
     if isinstance(data, dict):
         try:
-            held = SAELabels.of({_index(key, f"key {key!r}"): own for key, own in data.items()})
+            numbered = SAELabels.from_dict({_index(key, f"key {key!r}"): texts for key, texts in data.items()})
         except InterpToolkitError as error:
             raise FileFormatError(f"{path}: {error}") from error
-        return SAELabels(held.table, {"labels": path.name})
+        return SAELabels(numbered.table, {"labels": path.name})
     if not isinstance(data, list) or not data or not all(isinstance(row, dict) for row in data):
         raise FileFormatError(f"expected {_KINDS} at {path}, got {str(data)[:60]}")
     if "vectors" in data[0]:
@@ -128,90 +133,9 @@ def read_labels(source: str | Path | Mapping[int, str | Sequence[str]]) -> SAELa
     return _export([(f"{path}, row {number}", row) for number, row in enumerate(data)], path)
 
 
-@plain_defaults()
-def sae_pairs(
-    sae: Any,
-    labels: SAELabels | Mapping[int, str | Sequence[str]] | str | Path,
-    *,
-    val_fraction: float = 0.1,
-    seed: int = 0,
-    firing: Float[Tensor, " features"] | None = None,
-) -> VectorLabelPairs:
-    """Pairs of an SAE's decoder directions and their labels, split by feature.
-
-    They are directions, read at no site and centred by no mean. Dead features are left out, and counted in the origin.
-
-    Args:
-        sae: an SAE, or whatever `load_sae` takes without an id.
-        labels: `SAELabels`, or what `read_labels` takes.
-        val_fraction: share of the features that is held out, where the labels bring no split.
-        seed: of that draw.
-        firing: as `sae_vectors` takes it.
-
-    Raises:
-        InterpToolkitError: labels of another SAE, of features that do not exist, or of none that lives.
-
-    Example:
-        >>> pairs = sae_pairs(sae, read_labels("explanations"))
-    """
-    if firing is None and isinstance(sae, (str, Path)) and is_folder(sae):
-        firing = read_firing(sae)
-    sae = load_sae(sae)
-    held = labels if isinstance(labels, SAELabels) else read_labels(labels)
-    facts = sae_facts(sae)
-    if not len(held):
-        raise InterpToolkitError("expected labels for at least one feature, got none")
-    if wrong := [number for number in held.features if number >= facts.features]:
-        raise InterpToolkitError(
-            f"there are labels for feature {wrong[-1]}, and the SAE has {facts.features} features, numbered 0 to "
-            f"{facts.features - 1}; are these the labels of another SAE?"
-        )
-    named = held.origin.get("neuronpedia_id")
-    if named and facts.neuronpedia_id and named != facts.neuronpedia_id:
-        raise InterpToolkitError(
-            f"the labels are of {named} and the SAE is {facts.neuronpedia_id} on Neuronpedia; take the SAE's own"
-        )
-    found = sae_vectors(sae, held.features, firing=firing)
-    alive = [row for row, dead in enumerate(found.dead.tolist()) if not dead]
-    if not alive:
-        raise InterpToolkitError(f"all {len(found)} features that have labels are dead; expected at least one alive")
-    texts, sides = held.by_feature(), _splits(held)
-    numbers = [found.index[row] for row in alive]
-    explainers = sorted({name for name in held.table["explainer"] if name})
-    origin = {
-        "model": facts.model,
-        "source": "SAE decoder rows",
-        "hook_name": facts.writes_to,
-        "sae": sae_digest(sae),
-        "neuronpedia_id": facts.neuronpedia_id,
-        "explainer": ", ".join(explainers),
-        "dead_left_out": str(len(found) - len(alive)) if len(alive) < len(found) else "",
-        **held.origin,
-    }
-    return VectorLabelPairs.build(
-        found.vectors[torch.tensor(alive)],
-        [tuple({text.strip(): text for text in texts[number]}.values()) for number in numbers],
-        splits=None if sides is None else [sides[number] for number in numbers],
-        val_fraction=val_fraction,
-        seed=seed,
-        origin={key: text for key, text in origin.items() if text},
-    )
-
-
-def _splits(held: SAELabels) -> dict[int, str] | None:
-    """The side of each feature, or None where not every one has one."""
-    if held.table["split"].isna().to_numpy().any():
-        return None
-    sides: dict[int, str] = {}
-    for number, split in zip(held.table["feature"], held.table["split"]):
-        if sides.setdefault(int(number), split) != split:
-            raise InterpToolkitError(f"feature {number} has labels in both splits; a feature belongs to one")
-    return sides
-
-
 def _export(rows: Sequence[tuple[str, dict[str, Any]]], path: Path) -> SAELabels:
     """Labels of rows as Neuronpedia exports them, each with what an error calls it."""
-    found, sources, without = [], set(), 0
+    labelled, sources, without = [], set(), 0
     for name, row in rows:
         if "index" not in row or "description" not in row:
             raise FileFormatError(f"{name}: expected 'index' and 'description', got {sorted(row)}")
@@ -225,11 +149,11 @@ def _export(rows: Sequence[tuple[str, dict[str, Any]]], path: Path) -> SAELabels
         if not isinstance(row.get("split"), (str, type(None))):
             raise FileFormatError(f"{name}: expected 'train' or 'val' for 'split', got {row['split']!r:.60}")
         explainer = str(row.get("explanationModelName") or row.get("typeName") or "")
-        found.append((_index(row["index"], name), text, explainer, row.get("split")))
+        labelled.append((_index(row["index"], name), text, explainer, row.get("split")))
     if len(sources) > 1:
-        told = ", ".join(sorted("/".join(source) for source in sources))
-        raise InterpToolkitError(f"{path} holds labels of several SAEs ({told}); give those of one")
-    if not found:
+        names = ", ".join(sorted("/".join(source) for source in sources))
+        raise InterpToolkitError(f"{path} holds labels of several SAEs ({names}); give those of one")
+    if not labelled:
         raise FileFormatError(f"expected labels in {path}, and there are none")
     ((model, layer),) = sources
     origin = {"labels": path.name}
@@ -237,7 +161,7 @@ def _export(rows: Sequence[tuple[str, dict[str, Any]]], path: Path) -> SAELabels
         origin["neuronpedia_id"] = f"{model}/{layer}"
     if without:
         origin["without_description"] = str(without)
-    return SAELabels(_table(found), origin)
+    return SAELabels(_table(labelled), origin)
 
 
 def _published(data: list[dict[str, Any]], path: Path) -> SAELabels:
@@ -254,15 +178,15 @@ def _published(data: list[dict[str, Any]], path: Path) -> SAELabels:
     # What checks this format wants the matrix that the indices count in: a row of ones stands in for all.
     (section,) = published.read_sections(path, torch.ones(1, 1).expand(max(count, 1), 1))
     explainer = section.origin.get("source", "")
-    found = [
+    labelled = [
         (number, text, explainer, split)
-        for number, own, split in zip(section.rows.index.tolist(), section.labels, section.splits)
-        for text in own
+        for number, texts, split in zip(section.rows.index.tolist(), section.labels, section.splits)
+        for text in texts
     ]
-    if not found:
+    if not labelled:
         raise FileFormatError(f"expected labels in {path}, and there are none")
     named = section.origin.get("dataset_name", "")
-    return SAELabels(_table(found), {"labels": path.name, **({"dataset": named} if named else {})})
+    return SAELabels(_table(labelled), {"labels": path.name, **({"dataset": named} if named else {})})
 
 
 def _table(rows: Sequence[tuple[int, str, str, str | None]]) -> pd.DataFrame:

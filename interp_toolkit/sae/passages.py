@@ -36,7 +36,7 @@ class TokenRows:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read: all but the first of each row."""
+        """The number of tokens that are read: all but the first of each row."""
         return sum(map(len, self.ids)) - len(self)
 
     def take(self, rows: Sequence[int]) -> TokenRows:
@@ -45,7 +45,7 @@ class TokenRows:
 
 
 def read_passages(path: str | Path, split: str | None = None, limit: int | None = None) -> pd.DataFrame:
-    """Passages from JSON Lines, perhaps gzipped.
+    """Read passages from JSON Lines, perhaps gzipped.
 
     Args:
         path: rows with ``text``, and perhaps ``genre``, ``subgenre``, ``source``, ``title`` and ``split``.
@@ -78,12 +78,15 @@ def read_passages(path: str | Path, split: str | None = None, limit: int | None 
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], context: int = 256) -> TokenRows:
-    """Texts as rows of tokens; a text longer than a row goes on in further rows, so that nothing is lost.
+    """Split texts into rows of tokens; a text longer than a row goes on in further rows, so that nothing is lost.
 
     Args:
         tokenizer: of the model.
         texts: plain texts; no chat template is put around them.
         context: longest row, in tokens.
+
+    Returns:
+        the rows, with the number of each row's text.
 
     Raises:
         InterpToolkitError: no text with a token in it.
@@ -96,9 +99,9 @@ def token_rows(tokenizer: Any, texts: Sequence[str], context: int = 256) -> Toke
     ids: list[tuple[int, ...]] = []
     passage: list[int] = []
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
-    for number, own in enumerate(encoded):
-        for start in range(0, len(own), step):
-            row = (*first, *own[start : start + step])
+    for number, text_ids in enumerate(encoded):
+        for start in range(0, len(text_ids), step):
+            row = (*first, *text_ids[start : start + step])
             if len(row) > 1:  # the first position is never read
                 ids.append(row)
                 passage.append(number)

@@ -1,4 +1,4 @@
-"""A whole SAE from one file: corpus, activations, training, quality, contexts."""
+"""A whole SAE from one file: corpus, activations, training, quality, top examples."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 
 import pandas as pd
 
+from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file
 from interp_toolkit.models import load_model, model_facts
-from interp_toolkit.sae.contexts import Contexts
 from interp_toolkit.sae.passages import TokenRows, read_passages, token_rows
 from interp_toolkit.sae.quality import sae_quality
-from interp_toolkit.sae.search import write_contexts
+from interp_toolkit.sae.search import find_top_examples
 from interp_toolkit.sae.store import store_activations
-from interp_toolkit.sae.train import SAEConfig, train_sae
+from interp_toolkit.sae.top_examples import TopExamples
+from interp_toolkit.sae.training import SAEConfig, train
 from interp_toolkit.settings import naming, read_yaml, settings_from
 from interp_toolkit.sites import Site
 from interp_toolkit.torch_defaults import plain_defaults
 
 
+@renamed_fields(contexts="top_examples")
 @dataclass(frozen=True)
 class SAERecipe:
-    """How an SAE is made.
+    """All that decides an SAE.
 
     Attributes:
         output: folder that gets ``sae/``, ``quality.csv`` and ``contexts.safetensors``.
@@ -35,7 +37,7 @@ class SAERecipe:
         context: longest row of tokens.
         train: how many passages of split ``train`` to take, drawn by the SAE's seed; None for all.
         eval: how many of split ``eval`` the quality is measured on; None for all.
-        contexts: how many contexts of each feature to keep.
+        top_examples: how many top activating examples to save per feature.
         sae: settings of the training.
     """
 
@@ -47,7 +49,7 @@ class SAERecipe:
     context: int = 256
     train: int | None = None
     eval: int | None = 200
-    contexts: int = 20
+    top_examples: int = 20
     sae: SAEConfig = field(default_factory=SAEConfig)
 
     def __post_init__(self) -> None:
@@ -85,15 +87,18 @@ class SAERecipe:
 
     @plain_defaults()
     def run(self, data: str | Path, model: Any = None, *, progress: bool = False) -> SAEResult:
-        """Make the SAE, or go on where an earlier run of the same recipe was interrupted.
+        """Train the SAE, or go on where an earlier run of the same recipe was interrupted.
 
         Args:
             data: the folder that ``passages`` is in.
             model: the hooked model, if it is loaded already.
             progress: whether to show bars.
 
+        Returns:
+            the SAE with its quality and its top examples.
+
         Raises:
-            InterpToolkitError: as `read_passages`, `store_activations`, `train_sae` and `write_contexts`.
+            InterpToolkitError: as `read_passages`, `store_activations`, `train` and `find_top_examples`.
 
         Example:
             >>> result = SAERecipe.read("smollm2_sae.yaml").run("data", progress=True)
@@ -102,29 +107,30 @@ class SAERecipe:
         model = load_model(self.model, dtype=self.dtype) if model is None else model
         folder, site = Path(self.output).expanduser(), Site.parse(self.site)
         store = store_activations(model, self.rows(model.tokenizer, data, "train"), site, progress=progress)[site]
-        sae = train_sae(store, self.sae, folder, facts=model_facts(model), progress=progress)
-        measured = folder / "quality.csv"
-        if not measured.exists():
-            held = self.rows(model.tokenizer, data, "eval")
-            with whole_file(measured) as draft:
-                sae_quality(model, sae, held, seed=self.sae.seed, progress=progress).to_csv(draft, index=False)
+        sae = train(store, self.sae, folder, facts=model_facts(model), progress=progress)
+        quality_path = folder / "quality.csv"
+        if not quality_path.exists():
+            rows = self.rows(model.tokenizer, data, "eval")
+            with whole_file(quality_path) as draft:
+                sae_quality(model, sae, rows, seed=self.sae.seed, progress=progress).to_csv(draft, index=False)
         path = folder / "contexts.safetensors"
-        contexts = write_contexts(sae, store, path, model.tokenizer, count=self.contexts, progress=progress)
-        return SAEResult(sae, pd.read_csv(measured), contexts, store.tokens_per_second)
+        examples = find_top_examples(sae, store, path, model.tokenizer, count=self.top_examples, progress=progress)
+        return SAEResult(sae, pd.read_csv(quality_path), examples, store.tokens_per_second)
 
 
+@renamed_fields(contexts="top_examples", tokens_a_second="tokens_per_second")
 @dataclass(frozen=True, eq=False)
 class SAEResult:
-    """What a recipe made.
+    """An SAE with its quality and its top examples.
 
     Attributes:
         sae: the SAE.
-        quality: as `sae_quality` gives it.
-        contexts: of each feature.
+        quality: as `sae_quality` returns it.
+        top_examples: of each feature.
         tokens_per_second: how fast activations were read; None where all were there.
     """
 
     sae: Any
     quality: pd.DataFrame
-    contexts: Contexts
+    top_examples: TopExamples
     tokens_per_second: float | None

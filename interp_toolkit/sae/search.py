@@ -1,4 +1,4 @@
-"""The search for the best contexts of every feature: one pass over stored activations, in little memory."""
+"""The search for the top activating examples of every feature: one pass over stored activations, in little memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.cache import TensorCache
-from interp_toolkit.errors import ContractError, InterpToolkitError
+from interp_toolkit.cache import TensorCache, cache_folder
+from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file, with_digest
-from interp_toolkit.sae.contexts import FORMAT, Contexts
-from interp_toolkit.sae.directions import require_site, sae_digest, sae_facts
 from interp_toolkit.sae.encode import Encoder
+from interp_toolkit.sae.facts import require_site, sae_digest, sae_facts
 from interp_toolkit.sae.passages import TokenRows
 from interp_toolkit.sae.store import ActivationStore
+from interp_toolkit.sae.top_examples import FORMAT, TopExamples
 from interp_toolkit.torch_defaults import plain_defaults
 
 # Tokens encoded together.
@@ -33,7 +33,7 @@ _SAVE_EVERY = 32
 
 @dataclass(frozen=True)
 class _Window:
-    """What is kept of a context, and of how many."""
+    """How many examples are saved per feature, and how long they are."""
 
     count: int
     before: int
@@ -52,10 +52,10 @@ class _Window:
 
 
 @plain_defaults()
-def write_contexts(
+def find_top_examples(
     sae: Any,
     store: ActivationStore,
-    path: str | Path,
+    path: str | Path | None,
     tokenizer: Any,
     *,
     count: int = 20,
@@ -64,31 +64,36 @@ def write_contexts(
     pool: int = 512,
     seed: int = 0,
     progress: bool = False,
-) -> Contexts:
-    """Find the contexts in which each feature is most active, at most one a row of tokens, and keep them in a file.
+) -> TopExamples:
+    """Find the windows of text in which each feature is most active, at most one per row of tokens.
 
-    What is held in memory does not grow with the corpus. The state is kept beside the file from time to time, so that
-    an interrupted search goes on; a file that is there from the same search is opened.
+    The memory that it takes does not grow with the corpus. The state is saved in the cache folder from time to time, so
+    that an interrupted search goes on; a file that is there from the same search is opened.
 
     Args:
         sae: an SAE.
         store: activations at its site.
-        path: the file, see `Contexts`.
+        path: the file to write, see `TopExamples`; None for one in the cache folder, which is written anew where it is
+            damaged.
         tokenizer: of the model.
-        count: contexts a feature.
-        before: tokens kept before the peak.
-        after: tokens kept behind it.
-        pool: how many random windows to keep, for contexts in which a feature is silent.
+        count: examples per feature.
+        before: tokens of an example before the peak.
+        after: tokens of an example behind the peak.
+        pool: how many random windows to save, for examples in which a feature is inactive.
         seed: of those windows.
         progress: whether to show a bar.
 
+    Returns:
+        the examples, of which a look-up reads one feature's.
+
     Raises:
         ContractError: activations of another site or width.
+        FileFormatError: a file at the path that is damaged or holds something else.
         InterpToolkitError: a size below its least, or a file of another search.
 
     Example:
-        >>> contexts = write_contexts(sae, store, "contexts.safetensors", model.tokenizer)
-        >>> contexts.of(7).text
+        >>> examples = find_top_examples(sae, store, "examples.safetensors", model.tokenizer)
+        >>> examples.get(7).text
     """
     if min(count, pool) < 1 or min(before, after) < 0:
         raise InterpToolkitError(
@@ -101,19 +106,26 @@ def write_contexts(
             f"the SAE reads {site} at width {sae.cfg.d_in}, the activations are of {store.site} at width "
             f"{store.d_model}; store activations of the SAE's site"
         )
-    path = Path(path).expanduser()
     window = _Window(count, before, after, pool, seed)
-    told = dict(sae=sae_digest(sae), activations=store.digest, model=facts.model, site=str(site))
-    search = hashlib.sha256(json.dumps([told, asdict(window)]).encode()).hexdigest()[:16]
-    if path.exists():
-        if (found := Contexts.open(path, tokenizer)).told.get("search") != search:
-            raise InterpToolkitError(f"{path} holds other contexts; name another file, or delete it")
-        return found
+    metadata = dict(sae=sae_digest(sae), activations=store.digest, model=facts.model, site=str(site))
+    search = hashlib.sha256(json.dumps([metadata, asdict(window)]).encode()).hexdigest()[:16]
+    if path is None:
+        path = cache_folder() / "top_examples" / f"{search}.safetensors"
+        if path.exists():
+            try:
+                return TopExamples.open(path, tokenizer)
+            except FileFormatError:
+                pass  # damaged, and written anew
+    elif (path := Path(path).expanduser()).exists():
+        examples = TopExamples.open(path, tokenizer)
+        if examples.metadata.get("search") != search:
+            raise InterpToolkitError(f"{path} holds other examples; name another file, or delete it")
+        return examples
     cache, key = TensorCache("searches"), ["unfinished", search]
     state = dict(cache.load(key) or _begin(store.rows, window, facts.features))
     encoder = Encoder(sae)
     done = int(state["done"])
-    with tqdm(total=store.shard_count, initial=done, desc="contexts", unit="shard", disable=not progress) as bar:
+    with tqdm(total=store.shard_count, initial=done, desc="examples", unit="shard", disable=not progress) as bar:
         for shard, (numbers, vectors) in enumerate(store.shards(done), done):
             _Shard(store.rows, numbers, vectors, encoder, state).merge(window)
             state["done"].add_(1)
@@ -121,13 +133,13 @@ def write_contexts(
             if (shard + 1) % _SAVE_EVERY == 0 and shard + 1 < store.shard_count:
                 cache.save(key, state)
     del state["done"]
-    _write(path, state, dict(format=FORMAT, search=search, tokens=str(store.tokens), **told))
+    _write(path, state, dict(format=FORMAT, search=search, tokens=str(store.tokens), **metadata))
     cache.path(key).unlink(missing_ok=True)
-    return Contexts.open(path, tokenizer)
+    return TopExamples.open(path, tokenizer)
 
 
 class _Shard:
-    """What features do in one shard of rows."""
+    """The activations of all features on one shard of rows."""
 
     def __init__(
         self, rows: TokenRows, numbers: list[int], vectors: list[Tensor], encoder: Encoder, state: dict[str, Tensor]
@@ -148,23 +160,23 @@ class _Shard:
             acts = encoder(torch.cat([vectors[i] for i in batch])).relu()
             state["fires"] += (acts > 0).sum(0)
             state["total"] += acts.sum(0, dtype=torch.float64)
-            for i, own in zip(batch, acts.split([len(vectors[i]) for i in batch])):
-                highest = own.max(0)
+            for i, row_acts in zip(batch, acts.split([len(vectors[i]) for i in batch])):
+                highest = row_acts.max(0)
                 self.best[:, i], self.position[:, i] = highest.values, highest.indices + 1
-                at = own.nonzero()
+                at = row_acts.nonzero()
                 token = at[:, 0] + int(self.offsets[i]) + 1
                 keys.append(at[:, 1] * len(self.ids) + token)
-                values.append(own[at[:, 0], at[:, 1]])
+                values.append(row_acts[at[:, 0], at[:, 1]])
                 if (place := pooled.get(numbers[i])) is not None:
                     start = int(state["pool_start"][place]) - 1
                     end = start + int(state["pool_length"][place])
-                    state["pool_max"][:, place] = own[start:end].amax(0)
+                    state["pool_max"][:, place] = row_acts[start:end].amax(0)
         all_keys = torch.cat(keys)
         order = all_keys.argsort()
         self.keys, self.values = all_keys[order].numpy(), torch.cat(values)[order].numpy()
 
     def merge(self, window: _Window) -> None:
-        """Let what is better here take the place of what was best so far."""
+        """Put the windows of this shard among the best so far."""
         state, count = self.state, window.count
         joined = torch.cat([state["value"], self.best], dim=1)
         top = joined.topk(count, dim=1)
@@ -172,7 +184,7 @@ class _Shard:
         if not len(changed):
             return
         chosen = top.indices[changed]
-        # Of what was there before, the place; of what is new, any place, since it is filled below.
+        # The rank of an earlier window; any rank for a new one, whose row is filled below.
         before = chosen.clamp(max=count - 1)
         state["value"][changed] = top.values[changed]
         for name in ("row", "passage", "position", "start", "length"):
@@ -193,7 +205,7 @@ class _Shard:
         inside = steps < length[:, None]
         token = np.where(inside, (self.offsets[row] + start)[:, None] + steps, 0)
         wanted = feature[:, None] * len(self.ids) + token
-        found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return {
             "row": self.numbers[row],
             "passage": self.passages[row],
@@ -201,7 +213,7 @@ class _Shard:
             "start": start,
             "length": length,
             "ids": np.where(inside, self.ids[token], 0),
-            "activations": np.where(inside & (self.keys[found] == wanted), self.values[found], 0),
+            "activations": np.where(inside & (self.keys[at] == wanted), self.values[at], 0),
         }
 
 
@@ -233,17 +245,17 @@ def _begin(rows: TokenRows, window: _Window, features: int) -> dict[str, Tensor]
 
 def _batches(vectors: list[Tensor]) -> list[list[int]]:
     batches: list[list[int]] = []
-    held = 0
-    for i, own in enumerate(vectors):
-        if not batches or held + len(own) > _TOKENS:
+    tokens = 0
+    for i, row in enumerate(vectors):
+        if not batches or tokens + len(row) > _TOKENS:
             batches.append([])
-            held = 0
+            tokens = 0
         batches[-1].append(i)
-        held += len(own)
+        tokens += len(row)
     return batches
 
 
-def _write(path: Path, state: Mapping[str, Tensor], told: dict[str, str]) -> None:
+def _write(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     tensors = {name: value.contiguous() for name, value in state.items()}
     with whole_file(path) as draft:
-        save_file(tensors, draft, with_digest(told, tensors))
+        save_file(tensors, draft, with_digest(metadata, tensors))

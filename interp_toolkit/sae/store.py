@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.cache import TensorCache
-from interp_toolkit.deprecation import warn_renamed
+from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.models import backend_of, weights_key
 from interp_toolkit.sae.passages import TokenRows
@@ -33,6 +33,7 @@ _ROWS = 64
 _MIXED = 16
 
 
+@renamed_fields(tokens_a_second="tokens_per_second")
 @dataclass(frozen=True, eq=False)
 class ActivationStore:
     """Residual-stream vectors of every token but the first of each row, on disk in shards of rows.
@@ -59,12 +60,6 @@ class ActivationStore:
     def tokens(self) -> int:
         """The number of vectors."""
         return self.rows.tokens
-
-    @property
-    def tokens_a_second(self) -> float | None:
-        """Deprecated name of ``tokens_per_second``."""
-        warn_renamed("ActivationStore.tokens_a_second", "tokens_per_second")
-        return self.tokens_per_second
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -1,26 +1,38 @@
-"""Judging labels of SAE features: by texts written for them, by detection, and by how far they agree."""
+"""Scores of the labels of SAE features: by texts written for them, by detection, and by agreement with descriptions."""
 
+from interp_toolkit.deprecation import moved_names
 from interp_toolkit.scoring.agreement import agreement_summary, agreement_table
-from interp_toolkit.scoring.detection import Examples, asked_judge, detection_scores, embedding_judge, read_examples
-from interp_toolkit.scoring.example_texts import Writing
-from interp_toolkit.scoring.generation_scoring import generation_scores
+from interp_toolkit.scoring.detection import Examples, detection_scores, embedding_judge, llm_judge, read_examples
+from interp_toolkit.scoring.example_texts import GenerationConfig
+from interp_toolkit.scoring.feature_labels import comparison_rows, describe_features
+from interp_toolkit.scoring.generation import generation_scores
 from interp_toolkit.scoring.label_scores import best_labels, score_table
-from interp_toolkit.scoring.label_sources import label_rows, paraphrases, random_labels, shuffled_labels
+from interp_toolkit.scoring.label_sources import label_rows
 
 __all__ = [
     "Examples",
-    "Writing",
+    "GenerationConfig",
     "agreement_summary",
     "agreement_table",
-    "asked_judge",
     "best_labels",
+    "comparison_rows",
+    "describe_features",
     "detection_scores",
     "embedding_judge",
     "generation_scores",
     "label_rows",
-    "paraphrases",
-    "random_labels",
+    "llm_judge",
     "read_examples",
     "score_table",
-    "shuffled_labels",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Writing": "interp_toolkit.scoring:GenerationConfig",
+        "asked_judge": "interp_toolkit.scoring:llm_judge",
+        "paraphrases": "interp_toolkit.scoring.label_sources:paraphrases",
+        "random_labels": "interp_toolkit.scoring.label_sources:random_labels",
+        "shuffled_labels": "interp_toolkit.scoring.label_sources:shuffled_labels",
+    },
+)

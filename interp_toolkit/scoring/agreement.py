@@ -1,4 +1,4 @@
-"""Agreement: what an adapter says of features beside their original labels, the widest apart first."""
+"""Agreement of an adapter's descriptions of features with their original labels, the farthest apart first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = (
     *("feature", "label", "description", "others", "similarity", "best_similarity", "chance", "overlap"),
     *("evidence", "label_score", "description_score", "winner", "disagreement"),
 )
-# An empty description says nothing; it is embedded as this, since some embedding models refuse an empty text.
+# Some embedding models refuse an empty text: this is embedded in its place.
 _EMPTY = "-"
 
 
@@ -34,14 +34,15 @@ def agreement_table(
     original: str = "original",
     adapter: str = "adapter",
 ) -> pd.DataFrame:
-    """For each feature its original label and the adapter's description side by side.
+    """Compare each feature's original label with the adapter's description.
 
-    The description shown is the one with the highest evidence, which is chosen without the label; of several labels the
-    first is shown. Where both sources were scored, the higher of their best scores wins.
+    The description compared is the one with the highest evidence, which is chosen without the label; of several labels
+    the first is compared. Where both sources were scored, the higher of their best scores wins.
 
     Args:
         labels: the original ones, by feature.
-        descriptions: columns ``feature``, ``description``, ``evidence`` (NaN for an empty one), several rows a feature.
+        descriptions: columns ``feature``, ``description``, ``evidence`` (NaN for an empty one),
+            several rows per feature.
         embed: from texts to their embeddings, [texts, width]; for example `Embedder`.
         scores: of `generation_scores` or `detection_scores`, with both sources in it.
         score: which of their columns.
@@ -49,11 +50,11 @@ def agreement_table(
         adapter: that of the descriptions.
 
     Returns:
-        a row each feature that has labels, by falling ``disagreement``, those without a description last: ``feature``,
+        one row per feature that has labels, by falling ``disagreement``, those without a description last: ``feature``,
         ``label``, ``description``, ``others`` (the feature's other descriptions, joined by ``" | "``), ``similarity``
         (cosine of the embeddings of the two shown), ``best_similarity`` (the highest of any label and any description),
         ``chance`` (mean similarity of the label to what is shown for the other features), ``overlap`` (words that both
-        have, as a share of those that either has), ``evidence`` (of the description shown, nats a token),
+        have, as a share of those that either has), ``evidence`` (of the description shown, nats per token),
         ``label_score``, ``description_score`` (best of as many tries; NaN where not scored), ``winner`` (``label``,
         ``description``, ``tie``, or empty where not scored), ``disagreement`` (1 less the similarity).
 
@@ -70,35 +71,30 @@ def agreement_table(
         )
     if not labels:
         raise InterpToolkitError("expected the labels of at least one feature, got none")
-    own = {int(feature): [told] if isinstance(told, str) else list(told) for feature, told in labels.items()}
-    said: dict[int, list[tuple[float, str]]] = {}
-    for row in descriptions.to_dict("records"):
-        said.setdefault(int(row["feature"]), []).append((float(row["evidence"]), str(row["description"])))
-    for rows_of_one in said.values():
-        rows_of_one.sort(key=lambda row: row[0] if row[0] == row[0] else -math.inf, reverse=True)
-    texts = {feature: [text for _, text in said.get(feature, ())] for feature in own}
-    vectors = _embedded([text for group in (own, texts) for each in group.values() for text in each], embed)
-    shown = {feature: vectors[each[0]] for feature, each in texts.items() if each}
+    labels_of = {int(feature): [text] if isinstance(text, str) else list(text) for feature, text in labels.items()}
+    described = _by_evidence(descriptions)
+    texts_of = {feature: [text for _, text in described.get(feature, ())] for feature in labels_of}
+    vectors = _embedded([text for group in (labels_of, texts_of) for texts in group.values() for text in texts], embed)
+    shown = {feature: vectors[texts[0]] for feature, texts in texts_of.items() if texts}
     total = torch.stack(list(shown.values())).sum(0) if shown else torch.zeros(())
-    scored = _scored(scores, score, original, adapter)
+    best_scores = _best_scores(scores, score, original, adapter)
     rows = []
-    for feature, of in own.items():
-        scores_of = [scored[source].get(feature, float("nan")) for source in (original, adapter)]
-        row: dict[str, Any] = dict(feature=feature, label=of[0], description="", others="")
-        row |= dict(zip(("label_score", "description_score"), scores_of), winner=_winner(*scores_of))
-        if texts[feature]:
-            label = vectors[of[0]]
+    for feature, feature_labels in labels_of.items():
+        pair = [best_scores[source].get(feature, float("nan")) for source in (original, adapter)]
+        row: dict[str, Any] = dict(feature=feature, label=feature_labels[0], description="", others="")
+        row |= dict(zip(("label_score", "description_score"), pair), winner=_winner(*pair))
+        if texts := texts_of[feature]:
+            label = vectors[feature_labels[0]]
             similarity = float(label @ shown[feature])
-            every = [float(vectors[one] @ vectors[other]) for one in of for other in texts[feature]]
             others = len(shown) - 1
             row |= dict(
-                description=texts[feature][0],
-                others=" | ".join(texts[feature][1:]),
+                description=texts[0],
+                others=" | ".join(texts[1:]),
                 similarity=similarity,
-                best_similarity=max(every),
+                best_similarity=max(float(vectors[one] @ vectors[two]) for one in feature_labels for two in texts),
                 chance=float(label @ (total - shown[feature])) / others if others else float("nan"),
-                overlap=word_overlap(of[0], texts[feature][0]),
-                evidence=said[feature][0][0],
+                overlap=word_overlap(feature_labels[0], texts[0]),
+                evidence=described[feature][0][0],
                 disagreement=1 - similarity,
             )
         rows.append(row)
@@ -107,7 +103,7 @@ def agreement_table(
 
 
 def agreement_summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """How far descriptions and labels agree over all features, and which of them wins.
+    """Summarise how far descriptions and labels agree over all features, and which of them wins.
 
     Args:
         table: see `agreement_table`.
@@ -121,26 +117,28 @@ def agreement_summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Raises:
         InterpToolkitError: no feature with a description.
     """
-    told = [row for row in table.to_dict("records") if row["similarity"] == row["similarity"]]
-    if not told:
+    described = [row for row in table.to_dict("records") if row["similarity"] == row["similarity"]]
+    if not described:
         raise InterpToolkitError("expected at least one feature with a label and a description, got none")
-    columns = {name: [row[name] for row in told] for name in ("similarity", "chance", "best_similarity", "overlap")}
-    if len(told) == 1:
+    columns = {
+        name: [row[name] for row in described] for name in ("similarity", "chance", "best_similarity", "overlap")
+    }
+    if len(described) == 1:
         del columns["chance"]  # there is no other feature's description
-    found: dict[str, Interval] = {name: mean_interval(values, seed=seed) for name, values in columns.items()}
+    intervals: dict[str, Interval] = {name: mean_interval(values, seed=seed) for name, values in columns.items()}
     if "chance" in columns:
-        found["similarity less chance"] = paired_difference(columns["similarity"], columns["chance"], seed=seed)
+        intervals["similarity less chance"] = paired_difference(columns["similarity"], columns["chance"], seed=seed)
     winners = [winner for winner in table["winner"] if winner]
     if winners:
         for name, measure in ((DESCRIPTION, "description wins"), (LABEL, "label wins"), (TIE, "tie")):
-            found[measure] = proportion_interval([winner == name for winner in winners])
+            intervals[measure] = proportion_interval([winner == name for winner in winners])
     return pd.DataFrame(
-        dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=seed) for name, x in found.items()
+        dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=seed) for name, x in intervals.items()
     )
 
 
 def word_overlap(one: str, other: str) -> float:
-    """Words that both texts have, as a share of those that either has; without regard to case.
+    """The share of words that both texts have, of those that either has; without regard to case.
 
     Example:
         >>> word_overlap("Names of rivers", "rivers and lakes")
@@ -151,24 +149,34 @@ def word_overlap(one: str, other: str) -> float:
 
 
 def _embedded(texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> dict[str, Tensor]:
-    """Unit embeddings, each text once."""
-    different = list(dict.fromkeys(texts))
-    found = embed([text.strip() or _EMPTY for text in different]).double()
-    return dict(zip(different, torch.nn.functional.normalize(found, dim=-1)))
+    """Embeddings of length one; no text is embedded twice."""
+    unique = list(dict.fromkeys(texts))
+    embeddings = embed([text.strip() or _EMPTY for text in unique]).double()
+    return dict(zip(unique, torch.nn.functional.normalize(embeddings, dim=-1)))
 
 
-def _scored(scores: pd.DataFrame | None, score: str, original: str, adapter: str) -> dict[str, dict[int, float]]:
+def _by_evidence(descriptions: pd.DataFrame) -> dict[int, list[tuple[float, str]]]:
+    """By feature evidence and text of its descriptions, the highest evidence first, those without evidence last."""
+    described: dict[int, list[tuple[float, str]]] = {}
+    for row in descriptions.to_dict("records"):
+        described.setdefault(int(row["feature"]), []).append((float(row["evidence"]), str(row["description"])))
+    for rows in described.values():
+        rows.sort(key=lambda row: row[0] if row[0] == row[0] else -math.inf, reverse=True)
+    return described
+
+
+def _best_scores(scores: pd.DataFrame | None, score: str, original: str, adapter: str) -> dict[str, dict[int, float]]:
     if scores is None:
         return {original: {}, adapter: {}}
     best = best_labels(scores, score)
-    told = {}
+    scores_of = {}
     for source in (original, adapter):
-        own = best[best["source"] == source]
-        if own.empty:
+        rows = best[best["source"] == source]
+        if rows.empty:
             known = ", ".join(dict.fromkeys(best["source"])) or "none"
             raise InterpToolkitError(f"expected scores of the source {source!r}, got those of {known}")
-        told[source] = dict(zip(map(int, own["feature"]), own["best"]))
-    return told
+        scores_of[source] = dict(zip(map(int, rows["feature"]), rows["best"]))
+    return scores_of
 
 
 def _winner(label: float, description: float) -> str:

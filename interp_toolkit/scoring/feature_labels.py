@@ -1,4 +1,4 @@
-"""Labels of an SAE's features from an adapter, and beside them all that they are to be compared with."""
+"""Descriptions of an SAE's features by an adapter, and the labels to compare them with."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from tqdm.auto import tqdm
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.cache import JsonCache
 from interp_toolkit.contract import library_versions
+from interp_toolkit.deprecation import moved_names
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import weights_key
 from interp_toolkit.sae.asking import Ask
-from interp_toolkit.sae.directions import check_sae, sae_digest, sae_vectors
+from interp_toolkit.sae.directions import sae_vectors
+from interp_toolkit.sae.facts import OnMismatch, check_sae, flags_renamed, sae_digest
 from interp_toolkit.scoring.label_sources import TRIES, label_rows, paraphrases, random_labels, shuffled_labels
 from interp_toolkit.torch_defaults import plain_defaults
 
 ORIGINAL, REWORDED = "original label", "original label, reworded"
-# Features described at a time and kept on disk: what an interruption can lose.
+# Features described at a time: what an interruption can lose.
 _SHARD = 64
 
 
+@flags_renamed
 @plain_defaults()
 def describe_features(
     model: Any,
@@ -35,44 +38,43 @@ def describe_features(
     *,
     samples: int = TRIES,
     seed: int = 0,
-    any_model: bool = False,
-    any_site: bool = False,
+    on_mismatch: OnMismatch = "error",
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """What an adapter says of the decoder rows of features.
+    """Describe features by an adapter, from their decoder rows.
 
-    With a folder, descriptions are kept there shard by shard, and what is there is not made again.
+    With a folder, descriptions are cached there, and what is cached is not made again.
 
     Args:
         model: the hooked model.
         adapter: with its contract; `untrained_adapter` makes one that was not trained.
         sae: an SAE of the model.
         features: numbers, none twice.
-        samples: descriptions a feature, greedy where one.
+        samples: descriptions per feature, greedy where one.
         seed: of the sampling.
-        any_model: as `check_sae` takes it.
-        any_site: likewise.
-        folder: where to keep descriptions.
+        on_mismatch: as `check_sae` takes it.
+        folder: the cache folder.
         progress: whether to show a bar, in features.
 
     Returns:
-        a row each: ``feature``, ``number`` (from 0, within the feature), ``description``, ``evidence`` (NaN for an
-        empty description).
+        one row per description: ``feature``, ``number`` (from 0, within the feature), ``description``, ``evidence``
+        (NaN for an empty description).
 
     Raises:
         ContractError: an SAE or an adapter of another model, width or site.
-        InterpToolkitError: no feature, one that the SAE does not have, twice, or without a direction.
+        InterpToolkitError: no feature, one that the SAE does not have, one twice, one without a direction, or, with a
+            folder, a model with hooks or replaced forwards of your own.
 
     Example:
         >>> described = describe_features(model, adapter, sae, range(100))
     """
-    check_sae(sae, model, adapter, any_model=any_model, any_site=any_site)
+    check_sae(sae, model, adapter, on_mismatch=on_mismatch)
     if not len(features) or len(set(features)) < len(features):
         raise InterpToolkitError(f"expected at least one feature and each once, got {list(features)[:8]}")
-    found = sae_vectors(sae, features)
-    if found.dead.any():
-        bad = found.index[int(found.dead.nonzero()[0])]
+    directions = sae_vectors(sae, features)
+    if directions.dead.any():
+        bad = directions.index[int(directions.dead.nonzero()[0])]
         raise InterpToolkitError(f"feature {bad} has no direction, since its decoder row is zero; leave it out")
     cache = None if folder is None else JsonCache("descriptions", folder)
     key = [] if cache is None else _key(model, adapter, sae, samples, seed)
@@ -83,9 +85,9 @@ def describe_features(
 
     rows: list[tuple[int, int, str, float]] = []
     with tqdm(total=len(features), desc="describing", unit="feature", disable=not progress) as bar:
-        for start in range(0, len(found), _SHARD):
-            index = found.index[start : start + _SHARD]
-            vectors = found.vectors[start : start + _SHARD]
+        for start in range(0, len(directions), _SHARD):
+            index = directions.index[start : start + _SHARD]
+            vectors = directions.vectors[start : start + _SHARD]
             if cache is None:
                 described = describe(vectors)
             else:
@@ -95,7 +97,7 @@ def describe_features(
     return pd.DataFrame(rows, columns=["feature", "number", "description", "evidence"])
 
 
-def compared_rows(
+def comparison_rows(
     described: Mapping[str, pd.DataFrame],
     labels: Mapping[int, str],
     pool: Sequence[str],
@@ -104,16 +106,16 @@ def compared_rows(
     seed: int = 0,
     ask: Ask | None = None,
 ) -> pd.DataFrame:
-    """Rows for `generation_scores`: descriptions, the original labels, and chance, with as many tries for each.
+    """Rows for `generation_scores`: descriptions, the original labels, and chance, with equally many labels of each.
 
-    The original label stands as it is, so many times (each time with texts of its own), and in so many wordings. Chance
-    is every source's labels on other features, and labels drawn from a pool.
+    The original label is in it so many times as it is (each time with texts of its own), and in so many wordings.
+    Chance is every source's labels on other features, and labels drawn from a pool.
 
     Args:
-        described: by the name of a source what it says, see `describe_features`; of the same features.
-        labels: the original ones, one a feature.
+        described: by the name of a source its descriptions, see `describe_features`; of the same features.
+        labels: the original ones, one per feature.
         pool: labels of other features, for chance.
-        tries: labels a feature and source.
+        tries: labels per feature and source.
         seed: of the draws.
         ask: for the rewording, see `paraphrases`.
 
@@ -125,24 +127,27 @@ def compared_rows(
         InterpToolkitError: fewer than two features, a pool that is too small, or features that differ.
 
     Example:
-        >>> rows = compared_rows({"adapter": described}, labels, pool)
+        >>> rows = comparison_rows({"adapter": described}, labels, pool)
     """
-    parts = []
+    sources = []
     for name, table in described.items():
-        said = {int(feature): list(own["description"]) for feature, own in table.groupby("feature", sort=False)}  # type: ignore[arg-type]
-        if set(said) != set(labels):
-            odd = min(set(said) ^ set(labels))
+        texts = {int(feature): list(rows["description"]) for feature, rows in table.groupby("feature", sort=False)}  # type: ignore[arg-type]
+        if set(texts) != set(labels):
+            odd = min(set(texts) ^ set(labels))
             raise InterpToolkitError(f"expected descriptions of {name!r} and labels of the same features, see {odd}")
-        parts.append(label_rows(name, {feature: said[feature][:tries] for feature in labels}))
+        sources.append(label_rows(name, {feature: texts[feature][:tries] for feature in labels}))
     reworded = label_rows(REWORDED, paraphrases(labels, tries, ask))
-    shuffled = shuffled_labels(pd.concat([*parts, reworded], ignore_index=True), seed)
+    shuffled = shuffled_labels(pd.concat([*sources, reworded], ignore_index=True), seed)
     repeated = label_rows(ORIGINAL, {feature: [label] * tries for feature, label in labels.items()})
     drawn = random_labels(list(labels), pool, tries, seed)
-    return pd.concat([*parts, repeated, reworded, drawn, shuffled], ignore_index=True)
+    return pd.concat([*sources, repeated, reworded, drawn, shuffled], ignore_index=True)
 
 
 def _key(model: Any, adapter: Adapter, sae: Any, samples: int, seed: int) -> list[Any]:
     """All that decides a description but its feature."""
     prompt = adapter.require_contract().require_soft_prompt()
-    of = [weights_key(model), adapter.digest, prompt.to_dict(), sae_digest(sae)]
-    return [*of, samples, seed, library_versions()]
+    inputs = [weights_key(model), adapter.digest, prompt.to_dict(), sae_digest(sae)]
+    return [*inputs, samples, seed, library_versions()]
+
+
+__getattr__ = moved_names(__name__, {"compared_rows": "interp_toolkit.scoring:comparison_rows"})

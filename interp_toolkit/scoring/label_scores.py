@@ -1,4 +1,4 @@
-"""What scores of single labels say of a source of labels: its best label a feature, and means with intervals."""
+"""Scores of sources of labels, from those of single labels: best labels, and means with intervals."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _HITS = {"rate": "hits", "strict_rate": "strict_hits"}
 
 
 def best_labels(scores: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Each feature's best label from each source.
+    """Choose each feature's best label from each source.
 
     Args:
         scores: of `generation_scores` or `detection_scores`.
         score: which of their columns, such as ``"strict_rate"`` or ``"auroc"``.
 
     Returns:
-        a row each source and feature: ``source``, ``feature``, ``label`` (the best, the first of equals), ``best`` (its
-        score: the paper's), ``mean`` (of all labels), ``chosen`` (the score of the label that is best on the texts of
-        even number, on those of odd number, and the other way round, averaged: what the best of many labels is worth
+        one row per source and feature: ``source``, ``feature``, ``label`` (the best, the first of equals), ``best``
+        (its score: the paper's), ``mean`` (of all labels), ``chosen`` (the score of the label that is best on the texts
+        of even number, on those of odd number, and the other way round, averaged: what the best of many labels is worth
         without the luck; NaN where single hits are not known or there is one text), ``tries`` (labels). Rows without a
-        score are left out, and so are features that have none.
+        score are left out, and so are features without any.
 
     Raises:
         InterpToolkitError: no such column.
@@ -40,25 +40,25 @@ def best_labels(scores: pd.DataFrame, score: str) -> pd.DataFrame:
     for row in scores.to_dict("records"):
         if row[score] == row[score]:
             groups.setdefault((row["source"], row["feature"]), []).append(row)
-    out = []
-    for (source, feature), own in groups.items():
-        values = [float(row[score]) for row in own]
-        out.append(
+    best = []
+    for (source, feature), rows in groups.items():
+        values = [float(row[score]) for row in rows]
+        best.append(
             dict(
                 source=source,
                 feature=feature,
-                label=own[int(np.argmax(values))]["label"],
+                label=rows[int(np.argmax(values))]["label"],
                 best=max(values),
                 mean=float(np.mean(values)),
-                chosen=_chosen([row[_HITS[score]] for row in own]) if score in _HITS else float("nan"),
-                tries=len(own),
+                chosen=_chosen([row[_HITS[score]] for row in rows]) if score in _HITS else float("nan"),
+                tries=len(rows),
             )
         )
-    return pd.DataFrame(out, columns=["source", "feature", "label", "best", "mean", "chosen", "tries"])
+    return pd.DataFrame(best, columns=["source", "feature", "label", "best", "mean", "chosen", "tries"])
 
 
 def score_table(scores: pd.DataFrame, score: str, *, against: str | None = None, seed: int = 0) -> pd.DataFrame:
-    """Means over features for each source of labels.
+    """Mean scores over features for each source of labels.
 
     Args:
         scores: of `generation_scores` or `detection_scores`.
@@ -70,7 +70,7 @@ def score_table(scores: pd.DataFrame, score: str, *, against: str | None = None,
         columns ``source``, ``score``, ``protocol`` (``best label``, the paper's figure; ``mean of labels``; ``best
         label, chosen by other texts``, see `best_labels`), ``what`` (``mean``, or ``less AGAINST`` for the paired
         difference), ``value``, ``low``, ``high`` (95% bootstrap over features), ``p`` (of a difference; else NaN),
-        ``n`` (features), ``tries`` (labels a feature), ``failed`` (rows without a score), ``seed``.
+        ``n`` (features), ``tries`` (labels per feature), ``failed`` (rows without a score), ``seed``.
 
     Raises:
         InterpToolkitError: no such column, no scored row, or an unknown source to compare with.
@@ -89,18 +89,20 @@ def score_table(scores: pd.DataFrame, score: str, *, against: str | None = None,
     rows = []
     for protocol, column in PROTOCOLS.items():
         known = {
-            source: {feature: row[column] for feature, row in own.items() if row[column] == row[column]}
-            for source, own in by_source.items()
+            source: {feature: row[column] for feature, row in best.items() if row[column] == row[column]}
+            for source, best in by_source.items()
         }
-        for source, own in known.items():
-            if not own:
+        for source, values in known.items():
+            if not values:
                 continue
-            of = dict(source=source, score=score, protocol=protocol)
-            of |= dict(tries=max(row["tries"] for row in by_source[source].values()), failed=failed[source])
-            rows.append(of | dict(what="mean", p=float("nan")) | mean_interval(list(own.values()), seed=seed).to_dict())
-            if against is not None and source != against and (both := [x for x in own if x in known[against]]):
-                gap = paired_difference([own[x] for x in both], [known[against][x] for x in both], seed=seed)
-                rows.append(of | dict(what=f"less {against}") | gap.to_dict())
+            start = dict(source=source, score=score, protocol=protocol)
+            start |= dict(tries=max(row["tries"] for row in by_source[source].values()), failed=failed[source])
+            rows.append(
+                start | dict(what="mean", p=float("nan")) | mean_interval(list(values.values()), seed=seed).to_dict()
+            )
+            if against is not None and source != against and (both := [x for x in values if x in known[against]]):
+                gap = paired_difference([values[x] for x in both], [known[against][x] for x in both], seed=seed)
+                rows.append(start | dict(what=f"less {against}") | gap.to_dict())
     columns = ["source", "score", "protocol", "what", "value", "low", "high", "p", "n", "tries", "failed", "seed"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -111,6 +113,6 @@ def _chosen(hits: Sequence[Sequence[bool]]) -> float:
     even, odd = table[:, ::2], table[:, 1::2]
     if not odd.size:
         return float("nan")
-    # Of equally good labels none is better: all that are best on one half are averaged on the other.
+    # Equally good labels: all that are best on one half are averaged on the other.
     sides = [other[one.mean(1) == one.mean(1).max()].mean() for one, other in ((even, odd), (odd, even))]
     return float(np.mean(sides))

@@ -1,4 +1,4 @@
-"""Labels of features by their source, with as many tries for each: what generation and detection scoring compare."""
+"""Labels of features by their source, equally many per source: what generation and detection scoring compare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REWORD = (
     "Say the following in {count} other ways, each on a line of its own, as short as it is, and write nothing else:\n"
     "{label}"
 )
-# Each says no more and no less than the label.
+# A frame adds nothing to the label and takes nothing from it.
 _FRAMES = (
     "{}",
     "text about {}",
@@ -55,30 +55,33 @@ def label_rows(source: str, labels: Mapping[int, str | Sequence[str]]) -> pd.Dat
         labels: for each feature its labels, as many for one as for another.
 
     Returns:
-        one row a label: ``source``, ``feature``, ``number`` (from 0, within the feature), ``label``. A label may stand
-        twice, and may be empty: that is a try, too.
+        one row per label: ``source``, ``feature``, ``number`` (from 0, within the feature), ``label``. A label may
+        occur twice, and may be empty: that is a try, too.
 
     Example:
         >>> rows = pd.concat([label_rows("adapter", described), label_rows("original", paraphrases(labels))])
     """
     rows = []
-    for feature, own in labels.items():
-        texts = [own] if isinstance(own, str) else list(own)
+    for feature, value in labels.items():
+        texts = [value] if isinstance(value, str) else list(value)
         rows += [(source, int(feature), number, text) for number, text in enumerate(texts)]
     return pd.DataFrame(rows, columns=list(LabelRow._fields))
 
 
 def paraphrases(labels: Mapping[int, str], count: int = TRIES, ask: Ask | None = None) -> dict[int, tuple[str, ...]]:
-    """A fixed label in several wordings, so that it has as many tries as a source with several labels.
+    """Reword labels, so that a source with one label per feature has as many tries as one with several.
 
     The best of six is higher than one by luck alone, so a label that is measured once would lose to six guesses. The
-    label itself comes first, then the wordings of a model where one is asked, then plain frames such as
+    label itself comes first, then the wordings of a chat model if there is one, then plain frames such as
     ``"text about {label}"``.
 
     Args:
-        labels: of each feature one.
-        count: wordings a label.
-        ask: for example `ask_server` or `ask_model`.
+        labels: one per feature.
+        count: wordings per label.
+        ask: a chat model, for example `ask_server` or `ask_model`.
+
+    Returns:
+        for each feature its wordings.
 
     Raises:
         InterpToolkitError: a count for which there are not enough frames, or an empty label.
@@ -95,18 +98,18 @@ def paraphrases(labels: Mapping[int, str], count: int = TRIES, ask: Ask | None =
     if ask is not None and count > 1:
         prompts = [REWORD.replace("{count}", str(count - 1)).replace("{label}", label) for label in labels.values()]
         reworded = [[tidy_label(line) for line in answer.text.splitlines()] for answer in ask(prompts)]
-    told = {}
+    paraphrased = {}
     for (feature, label), lines in zip(labels.items(), reworded):
         # A model may well repeat the label, or itself.
         wordings: dict[str, str] = {}
         for text in [label, *lines, *(frame.format(label) for frame in _FRAMES)]:
             wordings.setdefault(text.casefold(), text)
-        told[feature] = tuple(text for text in wordings.values() if text)[:count]
-    return told
+        paraphrased[feature] = tuple(text for text in wordings.values() if text)[:count]
+    return paraphrased
 
 
 def shuffled_labels(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Each feature of each source with the labels of another feature: how often labels of this kind hit by chance.
+    """Give each feature of each source the labels of another feature: how often such labels hit by chance.
 
     Args:
         rows: see `label_rows`.
@@ -118,24 +121,25 @@ def shuffled_labels(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Raises:
         InterpToolkitError: a source with a single feature.
     """
-    parts = []
-    for source, own in rows.groupby("source", sort=False):
-        features = sorted(set(own["feature"]))
+    shuffled = []
+    for source, source_rows in rows.groupby("source", sort=False):
+        features = sorted(set(source_rows["feature"]))
         if len(features) < 2:
             raise InterpToolkitError(f"expected at least two features of {source}, so that each can have another's")
         random.Random(seed).shuffle(features)
         taker = dict(zip(features, features[1:] + features[:1]))
-        parts.append(own.assign(source=f"shuffled {source}", feature=[taker[feature] for feature in own["feature"]]))
-    return pd.concat(parts, ignore_index=True)
+        receivers = [taker[feature] for feature in source_rows["feature"]]
+        shuffled.append(source_rows.assign(source=f"shuffled {source}", feature=receivers))
+    return pd.concat(shuffled, ignore_index=True)
 
 
 def random_labels(features: Sequence[int], pool: Sequence[str], count: int = TRIES, seed: int = 0) -> pd.DataFrame:
-    """Each feature with labels drawn from a pool, such as the labels of features that nothing is measured on.
+    """Give each feature labels drawn from a pool, such as the labels of features that are not scored.
 
     Args:
         features: numbers.
         pool: texts, at least ``count`` different ones.
-        count: labels a feature.
+        count: labels per feature.
         seed: of the draw.
 
     Returns:
@@ -155,23 +159,23 @@ def check_rows(rows: pd.DataFrame) -> list[LabelRow]:
     """The rows in order, where every source has as many labels for every feature.
 
     Raises:
-        InterpToolkitError: no rows, a column that is missing, a number that stands twice, or numbers of tries that
+        InterpToolkitError: no rows, a column that is missing, a number that occurs twice, or numbers of tries that
             differ.
     """
     if missing := [name for name in LabelRow._fields if name not in rows]:
         raise InterpToolkitError(f"expected the columns {', '.join(LabelRow._fields)}, and {missing[0]} is missing")
-    found = [
+    labels = [
         LabelRow(str(row["source"]), int(row["feature"]), int(row["number"]), str(row["label"]).strip())
         for row in rows.to_dict("records")
     ]
-    if not found:
+    if not labels:
         raise InterpToolkitError("expected at least one label, got none")
     seen: set[tuple[str, int, int]] = set()
-    for row in found:
+    for row in labels:
         if row[:3] in seen:
-            raise InterpToolkitError(f"label {row.number} of {row.source!r} for feature {row.feature} stands twice")
+            raise InterpToolkitError(f"label {row.number} of {row.source!r} for feature {row.feature} occurs twice")
         seen.add(row[:3])
-    tries = Counter((row.source, row.feature) for row in found)
+    tries = Counter((row.source, row.feature) for row in labels)
     low, high = (choose(tries, key=lambda key: tries[key]) for choose in (min, max))
     if tries[low] < tries[high]:
         raise InterpToolkitError(
@@ -179,4 +183,4 @@ def check_rows(rows: pd.DataFrame) -> list[LabelRow]:
             f"{tries[low]} of {low[0]!r} for feature {low[1]} and {tries[high]} of {high[0]!r} for feature {high[1]}; "
             f"see paraphrases"
         )
-    return found
+    return labels

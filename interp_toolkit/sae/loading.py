@@ -20,6 +20,19 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_lin
 from interp_toolkit.sae.checks import check_folder, check_weights
 
 SPARSITY = "sparsity.safetensors"
+# What sae-lens raises at a config or weights that it does not expect.
+_SAE_LENS_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    SafetensorError,
+)
 
 
 def sae_lens() -> Any:
@@ -36,11 +49,11 @@ def sae_lens() -> Any:
         ) from None
 
 
-def load_sae(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
-    """An SAE of sae-lens for inference, float32, frozen.
+def load(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
+    """Load an SAE of sae-lens for inference, float32, frozen.
 
     An SAE in its training form is turned into the form for inference. Scaling or whitening of activations that a
-    checkpoint folder tells of is folded into the weights, which sae-lens itself does only at the end of training; so is
+    checkpoint folder holds is folded into the weights, which sae-lens itself does only at the end of training; so is
     the scaling of features that old folders hold. An SAE object is left as it is: what comes back is another one, which
     shares its weights where these are float32.
 
@@ -50,12 +63,15 @@ def load_sae(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> 
         sae_id: which SAE of a release.
         device: where to put what is loaded.
 
+    Returns:
+        an ``SAE`` object of sae-lens.
+
     Raises:
         FileFormatError: a folder that holds no SAE, or a damaged one.
         InterpToolkitError: nothing loadable has that name, or sae-lens is missing.
 
     Example:
-        >>> sae = load_sae("gemma-scope-9b-it-res-canonical", "layer_20/width_16k/canonical")
+        >>> sae = load("gemma-scope-9b-it-res-canonical", "layer_20/width_16k/canonical")
     """
     library = sae_lens()
     if isinstance(source, library.SAE):
@@ -82,7 +98,7 @@ def is_inference_sae(source: Any) -> bool:
 
 
 def for_inference(sae: Any, features: Sequence[int] | None = None) -> Any:
-    """An SAE with the same weights, in float32, frozen and in evaluation mode; the given one stays as it is.
+    """An SAE with the same weights, in float32, frozen and in evaluation mode; the one passed in stays as it is.
 
     Args:
         sae: in its form for inference, of any dtype.
@@ -97,18 +113,18 @@ def for_inference(sae: Any, features: Sequence[int] | None = None) -> Any:
             name: value if name == "b_dec" else value[:, keep] if name == "W_enc" else value[keep]
             for name, value in state.items()
         }
-    # Made without memory of its own, on the meta device, as sae-lens does when it loads one.
+    # It is built without memory, on the meta device, as sae-lens does when it loads one.
     count = len(state["W_dec"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # which the given one brought when it was made
+        warnings.simplefilter("ignore", UserWarning)  # which came when the first one was loaded
         new = type(sae)(replace(sae.cfg, dtype="float32", device="meta", d_sae=count))
     new.load_state_dict(state, assign=True)
     new.cfg.device, new.device = str(device), device
     return new.requires_grad_(False).eval()
 
 
-def read_firing(folder: str | Path) -> Float[Tensor, " features"] | None:
-    """How often features fired in training, from a folder's ``sparsity.safetensors``; None where there is none.
+def read_activation_rates(folder: str | Path) -> Float[Tensor, " features"] | None:
+    """How often features were active in training, from a folder's ``sparsity.safetensors``; None where there is none.
 
     Raises:
         FileFormatError: damaged.
@@ -121,7 +137,7 @@ def read_firing(folder: str | Path) -> Float[Tensor, " features"] | None:
         if rates.ndim != 1 or not torch.isfinite(rates).all():
             raise ValueError(f"expected a finite number per feature, got shape {tuple(rates.shape)}")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise FileFormatError(f"the firing rates {path} are damaged: {error}") from error
+        raise FileFormatError(f"the activation rates {path} are damaged: {error}") from error
     # They are stored as log10(rate + 1e-10).
     return torch.where(rates < 2e-10, 0.0, rates)
 
@@ -148,8 +164,7 @@ def _from_folder(folder: Path, device: str) -> Any:
         raise FileFormatError(
             f"expected a folder with cfg.json and sae_weights.safetensors at {folder}: {first_line(error)}"
         ) from None
-    # Whatever sae-lens raises at a config or weights that it does not expect.
-    except Exception as error:
+    except _SAE_LENS_ERRORS as error:
         raise FileFormatError(f"the SAE at {folder} is damaged or of an unknown kind: {first_line(error)}") from error
 
 
@@ -175,17 +190,17 @@ def _read_folder(*arguments: Any, **settings: Any) -> tuple[dict[str, Any], dict
 
 
 def _fold(sae: Any, folder: Path) -> None:
-    """Put what a checkpoint says of its activations into the weights."""
-    told = folder / "activation_scaler.json"
-    if not told.exists():
+    """Fold the scaling of activations that a checkpoint holds into the weights."""
+    path = folder / "activation_scaler.json"
+    if not path.exists():
         return
     scaler = importlib.import_module("sae_lens.training.activation_scaler").ActivationScaler()
-    scaler.load(told)
+    scaler.load(path)
     if sae.cfg.normalize_activations == "expected_average_only_in" and scaler.scaling_factor is not None:
         sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
     if sae.cfg.normalize_activations == "covariance_whitening" and scaler.whitening is not None:
-        found = scaler.whitening
-        sae.fold_activation_whitening(found.mean, found.matrix, found.inverse_matrix)
+        whitening = scaler.whitening
+        sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
 
 
 def _from_release(release: str, sae_id: str | None, device: str) -> Any:

@@ -16,20 +16,23 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.contract import ModelFacts
+from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_folder, with_digest
-from interp_toolkit.sae.sae_files import SPARSITY, load_sae, sae_lens
+from interp_toolkit.sae import loading
+from interp_toolkit.sae.loading import SPARSITY, sae_lens
 from interp_toolkit.sae.store import ActivationStore
 from interp_toolkit.torch_defaults import plain_defaults
 
 # Tokens from which the activations' mean and length are estimated.
 _ESTIMATED_ON = 50_000
-# The learning rate falls to zero over the last part of the training, over which firing rates are counted too.
+# The learning rate falls to zero over the last part of the training, in which activation rates are counted too.
 _DECAY = 0.2
 _RUN = "run.json"
 _WEIGHTS = "sae_weights.safetensors"
 
 
+@renamed_fields(warm_up="warmup_steps")
 @dataclass(frozen=True)
 class SAEConfig:
     """Settings of an SAE's training.
@@ -39,12 +42,13 @@ class SAEConfig:
         k: how many are active on a token.
         tokens: how many to train on, rounded down to whole batches; None for every stored token once, more than there
             are for several epochs.
-        batch_size: tokens a step.
+        batch_size: tokens per step.
         lr: learning rate of Adam.
-        warm_up: steps over which it rises from zero.
-        dead_window: steps without firing after which a feature counts as dead and is drawn to what the others leave.
+        warmup_steps: steps over which the learning rate rises from zero.
+        dead_window: steps without activation after which a feature counts as dead and is trained on the error that the
+            others leave.
         bfloat16: multiply matrices in bfloat16, which is faster where the hardware has it.
-        checkpoint_every: steps from one checkpoint to the next: what an interruption can lose.
+        checkpoint_every: steps between checkpoints: what an interruption can lose.
         seed: of the start and the order.
     """
 
@@ -53,7 +57,7 @@ class SAEConfig:
     tokens: int | None = None
     batch_size: int = 2048
     lr: float = 1e-3
-    warm_up: int = 100
+    warmup_steps: int = 100
     dead_window: int = 200
     bfloat16: bool = False
     checkpoint_every: int = 200
@@ -73,10 +77,10 @@ class SAEConfig:
 
 @plain_defaults()
 @torch.enable_grad()  # the caller may have switched gradients off
-def train_sae(
+def train(
     store: ActivationStore, config: SAEConfig, folder: str | Path, *, facts: ModelFacts, progress: bool = False
 ) -> Any:
-    """Train a top-k SAE (arXiv 2406.04093) with sae-lens, and keep it in a folder.
+    """Train a top-k SAE (arXiv 2406.04093) with sae-lens, and save it in a folder.
 
     Activations are scaled to a mean length of sqrt(d_model), and the decoder's bias begins at their mean; both are
     folded into the weights at the end, so that the SAE takes activations as they are. An interrupted training goes on
@@ -85,7 +89,7 @@ def train_sae(
     Args:
         store: the activations.
         config: the settings.
-        folder: gets ``sae/``, which `load_sae` reads, in float16; an SAE that is there from the same run is given back.
+        folder: gets ``sae/``, which `load` reads, in float16; an SAE that is there from the same run is returned.
         facts: of the model that the activations are from (`model_facts`); the SAE carries its name and fingerprint.
         progress: whether to show a bar.
 
@@ -96,14 +100,14 @@ def train_sae(
         InterpToolkitError: a store smaller than a batch, or a folder with another run.
 
     Example:
-        >>> sae = train_sae(store, SAEConfig(), "runs/sae", facts=model_facts(model))
+        >>> sae = interp_toolkit.sae.train(store, SAEConfig(), "runs/sae", facts=model_facts(model))
     """
     library = sae_lens()
     folder = Path(folder).expanduser()
     run = _run_name(store, config)
     checkpoint, final = folder / "checkpoint", folder / "sae"
     if _same_run(final, run):
-        return load_sae(final)
+        return loading.load(final)
     # It refuses a store that is too small before anything is estimated.
     next(store.batches(config.batch_size))
     steps = (config.tokens or store.tokens) // config.batch_size
@@ -116,7 +120,7 @@ def train_sae(
         else:
             sae = _new_sae(store, config, facts)
             trainer = _trainer(sae, config, steps)
-            _set_out(trainer, store, config)
+            _scale(trainer, store, config)
         _train(trainer, store, config, steps, checkpoint, run, progress)
     trainer.sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
     trainer.set_final_sae_metadata()
@@ -127,7 +131,7 @@ def train_sae(
         save_file({"sparsity": trainer.log_feature_sparsity.contiguous()}, draft / SPARSITY)
         (draft / _RUN).write_text(json.dumps({"run": run}))
     shutil.rmtree(checkpoint, ignore_errors=True)
-    return load_sae(final)
+    return loading.load(final)
 
 
 def _train(
@@ -179,7 +183,7 @@ def _trainer(sae: Any, config: SAEConfig, steps: int) -> Any:
         train_batch_size_samples=config.batch_size,
         lr=config.lr,
         lr_end=config.lr,
-        lr_warm_up_steps=min(config.warm_up, steps // 2),
+        lr_warm_up_steps=min(config.warmup_steps, steps // 2),
         lr_decay_steps=int(steps * _DECAY),
         dead_feature_window=config.dead_window,
         autocast=config.bfloat16,
@@ -190,11 +194,11 @@ def _trainer(sae: Any, config: SAEConfig, steps: int) -> Any:
 
 
 @torch.no_grad()
-def _set_out(trainer: Any, store: ActivationStore, config: SAEConfig) -> None:
-    some = store.sample(_ESTIMATED_ON, config.seed)
-    scale = store.d_model**0.5 / float(some.norm(dim=1).mean())
+def _scale(trainer: Any, store: ActivationStore, config: SAEConfig) -> None:
+    sample = store.sample(_ESTIMATED_ON, config.seed)
+    scale = store.d_model**0.5 / float(sample.norm(dim=1).mean())
     trainer.activation_scaler.scaling_factor = scale
-    trainer.sae.b_dec.copy_(some.mean(0) * scale)
+    trainer.sae.b_dec.copy_(sample.mean(0) * scale)
 
 
 def _halve(folder: Path) -> None:
@@ -211,9 +215,10 @@ def _half(value: Tensor) -> Tensor:
 
 
 def _run_name(store: ActivationStore, config: SAEConfig) -> str:
-    # How often it is saved changes nothing in the result.
-    told = {key: value for key, value in asdict(config).items() if key != "checkpoint_every"}
-    return hashlib.sha256(json.dumps([store.digest, told]).encode()).hexdigest()[:16]
+    # How often it is saved changes nothing in the result; runs of version 0.1 are known by the names of its settings.
+    names = {"warmup_steps": "warm_up"}
+    settings = {names.get(key, key): value for key, value in asdict(config).items() if key != "checkpoint_every"}
+    return hashlib.sha256(json.dumps([store.digest, settings]).encode()).hexdigest()[:16]
 
 
 def _same_run(folder: Path, run: str) -> bool:
@@ -221,10 +226,10 @@ def _same_run(folder: Path, run: str) -> bool:
     if not folder.exists():
         return False
     try:
-        found = json.loads((folder / _RUN).read_text())["run"]
+        saved = json.loads((folder / _RUN).read_text())["run"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"expected an SAE in training at {folder}, and it is none: {error}") from None
-    if found != run:
+    if saved != run:
         raise InterpToolkitError(
             f"{folder} holds an SAE of other settings or activations; name another folder, or delete it"
         )
