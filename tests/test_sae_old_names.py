@@ -62,7 +62,7 @@ def test_old_settings_and_fields_warn(tmp_path):
     path.write_text(
         "output: x\npassages: p\nsite: blocks.2.hook_resid_post\ncontexts: 3\nsae: {features: 40, k: 4, warm_up: 7}\n"
     )
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="is deprecated; use") as caught:
         recipe = SAERecipe.read(path)
     assert (recipe.top_examples, recipe.sae.warmup_steps) == (3, 7)
     assert len(caught) == 2
@@ -71,7 +71,7 @@ def test_old_settings_and_fields_warn(tmp_path):
         assert store.tokens_a_second == 5.0
 
 
-def test_old_look_ups_of_examples_warn(monkeypatch):
+def test_old_look_ups_of_examples_warn(monkeypatch, unchecked):
     examples = TopExamples(None, None, {"sae": "0"}, pd.DataFrame(dict(rate=[0.5])))
     monkeypatch.setattr(TopExamples, "get", lambda self, feature, count=None: (feature, count))
     monkeypatch.setattr(TopExamples, "inactive", lambda self, feature, count, seed=0: (feature, count, seed))
@@ -92,7 +92,7 @@ def test_old_arguments_warn():
         assert interp_toolkit.sae.sae_vectors(make_sae(), firing=rates).dead.all()
 
 
-def test_the_embedder_caches_by_its_old_name_too(tmp_path, monkeypatch):
+def test_the_embedder_caches_by_its_old_name_too(monkeypatch, unchecked):
     monkeypatch.setattr(Embedder, "cached", lambda self, texts: list(texts))
     with pytest.warns(DeprecationWarning, match="use Embedder.cached"):
         assert Embedder().kept(["a"]) == ["a"]

@@ -220,7 +220,7 @@ def test_the_sae_belongs_to_the_adapter(tiny, tiny_tokenizer):
         check_sae(other, adapter=adapter)
     with pytest.warns(UserWarning, match=r"trained on vectors from blocks\.2.*these are from blocks\.1"):
         check_sae(other, adapter=adapter, on_mismatch="warn")
-    with pytest.warns(DeprecationWarning) as caught, pytest.warns(UserWarning, match="these are from"):
+    with pytest.warns(DeprecationWarning, match="any_") as caught, pytest.warns(UserWarning, match="these are from"):
         check_sae(other, adapter=adapter, any_model=False, any_site=True)
     assert [name in str(w.message) for name, w in zip(("any_model", "any_site"), caught)] == [True, True]
     with pytest.raises(ContractError, match="another model than the adapter"):

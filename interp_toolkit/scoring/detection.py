@@ -1,4 +1,4 @@
-"""Detection scoring: can texts in which a feature is active be told from others by its label?"""
+"""Detection scoring: does its label separate texts in which a feature is active from others?"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def labelled_features(
         limit: take the first so many.
 
     Raises:
-        InterpToolkitError: a feature that the SAE does not have, or one without a label.
+        InterpToolkitError: a feature that the SAE does not have, or a feature that has no label.
     """
     check_features(labels.features, len(sae.W_dec))
     chosen = choose_features(labels.features if features is None else features, len(sae.W_dec), limit)
