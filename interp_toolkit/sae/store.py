@@ -102,7 +102,7 @@ class ActivationStore:
                 f"expected at least one batch of {size} vectors in the store, which has {sum(counts)}; take more "
                 f"passages or a smaller batch"
             )
-        # Groups of about the same size, each of which fills at least a batch.
+        # Groups of about the same size; the largest fills at least one batch.
         groups = max(1, min(len(counts) // _MIXED, sum(counts) // size))
         epoch = 0
         while True:
