@@ -6,7 +6,9 @@ from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitE
 from interp_toolkit.explain import self_explain
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import load_model
-from interp_toolkit.pairs import VectorLabelPairs, pairs_from_frame, pairs_from_json, read_topics, topic_pairs
+from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
+from interp_toolkit.pairs import pairs_from_frame as pairs_from_frame  # an old name, which warns
+from interp_toolkit.pairs import pairs_from_json as pairs_from_json
 from interp_toolkit.sites import Site
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.training import TrainConfig, TrainResult, train_adapter
@@ -27,8 +29,6 @@ __all__ = [
     "TrainResult",
     "VectorLabelPairs",
     "load_model",
-    "pairs_from_frame",
-    "pairs_from_json",
     "read_activations",
     "read_topics",
     "self_explain",

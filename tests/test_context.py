@@ -48,11 +48,11 @@ def test_a_soft_prompt_with_what_follows_it_fits_the_context(tiny, architecture,
 
 
 def test_a_label_past_the_context_is_named(tiny, random_vectors, tiny_prompt):
-    pairs = VectorLabelPairs.build(random_vectors(2), ["a", "Z " * 200], splits=["train", "train"])
+    pairs = VectorLabelPairs.from_tensors(random_vectors(2), ["a", "Z " * 200], splits=["train", "train"])
     with pytest.raises(
         InterpToolkitError, match=r"the soft prompt with the label 'Z Z .* tokens long, and the model's"
     ):
-        Examples.of(pairs, PromptRun(tiny(), tiny_prompt))
+        Examples.from_pairs(pairs, PromptRun(tiny(), tiny_prompt))
 
 
 def test_positions_without_an_end(tiny):

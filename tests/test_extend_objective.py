@@ -60,7 +60,7 @@ def _gradients(adapter, value):
 @pytest.fixture
 def pairs(random_vectors):
     splits = ["train"] * 40 + ["val"] * 8
-    return VectorLabelPairs.build(random_vectors(48), WORDS * 12, splits=splits, site=Site.after(2))
+    return VectorLabelPairs.from_tensors(random_vectors(48), WORDS * 12, splits=splits, site=Site.after(2))
 
 
 @pytest.mark.parametrize("objective", [focal_loss, worst_token, LabelLikelihood(0.1)])

@@ -28,7 +28,7 @@ from mutations import (
 )
 from safetensors.torch import load_file, save_file
 
-from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt, VectorLabelPairs, pairs_from_json, read_topics
+from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt, VectorLabelPairs, read_topics
 from interp_toolkit.adapters import read_mean_vectors, write_mean_vectors
 from interp_toolkit.bridges.twohop import read_aliases, read_twohop
 from interp_toolkit.contract import Contract, EvidenceThreshold, ModelFacts
@@ -105,7 +105,9 @@ def _old_adapter(path):
 def _pairs():
     vectors = torch.randn(6, D, generator=torch.Generator().manual_seed(1))
     labels = [["cat", "feline"], ["dog"], ["fox"], ["São Paulo"], ["a"], ["b"]]
-    return VectorLabelPairs.build(vectors, labels, site=3, mean=torch.ones(D), origin={"model": "m"}, val_fraction=0.5)
+    return VectorLabelPairs.from_tensors(
+        vectors, labels, site=3, mean=torch.ones(D), origin={"model": "m"}, val_fraction=0.5
+    )
 
 
 def _pairs_value(pairs):
@@ -295,7 +297,7 @@ KINDS = {
     "published pairs": Kind(
         _published_pairs,
         "p",
-        lambda path: pairs_from_json(path / "p.json"),
+        lambda path: VectorLabelPairs.from_json(path / "p.json"),
         _pairs_value,
         {"p.json": _JSON, "v.pt": [_BYTES]},
     ),

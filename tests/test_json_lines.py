@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from interp_toolkit import FileFormatError, InterpToolkitError, pairs_from_json, read_topics
+from interp_toolkit import FileFormatError, InterpToolkitError, VectorLabelPairs, read_topics
 from interp_toolkit.bridges.twohop import read_aliases, read_twohop
 from interp_toolkit.json_lines import read_json, read_json_lines
 from interp_toolkit.results import finished_result
@@ -17,9 +17,9 @@ from interp_toolkit.training.recipe import Recipe
 READERS = (read_topics, read_twohop, read_aliases, read_passages, read_labels)
 
 
-@pytest.mark.parametrize("read", [*READERS, pairs_from_json])
+@pytest.mark.parametrize("read", [*READERS, VectorLabelPairs.from_json])
 def test_damaged_gzip_is_named(tmp_path, read):
-    path = tmp_path / ("x.json.gz" if read is pairs_from_json else "x.jsonl.gz")
+    path = tmp_path / ("x.json.gz" if read == VectorLabelPairs.from_json else "x.jsonl.gz")
     whole = gzip.compress("".join(json.dumps({"title": f"Topic {i * i}"}) + "\n" for i in range(500)).encode())
     damaged = {
         "the stream": whole[:100] + bytes([whole[100] ^ 255]) + whole[101:],  # zlib.error

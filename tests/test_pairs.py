@@ -15,7 +15,7 @@ LABELS = [["cat", "feline"], ["dog"], "bird", ["fish"], ["fox", "vixen", "reynar
 
 
 def _pairs(vectors, **settings):
-    return VectorLabelPairs.build(vectors, LABELS, **settings)
+    return VectorLabelPairs.from_tensors(vectors, LABELS, **settings)
 
 
 def test_labels_splits_and_examples(random_vectors):
@@ -31,7 +31,7 @@ def test_labels_splits_and_examples(random_vectors):
 
 def test_the_same_seed_makes_the_same_split():
     vectors = torch.ones(400, 2)
-    splits = [VectorLabelPairs.build(vectors, ["x"] * 400, seed=seed).splits for seed in (3, 3, 4)]
+    splits = [VectorLabelPairs.from_tensors(vectors, ["x"] * 400, seed=seed).splits for seed in (3, 3, 4)]
     assert splits[0] == splits[1] != splits[2]
     assert splits[0].count("val") == 40
 
@@ -51,7 +51,7 @@ def test_the_same_seed_makes_the_same_split():
 def test_rows_that_cannot_be_used_are_named(random_vectors, change, message):
     vectors, labels = change(random_vectors(5), LABELS)
     with pytest.raises(InterpToolkitError, match=message):
-        VectorLabelPairs.build(vectors, labels)
+        VectorLabelPairs.from_tensors(vectors, labels)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_values_are_checked_in_blocks(monkeypatch, random_vectors):
     vectors = random_vectors(9)
     vectors[7] = 0
     with pytest.raises(InterpToolkitError, match="vector 7 is zero"):
-        VectorLabelPairs.build(vectors, ["x"] * 9)
+        VectorLabelPairs.from_tensors(vectors, ["x"] * 9)
     vectors[7, 3] = math.inf
     with pytest.raises(InterpToolkitError, match="vector 7 holds NaN or infinity"):
-        VectorLabelPairs.build(vectors, ["x"] * 9)
+        VectorLabelPairs.from_tensors(vectors, ["x"] * 9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -93,7 +93,7 @@ def test_taking_rows_shares_the_vectors_and_keeps_weights(random_vectors):
     vectors = random_vectors(5)
     pairs = _pairs(vectors, weights=[1.0, 2.0, 3.0, 4.0, 5.0])
     part = pairs.take([3, 1, 4]).take([2, 0])
-    assert part.stored.parts[0].data_ptr() == vectors.data_ptr()
+    assert part.stored.matrices[0].data_ptr() == vectors.data_ptr()
     assert (part.labels, part.weights) == ((pairs.labels[4], pairs.labels[3]), (5.0, 4.0))
     assert torch.equal(part.vectors, vectors[[4, 3]])
     assert torch.equal(part.gather([1]), vectors[[3]])
@@ -141,7 +141,7 @@ def test_a_folder_can_be_saved_over_itself_and_may_be_empty(tmp_path, random_vec
 def test_a_folder_larger_than_memory_is_read_row_by_row(tmp_path, random_vectors):
     n, d = 2**15, 2**19  # 64 GiB, nearly all of it a hole in the file
     labels = [[f"label {i}"] for i in range(n)]
-    VectorLabelPairs.build(torch.ones(n, 1), labels, val_fraction=0.25).save(tmp_path / "p")
+    VectorLabelPairs.from_tensors(torch.ones(n, 1), labels, val_fraction=0.25).save(tmp_path / "p")
     file = tmp_path / "p" / folder.VECTORS
     told = dict(vectors=dict(dtype="F32", shape=[n, d], data_offsets=[0, 4 * n * d]))
     values = random_vectors(3, d)
@@ -156,8 +156,8 @@ def test_a_folder_larger_than_memory_is_read_row_by_row(tmp_path, random_vectors
     assert torch.equal(pairs.gather([n - 1, 0, 12345]), values[[2, 0, 1]])
     train, val = pairs.split("train"), pairs.split("val")
     assert (len(train), len(val)) == (3 * n // 4, n // 4)
-    assert train.stored.parts[0].data_ptr() == pairs.stored.parts[0].data_ptr()
-    both = VectorLabelPairs.mix([(pairs, 1.0), (pairs, 1.0)])
+    assert train.stored.matrices[0].data_ptr() == pairs.stored.matrices[0].data_ptr()
+    both = VectorLabelPairs.concat([pairs, pairs])
     side = next(x for x in (train, val) if ("label 12345",) in x.labels)
     assert torch.equal(side.gather([side.labels.index(("label 12345",))])[0], values[1])
     assert torch.equal(both.gather([n + 12345])[0], values[1])
@@ -166,9 +166,9 @@ def test_a_folder_larger_than_memory_is_read_row_by_row(tmp_path, random_vectors
 def test_writing_from_blocks_is_building_and_saving(tmp_path, random_vectors):
     vectors, labels = random_vectors(10), [*LABELS, *LABELS]
     settings = dict(site=2, mean=torch.ones(32), origin={"model": "m"}, weights=[1.0] * 9 + [2.0], seed=3)
-    VectorLabelPairs.build(vectors, labels, **settings).save(tmp_path / "built")
+    VectorLabelPairs.from_tensors(vectors, labels, **settings).save(tmp_path / "built")
     blocks = ((vectors[i : i + 4], labels[i : i + 4]) for i in range(0, 10, 4))
-    written = VectorLabelPairs.write(tmp_path / "written", blocks, **settings)
+    written = VectorLabelPairs.from_batches(tmp_path / "written", blocks, **settings)
     assert torch.equal(written.vectors, vectors)
     for name in (folder.VECTORS, folder.ORIGIN):
         assert (tmp_path / "built" / name).read_bytes() == (tmp_path / "written" / name).read_bytes()
@@ -186,7 +186,7 @@ def test_writing_holds_one_block_at_a_time(tmp_path, random_vectors):
             del block
             assert sum(ref() is not None for ref in alive) <= 1
 
-    assert len(VectorLabelPairs.write(tmp_path / "p", blocks())) == 24
+    assert len(VectorLabelPairs.from_batches(tmp_path / "p", blocks())) == 24
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_writing_holds_one_block_at_a_time(tmp_path, random_vectors):
 )
 def test_a_bad_block_leaves_nothing_behind(tmp_path, random_vectors, second, message):
     with pytest.raises(InterpToolkitError, match=message):
-        VectorLabelPairs.write(tmp_path / "p", [(random_vectors(5), LABELS), second])
+        VectorLabelPairs.from_batches(tmp_path / "p", [(random_vectors(5), LABELS), second])
     with pytest.raises(InterpToolkitError, match="expected at least one block of vectors, got none"):
-        VectorLabelPairs.write(tmp_path / "p", [])
+        VectorLabelPairs.from_batches(tmp_path / "p", [])
     assert os.listdir(tmp_path) == []
 
 
@@ -269,13 +269,13 @@ def _source(n, a, random_vectors, **settings):
     """n vectors of ``a`` labels each, a tenth of them held out."""
     name = settings.get("origin", {}).get("source", "x")
     labels = [[f"{name} {i} {k}" for k in range(a)] for i in range(n)]
-    return VectorLabelPairs.build(random_vectors(n, seed=n), labels, **settings)
+    return VectorLabelPairs.from_tensors(random_vectors(n, seed=n), labels, **settings)
 
 
 def test_ratios_are_shares_of_the_examples_of_an_epoch(random_vectors):
     topics = _source(100, 3, random_vectors, site=2, mean=torch.ones(32), origin=dict(source="t", model="org/m"))
     rows = _source(50, 1, random_vectors, origin=dict(source="sae", release="r"))
-    mixed = VectorLabelPairs.mix([(topics, 3.0), (rows, 1.0)], seed=5)
+    mixed = VectorLabelPairs.concat([topics, rows], [3.0, 1.0], seed=5)
     train = mixed.split("train")
     shares = [sum(mixed_of == k for mixed_of in (train.source_of[i] for i, _ in train.examples)) for k in (0, 1)]
     assert shares == [135, 45]  # all 45 of the smaller, three times as many of the larger's 270
@@ -289,14 +289,22 @@ def test_ratios_are_shares_of_the_examples_of_an_epoch(random_vectors):
         assert set(mixed.labels[i]) <= set(own.labels[j])
         assert mixed.splits[i] == own.splits[j]
         assert torch.equal(mixed.gather([i]), own.gather([j]))
-    half = VectorLabelPairs.mix([(topics, 0.75), (rows, 0.25)], seed=5)
+    half = VectorLabelPairs.concat([topics, rows], [0.75, 0.25], seed=5)
     assert half.labels == mixed.labels  # ratios are normalised
-    assert VectorLabelPairs.mix([(topics, 3.0), (rows, 1.0)], seed=6).labels != mixed.labels
+    assert VectorLabelPairs.concat([topics, rows], [3.0, 1.0], seed=6).labels != mixed.labels
+
+
+def test_without_ratios_all_of_each_source_is_there(random_vectors):
+    one, other = _source(20, 2, random_vectors, site=2), _source(10, 1, random_vectors, splits=["val"] * 10)
+    both = VectorLabelPairs.concat([one, other])
+    assert (both.labels, both.splits) == (one.labels + other.labels, one.splits + other.splits)
+    assert torch.equal(both.vectors, torch.cat([one.vectors, other.vectors]))
+    assert both.site == Site.after(2)
 
 
 def test_a_mix_is_saved_and_mixed_again(tmp_path, random_vectors):
     first, second, third = (_source(n, 1, random_vectors, origin=dict(source=str(n))) for n in (20, 30, 40))
-    mixed = VectorLabelPairs.mix([(VectorLabelPairs.mix([(first, 1.0), (second, 1.0)]), 2.0), (third, 1.0)])
+    mixed = VectorLabelPairs.concat([VectorLabelPairs.concat([first, second], [1.0, 1.0]), third], [2.0, 1.0])
     assert {mixed.sources[k]["source"] for k in mixed.source_of} == {"20", "30", "40"}
     mixed.save(tmp_path / "p")
     again = VectorLabelPairs.load(tmp_path / "p")
@@ -320,16 +328,18 @@ def test_sources_that_cannot_be_mixed(random_vectors, settings, ratio, message):
     origin = dict(model="org/m", revision="a")
     one = _source(10, 1, random_vectors, site=2, mean=torch.ones(32), origin=origin)
     with pytest.raises(InterpToolkitError, match=message):
-        VectorLabelPairs.mix([(one, 1.0), (_source(10, 1, random_vectors, **settings), ratio)])
+        VectorLabelPairs.concat([one, _source(10, 1, random_vectors, **settings)], [1.0, ratio])
 
 
 def test_mixing_needs_one_width_and_something_to_mix(random_vectors):
-    one = VectorLabelPairs.build(random_vectors(10), ["x"] * 10)
+    one = VectorLabelPairs.from_tensors(random_vectors(10), ["x"] * 10)
     with pytest.raises(InterpToolkitError, match=r"vectors of one width to mix, got \[16, 32\]"):
-        VectorLabelPairs.mix([(one, 1.0), (VectorLabelPairs.build(random_vectors(10, 16), ["x"] * 10), 1.0)])
-    with pytest.raises(InterpToolkitError, match="at least one .pairs, ratio. to mix, got none"):
-        VectorLabelPairs.mix([])
+        VectorLabelPairs.concat([one, VectorLabelPairs.from_tensors(random_vectors(10, 16), ["x"] * 10)])
+    with pytest.raises(InterpToolkitError, match="at least one source to mix, and a ratio for each, got 0 sources"):
+        VectorLabelPairs.concat([])
+    with pytest.raises(InterpToolkitError, match="a ratio for each, got 1 sources and 2 ratios"):
+        VectorLabelPairs.concat([one], [1.0, 2.0])
     # The same model by another path, and the same mean but for its last bits.
     a = _source(10, 1, random_vectors, mean=torch.ones(32), origin=dict(model="org/M"))
     b = _source(10, 1, random_vectors, mean=torch.ones(32) * (1 + 1e-7), origin=dict(model="/models/m/"))
-    assert len(VectorLabelPairs.mix([(a, 1.0), (b, 1.0)])) == 20
+    assert len(VectorLabelPairs.concat([a, b], [1.0, 1.0])) == 20

@@ -83,7 +83,9 @@ def test_the_command_takes_old_names(tmp_path, monkeypatch, capsys):
 def test_a_run_that_was_interrupted_under_old_names_goes_on(tiny, random_vectors, tmp_path):
     config = TrainConfig(max_steps=4, batch_size=8, eval_every=2, val_examples=8, log_samples=0)
     splits = ["train"] * 40 + ["val"] * 8
-    pairs = VectorLabelPairs.build(random_vectors(48), ["rivers", "a fox"] * 24, splits=splits, site=Site.after(2))
+    pairs = VectorLabelPairs.from_tensors(
+        random_vectors(48), ["rivers", "a fox"] * 24, splits=splits, site=Site.after(2)
+    )
     adapter = Adapter.create("scalar_affine", 32, init_scale=2.0)
     whole = train_adapter(tiny("qwen2"), pairs, adapter, config, folder=tmp_path, progress=False)
     path = tmp_path / "checkpoint.pt"

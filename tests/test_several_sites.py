@@ -46,7 +46,7 @@ def _pairs(random_vectors, n=48):
     directions = random_vectors(8, 64, seed=5)
     vectors = directions.repeat(n // 8, 1) + 0.1 * random_vectors(n, 64, seed=6)
     splits = ["val" if i >= n - 8 else "train" for i in range(n)]
-    return VectorLabelPairs.build(
+    return VectorLabelPairs.from_tensors(
         vectors, WORDS * (n // 8), splits=splits, site=STACK, mean=torch.linspace(-1, 1, 64), origin={}
     )
 
@@ -242,7 +242,7 @@ def test_widths_that_do_not_fit(tiny, random_vectors):
 @pytest.mark.parametrize("kind", ["full_rank", "low_rank"])
 def test_ridge_start_is_the_regression(tiny, prompt, random_vectors, architecture, kind):
     run = PromptRun(tiny(architecture), prompt)
-    examples = Examples.of(_pairs(random_vectors).split("train"), run)
+    examples = Examples.from_pairs(_pairs(random_vectors).split("train"), run)
     adapter = _adapter("full_rank") if kind == "full_rank" else Adapter.create(kind, 32, sites=2, tokens=3, rank=64)
     ridge_init(run, adapter, examples, 0.1)
     x = adapter.directions(examples.pairs.vectors).double().numpy()
@@ -264,7 +264,7 @@ def test_ridge_start_is_the_regression(tiny, prompt, random_vectors, architectur
 
 def test_a_ridge_start_of_low_rank_is_the_best_of_its_rank(tiny, prompt, random_vectors):
     run = PromptRun(tiny(), prompt)
-    examples = Examples.of(_pairs(random_vectors).split("train"), run)
+    examples = Examples.from_pairs(_pairs(random_vectors).split("train"), run)
     full, low = _adapter("full_rank"), _adapter("low_rank")
     for adapter in (full, low):
         ridge_init(run, adapter, examples, 0.1)
@@ -275,7 +275,7 @@ def test_a_ridge_start_of_low_rank_is_the_best_of_its_rank(tiny, prompt, random_
 
 
 def test_a_ridge_start_refuses_what_it_cannot_fit(tiny, prompt, tiny_prompt, random_vectors):
-    examples = Examples.of(_pairs(random_vectors), PromptRun(tiny(), prompt))
+    examples = Examples.from_pairs(_pairs(random_vectors), PromptRun(tiny(), prompt))
     with pytest.raises(InterpToolkitError, match="low_rank and full_rank adapters, got 'bias_only'"):
         ridge_init(PromptRun(tiny(), prompt), _adapter("bias_only"), examples, 0.1)
     with pytest.raises(

@@ -22,7 +22,7 @@ def _pairs(random_vectors, n=48, **settings):
     directions = random_vectors(8, seed=5)
     vectors = directions.repeat(n // 8, 1) + 0.1 * random_vectors(n, seed=6)
     splits = ["val" if i >= n - 8 else "train" for i in range(n)]
-    return VectorLabelPairs.build(
+    return VectorLabelPairs.from_tensors(
         vectors, WORDS * (n // 8), splits=splits, site=Site.after(2), mean=torch.full((32,), 0.5), **settings
     )
 
@@ -165,7 +165,7 @@ def test_the_best_weights_are_kept_and_the_contract_is_whole(tiny, random_vector
 def test_best_and_last_are_both_kept_with_their_losses(tiny, random_vectors, tmp_path):
     # Vectors that tell nothing are learnt by heart, and what comes last is not the best.
     model = tiny("qwen2")
-    pairs = VectorLabelPairs.build(random_vectors(48), WORDS * 6, splits=["train"] * 40 + ["val"] * 8)
+    pairs = VectorLabelPairs.from_tensors(random_vectors(48), WORDS * 6, splits=["train"] * 40 + ["val"] * 8)
     config = dataclasses.replace(FAST, epochs=12, lr=0.1)
     result = train_adapter(model, pairs, _adapter(), config, folder=tmp_path, progress=False)
     held = pairs.split("val")
@@ -199,12 +199,12 @@ def test_eight_parts_of_a_batch_are_one_batch(tiny, random_vectors, backend):
 
 def test_a_weight_of_two_is_the_example_twice(tiny, random_vectors):
     pairs = _pairs(random_vectors, 16)
-    twice = VectorLabelPairs.build(
+    twice = VectorLabelPairs.from_tensors(
         torch.cat([pairs.vectors, pairs.vectors[:1]]),
         [*pairs.labels, pairs.labels[0]],
         splits=[*pairs.splits, "train"],
     )
-    heavy = VectorLabelPairs.build(pairs.vectors, pairs.labels, splits=pairs.splits, weights=[2.0] + [1.0] * 15)
+    heavy = VectorLabelPairs.from_tensors(pairs.vectors, pairs.labels, splits=pairs.splits, weights=[2.0] + [1.0] * 15)
     config = dataclasses.replace(FAST, batch_size=16, max_steps=1, warmup_steps=0, eval_every=1)
     results = [train_adapter(tiny("qwen2"), x, _adapter(), config, progress=False) for x in (twice, heavy)]
     for name, value in results[0].last.state_dict().items():
@@ -294,6 +294,6 @@ def test_every_example_is_seen_once_an_epoch():
 def test_runs_that_cannot_start(tiny, random_vectors, change, message):
     pairs = _pairs(random_vectors)
     if "splits" in change:
-        pairs = VectorLabelPairs.build(pairs.vectors, pairs.labels, splits=["train"] * len(pairs))
+        pairs = VectorLabelPairs.from_tensors(pairs.vectors, pairs.labels, splits=["train"] * len(pairs))
     with pytest.raises(InterpToolkitError, match=message):
         train_adapter(tiny("qwen2"), pairs, change.get("adapter", _adapter()), FAST, progress=False)

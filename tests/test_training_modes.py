@@ -38,7 +38,7 @@ MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "set_
 def _pairs():
     vectors = torch.randn(48, 32, generator=torch.Generator().manual_seed(0)) * 1
     splits = ["train"] * 40 + ["val"] * 8
-    return VectorLabelPairs.build(vectors, WORDS * 12, splits=splits, site=Site.after(2), mean=vectors.mean(0))
+    return VectorLabelPairs.from_tensors(vectors, WORDS * 12, splits=splits, site=Site.after(2), mean=vectors.mean(0))
 
 
 def _adapter(kind="scalar_affine_low_rank"):
@@ -100,7 +100,7 @@ def test_what_was_described_in_inference_mode_does_not_spoil_the_training(checkp
 @pytest.mark.parametrize("kind", ["full_rank", "low_rank"])
 def test_a_start_by_regression_mixes_no_devices(tiny, tiny_prompt, kind):
     run = PromptRun(tiny(), tiny_prompt)
-    examples = Examples.of(_pairs().split("train"), run)
+    examples = Examples.from_pairs(_pairs().split("train"), run)
     settings = dict(rank=8) if kind == "low_rank" else {}
     # A device that computes nothing stands for one that is not the CPU: whatever mixes the two is an error.
     ridge_init(run, Adapter.create(kind, 32, **settings).to("meta"), examples, 0.1)

@@ -35,7 +35,7 @@ def _vectors(seed=0):
 
 def _pairs(vectors=None, labels=None, splits=("train",) * 40 + ("val",) * 8, site=SITE, **settings):
     vectors = _vectors() if vectors is None else vectors
-    return VectorLabelPairs.build(vectors, labels or WORDS * 12, splits=splits, site=site, **settings)
+    return VectorLabelPairs.from_tensors(vectors, labels or WORDS * 12, splits=splits, site=site, **settings)
 
 
 @pytest.fixture
@@ -163,16 +163,16 @@ def test_a_checkpoint_with_flipped_bits_is_damaged(tiny, finished):
 
 def test_the_digest_of_many_vectors_reads_rows_all_over_and_no_more_than_its_share(monkeypatch):
     vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
-    whole = run_record.digest_of_rows(StoredRows.of(vectors))
-    assert whole == run_record.digest_of_rows(StoredRows.of(vectors.clone()))
-    assert whole != run_record.digest_of_rows(StoredRows.of(vectors.flip(0)))
+    whole = run_record.digest_of_rows(StoredRows.from_matrix(vectors))
+    assert whole == run_record.digest_of_rows(StoredRows.from_matrix(vectors.clone()))
+    assert whole != run_record.digest_of_rows(StoredRows.from_matrix(vectors.flip(0)))
     monkeypatch.setattr(run_record, "_VALUES", 800)
     read = []
     real = StoredRows.gather
     monkeypatch.setattr(StoredRows, "gather", lambda self, rows: read.append(len(rows)) or real(self, rows))
-    some = run_record.digest_of_rows(StoredRows.of(vectors))
+    some = run_record.digest_of_rows(StoredRows.from_matrix(vectors))
     assert sum(read) == 100
     for row in (0, 999):
         changed = vectors.clone()
         changed[row] += 1
-        assert run_record.digest_of_rows(StoredRows.of(changed)) != some
+        assert run_record.digest_of_rows(StoredRows.from_matrix(changed)) != some

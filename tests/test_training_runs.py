@@ -35,7 +35,7 @@ FAST = TrainConfig(epochs=3, batch_size=8, lr=0.05, eval_every=4, val_examples=8
 def pairs(random_vectors):
     words = ["rivers", "Poland", "a fox", "baseball"]
     splits = ["train"] * 40 + ["val"] * 8
-    return VectorLabelPairs.build(random_vectors(48), words * 12, splits=splits, site=Site.after(2))
+    return VectorLabelPairs.from_tensors(random_vectors(48), words * 12, splits=splits, site=Site.after(2))
 
 
 def _adapter():
@@ -143,7 +143,9 @@ def test_the_log_tells_the_run(tiny, pairs, tmp_path):
 
 def test_provenance_may_have_the_name_of_a_setting(tiny, random_vectors):
     # The metadata of a published file is the user's, and may hold anything.
-    made = VectorLabelPairs.build(random_vectors(48), ["rivers"] * 48, origin={"seed": "7", "dtype": "x", "who": "me"})
+    made = VectorLabelPairs.from_tensors(
+        random_vectors(48), ["rivers"] * 48, origin={"seed": "7", "dtype": "x", "who": "me"}
+    )
     metadata = train_adapter(tiny("qwen2"), made, _adapter(), FAST, progress=False).adapter.metadata
     assert (metadata["seed"], metadata["dtype"], metadata["who"]) == ("0", "torch.float32", "me")
 

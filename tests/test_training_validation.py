@@ -21,7 +21,7 @@ def _source(word, train, val, seed, labels=1):
     count = train + val
     vectors = torch.randn(count, 32, generator=torch.Generator().manual_seed(seed))
     texts = [[f"{word} {i} {k}" for k in range(labels)] for i in range(count)]
-    return Pairs.build(vectors, texts, splits=["train"] * train + ["val"] * val)
+    return Pairs.from_tensors(vectors, texts, splits=["train"] * train + ["val"] * val)
 
 
 def _sources_of(pairs, numbers):
@@ -31,7 +31,7 @@ def _sources_of(pairs, numbers):
 @pytest.fixture
 def mixture():
     """Three quarters of the training examples and few validation examples are of the first, a quarter of the second."""
-    return VectorLabelPairs.mix([(_source("river", 30, 40, 0), 0.75), (_source("fox", 10, 400, 1), 0.25)])
+    return VectorLabelPairs.concat([_source("river", 30, 40, 0), _source("fox", 10, 400, 1)], [0.75, 0.25])
 
 
 def test_a_mixture_is_validated_on_its_sources_in_the_shares_of_its_training(mixture):
@@ -56,7 +56,7 @@ def test_one_source_is_drawn_from_all_over_and_kept_in_order_where_all_of_it_is_
 
 
 def test_a_source_without_training_examples_is_validated_last():
-    pairs = VectorLabelPairs.mix([(_source("river", 30, 6, 0), 0.5), (_source("fox", 30, 6, 1), 0.5)])
+    pairs = VectorLabelPairs.concat([_source("river", 30, 6, 0), _source("fox", 30, 6, 1)], [0.5, 0.5])
     alone = pairs.take([i for i, of in enumerate(pairs.source_of) if of == 0 or pairs.splits[i] == "val"])
     assert _sources_of(alone.split("val"), draw_validation(alone.split("val"), alone.split("train"), 8, 0)) == {
         0: 6,
@@ -65,10 +65,12 @@ def test_a_source_without_training_examples_is_validated_last():
 
 
 def test_drawn_examples_have_their_own_vectors_and_labels(tiny, tiny_prompt):
-    pairs = VectorLabelPairs.mix([(_source("river", 9, 9, 0, labels=3), 0.5), (_source("fox", 9, 9, 1, labels=3), 0.5)])
+    pairs = VectorLabelPairs.concat(
+        [_source("river", 9, 9, 0, labels=3), _source("fox", 9, 9, 1, labels=3)], [0.5, 0.5]
+    )
     side, run = pairs.split("val"), PromptRun(tiny(), tiny_prompt)
     numbers = [40, 3, 3 + 1, 17]
-    some, every = Examples.of(side, run, numbers), Examples.of(side, run)
+    some, every = Examples.from_pairs(side, run, numbers), Examples.from_pairs(side, run)
     assert list(some.targets) == [every.targets[i] for i in numbers]
     assert torch.equal(some.vectors(range(4), torch.device("cpu")), every.vectors(numbers, torch.device("cpu")))
     assert some.pairs.labels == tuple(side.labels[row] for row in (13, 1, 5))

@@ -134,7 +134,7 @@ def test_adapters_have_a_face():
 
 def test_pairs_have_a_face(random_vectors):
     labels = [["<b>cat</b>", "feline"], *[[f"label {i}"] for i in range(39)]]
-    pairs = VectorLabelPairs.build(random_vectors(40), labels, val_fraction=0.1, site=2)
+    pairs = VectorLabelPairs.from_tensors(random_vectors(40), labels, val_fraction=0.1, site=2)
     told = repr(pairs)
     assert told == (
         "VectorLabelPairs: 40 vectors of width 32, 36 to train and 4 to validate, read at blocks.2.hook_resid_post"

@@ -173,7 +173,7 @@ class Ground:
     def pairs(self, source: str) -> VectorLabelPairs:
         """Training and dev rows of ``sae``, ``topics``, or ``both`` in equal parts; one label each."""
         if source == "both":
-            return VectorLabelPairs.mix([(self.pairs("sae"), 1.0), (self.pairs("topics"), 1.0)], seed=SEED)
+            return VectorLabelPairs.concat([self.pairs("sae"), self.pairs("topics")], ratios=[1.0, 1.0], seed=SEED)
         if source == "sae":
             side = {
                 feature: split

@@ -59,8 +59,8 @@ class Loops:
         splits = ["train"] * train + ["val"] * held_out
         pairs = topic_pairs(self.model, chosen[: sizes.titles], SITE, splits=splits)
         self.run = PromptRun(self.model, SoftPrompt.for_chat(self.model.tokenizer))
-        self.train = Examples.of(pairs.split("train"), self.run)
-        self.held = Examples.of(pairs.split("val"), self.run)
+        self.train = Examples.from_pairs(pairs.split("train"), self.run)
+        self.held = Examples.from_pairs(pairs.split("val"), self.run)
         config = replace(CONFIG, batch_size=sizes.batch)
         self.batches = list(batches(self.train, config, train // sizes.batch, 0))
         self.reset()

@@ -163,7 +163,7 @@ def centred_pairs(
     """
     facts = model_facts(model)
     mean = train[0].mean(0)
-    return VectorLabelPairs.build(
+    return VectorLabelPairs.from_tensors(
         torch.cat([train[0], dev[0]]) - mean,
         [*train[1], *dev[1]],
         splits=["train"] * len(train[1]) + ["val"] * len(dev[1]),

@@ -18,17 +18,26 @@ Name = Callable[[int], str]
 
 
 def vector_number(row: int) -> str:
-    """What an error calls a row, where nothing better is known."""
+    """Name a row for errors, where nothing better is known."""
     return f"vector {row}"
 
 
 def group_labels(labels: Sequence[str | Sequence[str]]) -> Labels:
-    """A list of labels a vector; a single text counts as a list of one."""
+    """Group labels by vector; a single text counts as a list of one."""
     return tuple((x,) if isinstance(x, str) else tuple(x) for x in labels)
 
 
 def check_shape(vectors: Tensor, labels: Sequence[object], where: str = "") -> None:
-    """Refuse what is not a matrix, or not as long as its labels."""
+    """Refuse what is not a matrix, or not as long as its labels.
+
+    Args:
+        vectors: to check.
+        labels: one entry per vector.
+        where: which vectors they are, for the error.
+
+    Raises:
+        InterpToolkitError: the text names both shapes.
+    """
     if vectors.ndim != 2 or not vectors.shape[1] or len(labels) != len(vectors):
         raise InterpToolkitError(
             f"expected a matrix with as many vectors as lists of labels{where}, got vectors of shape "
@@ -39,11 +48,16 @@ def check_shape(vectors: Tensor, labels: Sequence[object], where: str = "") -> N
 def check_values(rows: StoredRows, name: Name = vector_number, start: int = 0) -> None:
     """Refuse rows of NaN or zeros, reading one block at a time.
 
+    Args:
+        rows: to check.
+        name: what an error calls a row.
+        start: number of the first row.
+
     Raises:
         InterpToolkitError: the text names the first such row.
     """
     for block in rows.blocks():
-        # The largest magnitude of a row is NaN where any of it is, so one pass tells both.
+        # The largest magnitude of a row is NaN where any of its values is, so one pass finds both.
         largest = block.abs().amax(1)
         if bad := _first(~torch.isfinite(largest)):
             raise InterpToolkitError(f"{name(start + bad[0])} holds NaN or infinity; leave it out")
@@ -55,14 +69,19 @@ def check_values(rows: StoredRows, name: Name = vector_number, start: int = 0) -
 def check_labels(labels: Sequence[Sequence[Any]], name: Name = vector_number, start: int = 0) -> None:
     """Refuse a vector without labels, an empty label, and the same label twice for one vector.
 
+    Args:
+        labels: lists of texts, one per vector.
+        name: what an error calls a row.
+        start: number of the first row.
+
     Raises:
         InterpToolkitError: the text names the row.
     """
-    for row, own in enumerate(labels, start):
-        if not own or not all(isinstance(x, str) and x.strip() for x in own):
-            raise InterpToolkitError(f"{name(row)} needs at least one label and no empty one, got {own!r}")
-        stripped = [x.strip() for x in own]
-        if len(set(stripped)) < len(own):
+    for row, texts in enumerate(labels, start):
+        if not texts or not all(isinstance(x, str) and x.strip() for x in texts):
+            raise InterpToolkitError(f"{name(row)} needs at least one label and no empty one, got {texts!r}")
+        stripped = [x.strip() for x in texts]
+        if len(set(stripped)) < len(texts):
             twice = next(x for x in stripped if stripped.count(x) > 1)
             raise InterpToolkitError(
                 f"{name(row)} has the label {twice!r} twice; list it once, and give the vector a weight if it is to "
@@ -72,6 +91,11 @@ def check_labels(labels: Sequence[Sequence[Any]], name: Name = vector_number, st
 
 def check_splits_and_weights(splits: Sequence[Any], weights: Sequence[float], name: Name = vector_number) -> None:
     """Refuse a split other than ``"train"`` and ``"val"``, and a weight that is not above 0.
+
+    Args:
+        splits: one per vector.
+        weights: one per vector, or none at all.
+        name: what an error calls a row.
 
     Raises:
         InterpToolkitError: the text names the row.
@@ -93,7 +117,19 @@ def check_mean(mean: Tensor | None, width: int) -> None:
 
 
 def draw_splits(count: int, val_fraction: float, seed: int) -> tuple[str, ...]:
-    """A side for each of ``count`` vectors; the same seed, the same sides."""
+    """Draw which vectors are held out.
+
+    Args:
+        count: how many vectors there are.
+        val_fraction: share of them to hold out, from 0 up to 1.
+        seed: of the draw; the same seed, the same sides.
+
+    Returns:
+        ``"train"`` or ``"val"`` for each vector.
+
+    Raises:
+        InterpToolkitError: a fraction out of range.
+    """
     if not 0 <= val_fraction < 1:
         raise InterpToolkitError(f"expected a val_fraction from 0 up to 1, got {val_fraction}")
     chosen = np.full(count, "train", dtype=object)

@@ -1,11 +1,16 @@
-"""The folder in which vector-label pairs are kept: vectors in safetensors, labels in parquet, the rest in JSON."""
+"""The folder in which vector-label pairs are stored: vectors in safetensors, labels in parquet, the rest in JSON.
+
+The writer of safetensors takes whole tensors alone, and its reader maps a file as memory of the process; both would
+refuse pairs larger than memory. So vectors are written and mapped here, in the same format.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from pyarrow import ArrowException
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
@@ -27,7 +33,12 @@ _FORMAT = "vector_label_pairs_v1"
 _HEADER = 1024
 # The key of a SHA-256: of the numbers in the header of the vectors; of the labels, and of its own other keys, in JSON.
 _DIGEST = "sha256"
-# Vectors are held against theirs when a folder is opened, up to as many bytes as take a few seconds.
+# What the readers of three formats raise where a file is damaged.
+_DAMAGE = (
+    *(OSError, EOFError, MemoryError, RuntimeError, ArithmeticError),
+    *(ValueError, TypeError, LookupError, AttributeError, SafetensorError, ArrowException),
+)
+# Vectors are compared with their digest when a folder is opened, up to as many bytes as take a few seconds.
 _CHECKED = 2**32
 _BLOCK = 2**24  # bytes
 
@@ -39,18 +50,32 @@ class StoredPairs:
     Attributes:
         vectors: mapped from the file and read-only: nothing is read before it is used, and writing to it is a crash.
         mean: the centring mean, or None.
-        table: ``labels``, ``split``, ``weight``, ``source`` of each vector.
-        origin: ``site`` and ``sources``.
+        labels: of each vector.
+        splits: of each vector.
+        weights: of each vector.
+        site: where the vectors were read, as a text, or None.
+        sources: provenance of each source.
+        source_of: for each vector the number of its source.
     """
 
     vectors: Tensor
     mean: Tensor | None
-    table: pd.DataFrame
-    origin: dict[str, Any]
+    labels: tuple[tuple[str, ...], ...]
+    splits: list[str]
+    weights: list[float]
+    site: str | None
+    sources: list[dict[str, str]]
+    source_of: list[int]
 
 
 def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, width: int | None = None) -> int:
     """Write float32 blocks one after another as one tensor of a safetensors file, without holding more than one.
+
+    Args:
+        path: the file.
+        blocks: of vectors, [n, width].
+        mean: the centring mean, [width], or None.
+        width: of the vectors; by default that of the first block.
 
     Returns:
         The number of rows.
@@ -87,7 +112,15 @@ def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, wid
 def write_table(
     folder: Path, table: pd.DataFrame, site: str | None, centred: bool, sources: list[dict[str, str]]
 ) -> None:
-    """Write everything but the vectors."""
+    """Write everything but the vectors.
+
+    Args:
+        folder: where the vectors are.
+        table: ``labels``, ``split``, ``weight``, ``source`` of each vector.
+        site: where the vectors were read, or None.
+        centred: whether a mean was subtracted from them.
+        sources: provenance of each source.
+    """
     table.to_parquet(folder / LABELS)
     origin = dict(format=_FORMAT, site=site, centring="mean" if centred else "none", sources=sources)
     digests = dict(labels=sha256_of(folder / LABELS), origin=sha256_of_json(origin))
@@ -95,29 +128,42 @@ def write_table(
     (folder / ORIGIN).write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Raise whatever reading a damaged folder raises as an error that names the folder."""
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except _DAMAGE as error:
+        raise FileFormatError(f"the vector-label pairs at {folder} are damaged: {first_line(error)}") from error
+
+
 def read_folder(folder: Path) -> StoredPairs:
     """Read a folder, leaving the vectors where they are; their values were checked when they were written.
 
     Raises:
-        FileFormatError: missing, cut off, changed since, or parts that do not belong together.
+        FileFormatError: a file is missing.
+        Exception: one that `naming_damage` knows: cut off, changed since, or files that do not belong together.
     """
     for name in (VECTORS, LABELS, ORIGIN):
         if not (folder / name).exists():
             raise FileFormatError(f"expected a folder of vector-label pairs at {folder}, and {name} is missing")
-    try:
-        vectors, mean = map_vectors(folder / VECTORS)
-        origin = _read_origin(folder)
-        table = pd.read_parquet(folder / LABELS)
-        if missing := {"labels", "split", "weight", "source"} - set(table):
-            raise ValueError(f"{sorted(missing)} missing")
-        if len(table) != len(vectors):
-            raise ValueError(f"{len(vectors)} vectors, but {len(table)} rows in {LABELS}")
-        if origin["centring"] != ("none" if mean is None else "mean"):
-            raise ValueError(f"{ORIGIN} says centring {origin['centring']!r}, and {VECTORS} says otherwise")
-    # The readers of three formats run here; a damaged file can make them raise anything.
-    except Exception as error:
-        raise FileFormatError(f"the vector-label pairs at {folder} are damaged: {first_line(error)}") from error
-    return StoredPairs(vectors, mean, table, origin)
+    vectors, mean = map_vectors(folder / VECTORS)
+    origin = _read_origin(folder)
+    table = pd.read_parquet(folder / LABELS)
+    if missing := {"labels", "split", "weight", "source"} - set(table):
+        raise ValueError(f"{sorted(missing)} missing")
+    if len(table) != len(vectors):
+        raise ValueError(f"{len(vectors)} vectors, but {len(table)} rows in {LABELS}")
+    if origin["centring"] != ("none" if mean is None else "mean"):
+        raise ValueError(f"{ORIGIN} says centring {origin['centring']!r}, and {VECTORS} says otherwise")
+    sources, source_of = origin["sources"], table["source"].tolist()
+    if wrong := [x for x in source_of if type(x) is not int or not 0 <= x < len(sources)]:
+        raise ValueError(f"expected the number of one of {len(sources)} sources, got {wrong[0]!r}")
+    labels = tuple(tuple(map(str, x)) for x in table["labels"])
+    splits, weights = table["split"].tolist(), table["weight"].tolist()
+    return StoredPairs(vectors, mean, labels, splits, weights, origin["site"], sources, source_of)
 
 
 def _read_origin(folder: Path) -> dict[str, Any]:
@@ -144,8 +190,8 @@ def _is_list_of(values: Any, kind: type) -> bool:
 
 
 def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:
-    """The vectors of a file, mapped, and its mean."""
-    # This opening holds the header against the size of the file, and so refuses one that was cut off.
+    """Map the vectors of a file, and read its mean."""
+    # This compares the header with the size of the file, and so refuses one that was cut off.
     with safe_open(path, framework="np") as stream:
         mean = torch.from_numpy(stream.get_tensor("mean")) if "mean" in stream.keys() else None  # noqa: SIM118
         digest = (stream.metadata() or {}).get(_DIGEST)
@@ -154,28 +200,28 @@ def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:
         header = json.loads(stream.read(length))
         if digest is not None and path.stat().st_size <= _CHECKED:
             _check_numbers(stream, digest)
-    told = header["vectors"]
-    if told["dtype"] != "F32" or len(told["shape"]) != 2:
-        raise ValueError(f"expected a float32 matrix in {VECTORS}, got {told['dtype']} of shape {told['shape']}")
+    facts = header["vectors"]
+    if facts["dtype"] != "F32" or len(facts["shape"]) != 2:
+        raise ValueError(f"expected a float32 matrix in {VECTORS}, got {facts['dtype']} of shape {facts['shape']}")
     if mean is not None and mean.dtype != torch.float32:
         raise ValueError(f"expected a float32 mean in {VECTORS}, got {mean.dtype}")
-    count, width = told["shape"]
+    count, width = facts["shape"]
     if not count:
         return torch.empty(0, width), mean
     # Mapped for reading alone: a private mapping that could be written to counts as memory, and a file larger than
     # memory would be refused.
-    mapped = np.memmap(path, "<f4", "r", offset=8 + length + told["data_offsets"][0], shape=(count, width))
+    mapped = np.memmap(path, "<f4", "r", offset=8 + length + facts["data_offsets"][0], shape=(count, width))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.from_numpy(mapped), mean
 
 
 def _check_numbers(stream: BinaryIO, digest: str) -> None:
-    """Hold what is left of a file against its digest, a block at a time."""
-    found = hashlib.sha256()
+    """Compare the rest of a file with its digest, a block at a time."""
+    hasher = hashlib.sha256()
     while block := stream.read(_BLOCK):
-        found.update(block)
-    if found.hexdigest() != digest:
+        hasher.update(block)
+    if hasher.hexdigest() != digest:
         raise ValueError(f"the SHA-256 of the numbers in {VECTORS} is not the one in its header")
 
 

@@ -1,8 +1,8 @@
-"""`VectorLabelPairs`, and the ways to make them."""
+"""`VectorLabelPairs`: vectors, their labels, and what can be done with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,22 +10,24 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.deprecation import warn_renamed
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_folder
 from interp_toolkit.pairs import checks, folder, mixing
+from interp_toolkit.pairs.constructors import PairConstructors
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Place, PlaceLike, parse_place
 from interp_toolkit.tables import escaped, html_table
 from interp_toolkit.torch_defaults import plain_defaults
 
-_FACE_ROWS = 10
+_SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class VectorLabelPairs:
-    """Vectors with the labels given to them, several a vector, and where they came from.
+class VectorLabelPairs(PairConstructors):
+    """Vectors with their labels, several per vector, and where they came from.
 
-    Made by `build`, `write`, `load`, `mix`, `pairs_from_frame` and `pairs_from_json`. Vectors are as the adapter
+    Made by `from_tensors`, `from_batches`, `from_frame`, `from_json`, `concat` and `load`. Vectors are as the adapter
     receives them: centred where ``mean`` says so. They stay where they are stored, in memory or in a file.
 
     Attributes:
@@ -34,12 +36,12 @@ class VectorLabelPairs:
         splits: for each vector ``"train"`` or ``"val"``; all its labels fall on that side.
         weights: for each vector how much its examples count in the loss, above 0.
         site: where the vectors were read, at one site or a stack of them; None for directions of no site.
-        mean: what was taken off raw vectors to centre them, or None.
+        mean: what was subtracted from raw vectors to centre them, or None.
         sources: provenance of each source, as strings: model, revision, source, prompt.
         source_of: for each vector the number of its source.
 
     Example:
-        >>> pairs = VectorLabelPairs.build(vectors, [["cat", "feline"], ["dog"]], val_fraction=0.1, seed=0)
+        >>> pairs = VectorLabelPairs.from_tensors(vectors, [["cat", "feline"], ["dog"]], val_fraction=0.1, seed=0)
         >>> pairs.split("train").examples
     """
 
@@ -54,98 +56,79 @@ class VectorLabelPairs:
 
     @classmethod
     @plain_defaults()
-    def build(
-        cls,
-        vectors: Tensor,
-        labels: Sequence[str | Sequence[str]],
-        *,
-        splits: Sequence[str] | None = None,
-        weights: Sequence[float] | None = None,
-        val_fraction: float = 0.1,
-        seed: int = 0,
-        site: PlaceLike | None = None,
-        mean: Tensor | None = None,
-        origin: Mapping[str, str] | None = None,
+    def concat(
+        cls, pairs: Sequence[VectorLabelPairs], ratios: Sequence[float] | None = None, seed: int = 0
     ) -> VectorLabelPairs:
-        """Pairs from vectors, which are not copied, and labels; a single text counts as a list of one.
+        """Put pairs of several sources together, all of each, or by the share of each in an epoch's examples.
 
-        Without ``splits``, ``val_fraction`` of the vectors is drawn by ``seed``: the same seed, the same split. The
-        same label for several vectors is fine.
+        With ratios, an epoch passes once over the source that limits it; of the others, as many training (vector,
+        label) examples as their ratios ask for are drawn by ``seed``, once and for all epochs (arXiv 2602.10352's code
+        draws them anew each epoch; use another seed for another draw). All validation rows are kept. Vectors are not
+        copied.
+
+        Directions of no site and no mean go with vectors that were read and centred: site and mean of those that have
+        them are kept. Sites, means and models that differ are refused.
+
+        Args:
+            pairs: the sources.
+            ratios: the share of each, which need not add up to one; by default all examples of each.
+            seed: of the draw.
+
+        Returns:
+            The pairs, source by source.
 
         Raises:
-            InterpToolkitError: counts that differ, a row of NaN or zeros, a vector without a label, an empty label or
-                the same twice, a weight that is not above 0; the text names the row.
-        """
-        checks.check_shape(vectors, labels)
-        stored = StoredRows.of(vectors.detach().cpu())
-        checks.check_values(stored)
-        splits = checks.draw_splits(len(stored), val_fraction, seed) if splits is None else splits
-        return cls.assemble(stored, checks.group_labels(labels), splits, weights, site, mean, origin)
-
-    @classmethod
-    def write(
-        cls,
-        path: str | Path,
-        blocks: Iterable[tuple[Tensor, Sequence[str | Sequence[str]]]],
-        *,
-        splits: Sequence[str] | None = None,
-        weights: Sequence[float] | None = None,
-        val_fraction: float = 0.1,
-        seed: int = 0,
-        site: PlaceLike | None = None,
-        mean: Tensor | None = None,
-        origin: Mapping[str, str] | None = None,
-    ) -> VectorLabelPairs:
-        """Write a folder that may be larger than memory, from blocks of (vectors, labels), and load it.
-
-        A block is dropped when it is written; splits and weights are those of all blocks together. The rest as in
-        `build`; the folder is written whole or not at all.
+            InterpToolkitError: ratios or sources that do not go together; the text names them.
 
         Example:
-            >>> blocks = ((sae.W_dec[i : i + 4096], labels[i : i + 4096]) for i in range(0, len(labels), 4096))
-            >>> pairs = VectorLabelPairs.write("pairs", blocks)
+            >>> VectorLabelPairs.concat([topics, decoder_rows], ratios=[0.7, 0.3], seed=0)
         """
-        labels: list[tuple[str, ...]] = []
+        if not pairs or (ratios is not None and len(ratios) != len(pairs)):
+            got = f"{len(pairs)} sources" + ("" if ratios is None else f" and {len(ratios)} ratios")
+            raise InterpToolkitError(f"expected at least one source to mix, and a ratio for each, got {got}")
+        counts = [sum(map(len, source.split("train").labels)) for source in pairs]
+        counts = counts if ratios is None else mixing.counts_by_ratio(counts, ratios)
+        if len(widths := {source.width for source in pairs}) > 1:
+            raise InterpToolkitError(f"expected vectors of one width to mix, got {sorted(widths)}")
+        mixing.check_models([source.origin for source in pairs])
+        site, mean = mixing.agreed_site([x.site for x in pairs]), mixing.agreed_mean([x.mean for x in pairs])
+        drawn = []
+        for number, (source, count) in enumerate(zip(pairs, counts)):
+            labels = mixing.draw_examples(source.labels, source.splits, count, (seed, number))
+            drawn.append(replace(source.take(list(labels)), labels=tuple(labels.values())))
+        starts = [sum(len(source.sources) for source in drawn[:number]) for number in range(len(drawn))]
+        return cls(
+            stored=StoredRows.concat([source.stored for source in drawn]),
+            labels=tuple(x for source in drawn for x in source.labels),
+            splits=tuple(x for source in drawn for x in source.splits),
+            weights=tuple(x for source in drawn for x in source.weights),
+            site=site,
+            mean=mean,
+            sources=tuple(x for source in drawn for x in source.sources),
+            source_of=tuple(start + x for start, source in zip(starts, drawn) for x in source.source_of),
+        )
 
-        def checked() -> Iterator[Tensor]:
-            for vectors, own in blocks:
-                grouped = checks.group_labels(own)
-                checks.check_shape(vectors, grouped, f" in the block from row {len(labels)} on")
-                checks.check_values(StoredRows.of(vectors.detach().cpu()), start=len(labels))
-                checks.check_labels(grouped, start=len(labels))
-                labels.extend(grouped)
-                yield vectors
-
-        with whole_folder(Path(path)) as draft:
-            count = folder.write_vectors(draft / folder.VECTORS, checked(), mean)
-            stored = StoredRows.of(folder.map_vectors(draft / folder.VECTORS)[0])
-            splits = checks.draw_splits(count, val_fraction, seed) if splits is None else splits
-            cls.assemble(stored, tuple(labels), splits, weights, site, mean, origin)._write_table(draft)
-        return cls.load(path)
+    @classmethod
+    def mix(cls, groups: Sequence[tuple[VectorLabelPairs, float]], seed: int = 0) -> VectorLabelPairs:
+        """Put pairs together by their ratios, by the old name of `concat`."""
+        warn_renamed("VectorLabelPairs.mix", "VectorLabelPairs.concat")
+        return cls.concat([pairs for pairs, _ in groups], [ratio for _, ratio in groups], seed)
 
     @classmethod
     @plain_defaults()
-    def mix(cls, groups: Sequence[tuple[VectorLabelPairs, float]], seed: int = 0) -> VectorLabelPairs:
-        """Pairs of several sources, each with its share of an epoch's (vector, label) examples.
-
-        An epoch passes once over the source that limits it; of the others, as many training examples as their ratios
-        ask for are drawn by ``seed``, once and for all epochs (arXiv 2602.10352's code draws them anew each epoch; mix
-        with another seed for another draw). Ratios need not add up to one. All validation rows are kept. Vectors are
-        not copied.
-
-        Directions that were read nowhere (no site, no mean) mix with vectors that were read and centred: site and mean
-        of those that have them are kept. Sites, means and models that differ are refused.
+    def load(cls, path: str | Path) -> VectorLabelPairs:
+        """Open a folder that `save` or `from_batches` wrote; vectors are read when needed, so it may exceed memory.
 
         Raises:
-            InterpToolkitError: ratios or sources that cannot be mixed; the text names them.
-
-        Example:
-            >>> VectorLabelPairs.mix([(topics, 0.7), (decoder_rows, 0.3)], seed=0)
+            FileFormatError: missing or damaged.
         """
-        return mixing.mix(groups, seed)
+        with folder.naming_damage(path := Path(path).expanduser()):
+            x = folder.read_folder(path)
+            rows, sources = StoredRows.from_matrix(x.vectors), x.sources
+            return cls._from_rows(rows, x.labels, x.splits, x.weights, x.site, x.mean, sources, x.source_of)
 
     @classmethod
-    def assemble(
+    def _from_rows(
         cls,
         stored: StoredRows,
         labels: checks.Labels,
@@ -153,11 +136,11 @@ class VectorLabelPairs:
         weights: Sequence[float] | None = None,
         site: PlaceLike | None = None,
         mean: Tensor | None = None,
-        origin: Mapping[str, str] | None = None,
-        *,
+        sources: Sequence[Mapping[str, str]] = ({},),
+        source_of: Sequence[int] | None = None,
         name: checks.Name = checks.vector_number,
     ) -> VectorLabelPairs:
-        """Pairs of one source from vectors whose values were checked; the other ways of making pairs end here."""
+        """Pairs from vectors whose values were checked, by default of one source; errors call a row ``name(row)``."""
         weights = [1.0] * len(stored) if weights is None else weights
         if not len(stored) == len(labels) == len(splits) == len(weights):
             raise InterpToolkitError(
@@ -174,8 +157,8 @@ class VectorLabelPairs:
             weights=tuple(map(float, weights)),
             site=None if site is None else parse_place(site),
             mean=None if mean is None else mean.detach().float().cpu(),
-            sources=(dict(origin or {}),),
-            source_of=(0,) * len(stored),
+            sources=tuple(map(dict, sources)),
+            source_of=(0,) * len(stored) if source_of is None else tuple(source_of),
         )
 
     def __len__(self) -> int:
@@ -191,7 +174,7 @@ class VectorLabelPairs:
         )
 
     def _repr_html_(self) -> str:
-        first = zip(self.labels[:_FACE_ROWS], self.splits, self.weights)
+        first = zip(self.labels[:_SHOWN_ROWS], self.splits, self.weights)
         rows = [(str(i), " · ".join(labels), split, f"{weight:g}") for i, (labels, split, weight) in enumerate(first)]
         more = f"<small>{len(self) - len(rows):,} more</small>" if len(self) > len(rows) else ""
         table = html_table(["vector", "labels", "split", "weight"], rows, ["vector", "weight"])
@@ -209,7 +192,7 @@ class VectorLabelPairs:
 
     @property
     def vectors(self) -> Float[Tensor, "n width"]:
-        """All vectors, float32, copied into memory; `gather` fetches some."""
+        """All vectors, float32, copied into memory; `gather` reads some."""
         return self.stored.gather(range(len(self)))
 
     @property
@@ -218,11 +201,11 @@ class VectorLabelPairs:
         return mixing.joined_origin(self.sources)
 
     def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows width"]:
-        """The vectors of these rows, float32, on the CPU; nothing else is read."""
+        """Read the vectors of these rows, float32, on the CPU; nothing else is read."""
         return self.stored.gather(rows)
 
     def take(self, rows: Sequence[int]) -> VectorLabelPairs:
-        """These rows, in this order; the vectors are shared, not copied."""
+        """Choose these rows, in this order; the vectors are shared, not copied."""
         return replace(
             self,
             stored=self.stored.take(rows),
@@ -233,7 +216,7 @@ class VectorLabelPairs:
         )
 
     def split(self, name: str) -> VectorLabelPairs:
-        """The rows of one side, ``"train"`` or ``"val"``."""
+        """Choose the rows of one side, ``"train"`` or ``"val"``."""
         return self.take([i for i, split in enumerate(self.splits) if split == name])
 
     def save(self, path: str | Path) -> None:
@@ -243,31 +226,11 @@ class VectorLabelPairs:
             self._write_table(draft)
 
     def _write_table(self, draft: Path) -> None:
-        told = dict(
+        columns = dict(
             labels=[list(x) for x in self.labels],
             split=list(self.splits),
             weight=list(self.weights),
             source=list(self.source_of),
         )
         site = None if self.site is None else str(self.site)
-        folder.write_table(draft, pd.DataFrame(told), site, self.mean is not None, [dict(x) for x in self.sources])
-
-    @classmethod
-    @plain_defaults()
-    def load(cls, path: str | Path) -> VectorLabelPairs:
-        """Open a folder that `save` or `write` wrote; vectors are read when they are used, so it may exceed memory.
-
-        Raises:
-            FileFormatError: missing or damaged.
-        """
-        held = folder.read_folder(Path(path).expanduser())
-        try:
-            labels = tuple(tuple(map(str, x)) for x in held.table["labels"])
-            splits, weights = held.table["split"].tolist(), held.table["weight"].tolist()
-            made = cls.assemble(StoredRows.of(held.vectors), labels, splits, weights, held.origin["site"], held.mean)
-            sources, source_of = tuple(held.origin["sources"]), tuple(held.table["source"].tolist())
-            if wrong := [x for x in source_of if type(x) is not int or not 0 <= x < len(sources)]:
-                raise ValueError(f"expected the number of one of {len(sources)} sources, got {wrong[0]!r}")
-            return replace(made, sources=sources, source_of=source_of)
-        except (ValueError, TypeError, KeyError) as error:
-            raise FileFormatError(f"the vector-label pairs at {path} are damaged: {error}") from error
+        folder.write_table(draft, pd.DataFrame(columns), site, self.mean is not None, [dict(x) for x in self.sources])

@@ -46,35 +46,35 @@ class Section:
     splits: list[str] = field(default_factory=list)
 
 
-def read_sections(path: Path, given: Tensor | Mapping[str, Tensor] | None) -> list[Section]:
-    """The sections of a published file, their vectors mapped where the file allows it.
+def read_sections(path: Path, vectors: Tensor | Mapping[str, Tensor] | None) -> list[Section]:
+    """Read the sections of a published file, their vectors mapped where the file allows it.
 
     Args:
         path: ``.json`` or ``.json.gz``; a ``filename`` in it is relative to it.
-        given: the vectors of the only section, or of sections by name; they go before a section's own file.
+        vectors: of the only section, or of sections by name; they go before a section's own file.
 
     Raises:
         FileFormatError: missing, damaged, of another format, or holding more than tensors.
         InterpToolkitError: a section without vectors, and rows that cannot be used; the text names them.
     """
     raw = _read_json(path)
-    if isinstance(given, Tensor):
+    if isinstance(vectors, Tensor):
         if len(raw) != 1:
             names = ", ".join(repr(_name(x["metadata"])) for x in raw)
             raise InterpToolkitError(
                 f"{path} has {len(raw)} sections, and one matrix of vectors was given; give them by name: {names}"
             )
-        given = {_name(raw[0]["metadata"]): given}
-    given, matrices, seen = dict(given or {}), {}, {}
-    if unknown := sorted(set(given) - {_name(x["metadata"]) for x in raw}):
+        vectors = {_name(raw[0]["metadata"]): vectors}
+    by_name, matrices, seen = dict(vectors or {}), {}, {}
+    if unknown := sorted(set(by_name) - {_name(x["metadata"]) for x in raw}):
         names = ", ".join(repr(_name(x["metadata"])) for x in raw)
         raise InterpToolkitError(f"vectors were given for {unknown[0]!r}, which {path} does not have; it has {names}")
     sections = []
     for section in raw:
         metadata, name = section["metadata"], _name(section["metadata"])
         where, file = f"{path}, section {name!r}", None
-        if name in given:
-            key, matrix = name, given[name]
+        if name in by_name:
+            key, matrix = name, by_name[name]
             _check_matrix(matrix, f"the vectors given for section {name!r}")
         elif metadata.get("filename"):
             file = key = _beside(path, metadata["filename"], where)
@@ -82,7 +82,7 @@ def read_sections(path: Path, given: Tensor | Mapping[str, Tensor] | None) -> li
         else:
             raise InterpToolkitError(
                 f"section {name!r} of {path} names no file of vectors ('filename'); give the matrix that its indices "
-                f"count in: pairs_from_json(path, vectors=matrix)"
+                f"count in: VectorLabelPairs.from_json(path, vectors=matrix)"
             )
         index, labels, splits = _rows(section["vectors"], where, len(matrix), seen.setdefault(key, set()))
         rows = StoredRows((matrix.detach().cpu(),), torch.tensor(index, dtype=torch.long))
@@ -102,8 +102,8 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
     if not isinstance(raw, list) or not raw:
         raise FileFormatError(f"expected a list of sections in {path}, got {str(raw)[:60]}")
     for number, section in enumerate(raw):
-        parts = section if isinstance(section, dict) else {}
-        if not isinstance(parts.get("metadata"), dict) or not isinstance(parts.get("vectors"), list):
+        content = section if isinstance(section, dict) else {}
+        if not isinstance(content.get("metadata"), dict) or not isinstance(content.get("vectors"), list):
             raise FileFormatError(f"{path}, section {number}: expected an object with 'metadata' and a list 'vectors'")
     return raw
 
@@ -152,7 +152,7 @@ def _read_matrix(path: Path) -> Tensor:
 def _check_matrix(matrix: Any, where: str) -> None:
     if not isinstance(matrix, Tensor) or matrix.ndim != 2 or not matrix.is_floating_point():
         came = f"{matrix.dtype} of shape {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(matrix).__name__
-        raise FileFormatError(f"expected a matrix of vectors, one a row, in {where}, got {came}")
+        raise FileFormatError(f"expected a matrix of vectors, one per row, in {where}, got {came}")
 
 
 def _name(metadata: Mapping[str, Any]) -> str:

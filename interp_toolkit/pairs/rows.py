@@ -1,4 +1,4 @@
-"""Rows of matrices that may be larger than memory, fetched when they are asked for."""
+"""Rows of matrices that may be larger than memory, read when they are needed."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class StoredRows:
     """A choice of rows from matrices that stay where they are, in memory or in a mapped file.
 
     Attributes:
-        parts: matrices of one width, of any floating type.
-        index: which rows, counted through all the parts.
+        matrices: of one width, of any floating type.
+        index: which rows, counted through all matrices.
     """
 
-    parts: tuple[Tensor, ...]
+    matrices: tuple[Tensor, ...]
     index: Int64[Tensor, " n"]
 
     @classmethod
-    def of(cls, matrix: Tensor) -> StoredRows:
-        """All rows of one matrix, which is not copied."""
+    def from_matrix(cls, matrix: Tensor) -> StoredRows:
+        """Take all rows of one matrix, which is not copied."""
         return cls((matrix,), torch.arange(len(matrix)))
 
     @classmethod
-    def join(cls, chosen: Sequence[StoredRows]) -> StoredRows:
-        """The rows of each, one after another."""
+    def concat(cls, choices: Sequence[StoredRows]) -> StoredRows:
+        """Take the rows of several choices, one after another."""
         indices, start = [], 0
-        for rows in chosen:
+        for rows in choices:
             indices.append(rows.index + start)
-            start += sum(map(len, rows.parts))
-        return cls(tuple(part for rows in chosen for part in rows.parts), torch.cat(indices))
+            start += sum(map(len, rows.matrices))
+        return cls(tuple(matrix for rows in choices for matrix in rows.matrices), torch.cat(indices))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -45,26 +45,26 @@ class StoredRows:
     @property
     def width(self) -> int:
         """Width of the rows."""
-        return self.parts[0].shape[1]
+        return self.matrices[0].shape[1]
 
     def take(self, rows: Sequence[int] | Tensor) -> StoredRows:
-        """A choice from this choice; no value is read."""
-        return StoredRows(self.parts, self.index[torch.as_tensor(rows, dtype=torch.long)])
+        """Choose from this choice; no value is read."""
+        return StoredRows(self.matrices, self.index[torch.as_tensor(rows, dtype=torch.long)])
 
     def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows width"]:
-        """The values of some rows, float32."""
-        at = self.index[torch.as_tensor(rows, dtype=torch.long)]
-        if len(self.parts) == 1:
-            return self.parts[0].index_select(0, at).float()
-        out, start = torch.empty(len(at), self.width), 0
-        for part in self.parts:
-            here = (at >= start) & (at < start + len(part))
-            out[here] = part.index_select(0, at[here] - start).float()
-            start += len(part)
-        return out
+        """Read the values of some rows, float32."""
+        index = self.index[torch.as_tensor(rows, dtype=torch.long)]
+        if len(self.matrices) == 1:
+            return self.matrices[0].index_select(0, index).float()
+        values, start = torch.empty(len(index), self.width), 0
+        for matrix in self.matrices:
+            inside = (index >= start) & (index < start + len(matrix))
+            values[inside] = matrix.index_select(0, index[inside] - start).float()
+            start += len(matrix)
+        return values
 
     def blocks(self) -> Iterator[Tensor]:
-        """The values of all rows, float32, a block of them at a time."""
+        """Yield the values of all rows, float32, a block of them at a time."""
         step = max(1, _BLOCK // self.width)
         for start in range(0, len(self), step):
             yield self.gather(range(start, min(start + step, len(self))))

@@ -1,4 +1,4 @@
-"""Labels in a data frame: one row a vector, or several rows with the number of their vector."""
+"""Labels in a data frame: one row per vector, or several rows with the number of their vector."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ class LabelTable:
 def read_frame(
     frame: pd.DataFrame, count: int, label: str, index: str | None, split: str | None, weight: str | None
 ) -> LabelTable:
-    """The labels of ``count`` vectors from columns of a data frame.
+    """Read the labels of vectors from columns of a data frame.
+
+    Args:
+        frame: the data frame.
+        count: how many vectors there are.
+        label: column of texts, or of lists of them.
+        index: column of the numbers of vectors; None for one row per vector, in order.
+        split: column of splits, or None.
+        weight: column of weights, or None.
 
     Raises:
         InterpToolkitError: a column that is not there, a number past the end, a row without a label, rows of one vector
@@ -43,8 +51,8 @@ def read_frame(
             raise InterpToolkitError(f"the data frame has no column {column!r}; it has {list(map(str, frame.columns))}")
     if index is None and len(frame) != count:
         raise InterpToolkitError(
-            f"expected one row of the data frame a vector, got {len(frame)} rows and {count} vectors; name the column "
-            f"with the vectors' numbers (index_column) if a vector has several rows or none"
+            f"expected one row of the data frame per vector, got {len(frame)} rows and {count} vectors; name the "
+            f"column with the vectors' numbers (index_column) if a vector has several rows or none"
         )
     numbers = range(count) if index is None else _numbers(frame[index].tolist(), index, count)
     at = {number: place for place, number in enumerate(dict.fromkeys(numbers))}
@@ -80,12 +88,12 @@ def _texts(cell: Any, row: int, name: str) -> list[str]:
 
 
 def _one_each(column: list[Any], numbers: Sequence[int], name: str) -> list[Any]:
-    """One value a vector, in the order in which the vectors are first named."""
-    found: dict[int, Any] = {}
+    """One value per vector, in the order in which the vectors are first named."""
+    values: dict[int, Any] = {}
     for row, (number, value) in enumerate(zip(numbers, column)):
-        if found.setdefault(number, value) != value:
+        if values.setdefault(number, value) != value:
             raise InterpToolkitError(
-                f"row {row} of the data frame: vector {number} has {name} {value!r}, and {found[number]!r} in a row "
+                f"row {row} of the data frame: vector {number} has {name} {value!r}, and {values[number]!r} in a row "
                 f"before; a vector has one"
             )
-    return list(found.values())
+    return list(values.values())

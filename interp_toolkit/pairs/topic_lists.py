@@ -26,7 +26,7 @@ class Topics:
     Attributes:
         titles: what the model is asked about.
         labels: for each title its labels: the title first, then descriptions, none twice in whatever case.
-        splits: ``"train"`` or ``"val"`` a title, or None where not every title has one.
+        splits: ``"train"`` or ``"val"`` for each title, or None where not every title has one.
     """
 
     titles: list[str]
@@ -40,7 +40,7 @@ class Topics:
 
 
 def read_topics(path: str | Path, labels: int | None = None) -> Topics:
-    """Topics from a file.
+    """Read topics from a file.
 
     Args:
         path: JSON Lines (``.jsonl``) with ``title``, perhaps ``split``, and perhaps ``descriptions`` (texts, or objects
@@ -117,10 +117,10 @@ def topics_from_dataset(
     split_column: str | None = None,
     labels: int | None = None,
 ) -> Topics:
-    """Topics from anything with columns: a Hugging Face ``datasets.Dataset``, a data frame, a mapping of lists.
+    """Read topics from anything with columns: a Hugging Face ``datasets.Dataset``, a data frame, a mapping of lists.
 
     Args:
-        dataset: one row a topic.
+        dataset: one row per topic.
         title_column: titles.
         label_column: lists of further labels; None for titles alone.
         split_column: ``"train"`` or ``"val"``; None to have the split drawn.
@@ -145,31 +145,32 @@ def topics_from_dataset(
     titles = list(dataset[title_column])
     texts = [[]] * len(titles) if label_column is None else list(dataset[label_column])
     splits = [None] * len(titles) if split_column is None else list(dataset[split_column])
-    for row, (title, own, split) in enumerate(zip(titles, texts, splits)):
+    for row, (title, further, split) in enumerate(zip(titles, texts, splits)):
         if not isinstance(title, str) or not title.strip():
             raise InterpToolkitError(f"row {row} of the data set: expected a text in {title_column!r}, got {title!r}")
         if not isinstance(split, (str, type(None))):
             raise InterpToolkitError(f"row {row} of the data set: expected a text in {split_column!r}, got {split!r}")
-        if isinstance(own, str) or not isinstance(own, Iterable) or not all(isinstance(x, str) for x in own):
+        listed = isinstance(further, Iterable) and not isinstance(further, str)
+        if not listed or not all(isinstance(x, str) for x in further):
             raise InterpToolkitError(
-                f"row {row} of the data set: expected a list of texts in {label_column!r}, got {own!r}"
+                f"row {row} of the data set: expected a list of texts in {label_column!r}, got {further!r}"
             )
     return _topics(titles, texts, splits, labels)
 
 
 def read_titles(path: str | Path) -> tuple[list[str], list[str] | None]:
-    """Titles, and their splits where every row has one, from a file; see `read_topics`."""
+    """Read titles, and their splits where every row has one, from a file; see `read_topics`."""
     topics = read_topics(path, labels=1)
     return topics.titles, topics.splits
 
 
-def _topics(titles: list[str], texts: list[Any], splits: list[Any], most: int | None) -> Topics:
-    if most is not None and most < 1:
-        raise InterpToolkitError(f"expected at least 1 for labels, since the title is one, got {most}")
+def _topics(titles: list[str], texts: list[Any], splits: list[Any], limit: int | None) -> Topics:
+    if limit is not None and limit < 1:
+        raise InterpToolkitError(f"expected at least 1 for labels, since the title is one, got {limit}")
     labels = []
-    for title, own in zip(titles, texts):
+    for title, further in zip(titles, texts):
         first: dict[str, str] = {}
-        for text in (title, *own):
+        for text in (title, *further):
             first.setdefault(text.strip().lower(), text)
-        labels.append(tuple(text for text in first.values() if text.strip())[:most])
+        labels.append(tuple(text for text in first.values() if text.strip())[:limit])
     return Topics(titles, labels, splits if titles and all(splits) else None)

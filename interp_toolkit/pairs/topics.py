@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
-from interp_toolkit.cache import cache_folder
+from interp_toolkit.cache import TensorCache
 from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.files import whole_file
 from interp_toolkit.models import as_hooked_model, is_plain, model_facts, weights_key
-from interp_toolkit.pairs import VectorLabelPairs, checks
+from interp_toolkit.pairs import checks
+from interp_toolkit.pairs.pairs import VectorLabelPairs
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place, parse_sites
 from interp_toolkit.torch_defaults import plain_defaults
 
 PROMPT = "Tell me about {title}."
-# Titles read and kept on disk at a time: what an interruption can lose, and how often the bar moves.
+# Titles read and stored at a time: what an interruption can lose, and how often the bar moves.
 _SHARD = 256
 
 
 def topic_vectors(
     model: Any, titles: Iterable[str], site: PlaceLike, *, chat: bool | None = None, progress: bool = False
 ) -> Tensor:
-    """Raw residual streams at the last token of the prompt ``Tell me about {title}.``
+    """Read raw residual streams at the last token of the prompt ``Tell me about {title}.``
 
     The prompt is a user's turn in the chat template, at whose end the model is about to answer. A base model, which has
     none, reads it as plain text, and its last token is the full stop.
@@ -51,24 +46,30 @@ def topic_vectors(
         InterpToolkitError: an empty title, or a site that the model does not have.
     """
     sites: tuple[Site, ...] = parse_place(site).sites
-    found = topic_vectors_by_site(model, titles, sites, chat=chat, progress=progress)
-    each = [found[own] for own in sites]
-    return torch.cat(each, dim=1) if len(each) > 1 else each[0]
+    by_site = topic_vectors_by_site(model, titles, sites, chat=chat, progress=progress)
+    return torch.cat([by_site[x] for x in sites], dim=1) if len(sites) > 1 else by_site[sites[0]]
 
 
 @plain_defaults()
 def topic_vectors_by_site(
     model: Any, titles: Iterable[str], sites: Sequence[SiteLike], *, chat: bool | None = None, progress: bool = False
 ) -> dict[Site, Tensor]:
-    """`topic_vectors` at several sites, for which the model runs once.
+    """Read `topic_vectors` at several sites, for which the model runs once.
 
-    They are read in shards of titles that are kept in the cache folder, one file a shard and site, named for what is in
-    it: the model's weights, the prompt as the model reads it, site and titles. So an interrupted reading goes on, and
-    titles added at the end leave all shards but the last unfilled one as they are. Under hooks or replaced forwards of
-    your own nothing is taken from there or kept.
+    They are read in shards of titles that are stored in the cache folder, one file per shard and site, named for what
+    is in it: the model's weights, the prompt as the model reads it, site and titles. So an interrupted call goes on,
+    and titles added at the end leave all shards but the last unfilled one as they are. Under hooks or replaced
+    forwards of your own nothing is taken from there or stored.
+
+    Args:
+        model: the hooked model.
+        titles: topics.
+        sites: where to read.
+        chat: see `topic_vectors`.
+        progress: whether to show a bar, in titles.
 
     Returns:
-        for each site float32 [titles, d_model], not centred.
+        For each site float32 [titles, d_model], not centred.
 
     Raises:
         InterpToolkitError: an empty title, no site, or a site that the model does not have.
@@ -84,18 +85,22 @@ def topic_vectors_by_site(
     _check_titles(titles := _as_list(titles))
     model = as_hooked_model(model)
     width, rendered = model_facts(model).d_model, _rendered(model.tokenizer, chat)
-    read_from = weights_key(model) if is_plain(model) else None
+    weights = weights_key(model) if is_plain(model) else None
+    cache = TensorCache("topics")
     out = {site: torch.empty(len(titles), width) for site in wanted}
     with tqdm(total=len(titles), desc="topic vectors", unit="title", disable=not progress) as bar:
         for start in range(0, len(titles), _SHARD):
             shard = list(titles[start : start + _SHARD])
-            files = {site: _shard_file(read_from, site, rendered, shard) for site in wanted} if read_from else {}
-            kept = {site: _kept(file, (len(shard), width)) for site, file in files.items()}
-            found = {site: vectors for site, vectors in kept.items() if vectors is not None}
-            if missing := [site for site in wanted if site not in found]:
-                found |= _read(model, shard, missing, chat, files)
-            for site, vectors in found.items():
-                out[site][start : start + len(shard)] = vectors
+            keys = {site: [weights, str(site), rendered, shard] for site in wanted}
+            entries = {site: cache.load(key) if weights else None for site, key in keys.items()}
+            if missing := [site for site, entry in entries.items() if entry is None]:
+                for site, vectors in _read(model, shard, missing, chat).items():
+                    entries[site] = {"vectors": vectors}
+                    if weights:
+                        cache.save(keys[site], {"vectors": vectors})
+            for site, entry in entries.items():
+                assert entry is not None
+                out[site][start : start + len(shard)] = entry["vectors"]
             bar.update(len(shard))
     return out
 
@@ -113,18 +118,18 @@ def topic_pairs(
     chat: bool | None = None,
     progress: bool = False,
 ) -> VectorLabelPairs:
-    """Pairs of contrastive topic vectors and their labels, centred by the mean over the training topics.
+    """Make pairs of contrastive topic vectors and their labels, centred by the mean over the training topics.
 
     arXiv 2602.10352, section 3; without centring topic adapters lose almost everything. Several sites make one vector,
     for an adapter that reads them together. For a set of pairs at each of several sites, call `topic_vectors_by_site`
-    first: what it read is kept, and this finds it.
+    first: this takes what it stored.
 
     Args:
         model: the hooked model.
         titles: topics.
         site: where to read, at one site or at several of the same token.
         labels: for each title its labels (see `read_topics`); by default the title.
-        splits: ``"train"`` or ``"val"`` a title; by default ``val_fraction`` of them is drawn by ``seed``.
+        splits: ``"train"`` or ``"val"`` for each title; by default ``val_fraction`` of them is drawn by ``seed``.
         val_fraction: share of the titles that is held out.
         seed: of that draw.
         chat: see `topic_vectors`; an adapter that is trained on the pairs reads prompts in the same way.
@@ -132,18 +137,18 @@ def topic_pairs(
 
     Raises:
         InterpToolkitError: an empty title, no training topic, a site that the model does not have, or labels that
-            `VectorLabelPairs.build` refuses.
+            `VectorLabelPairs.from_tensors` refuses.
 
     Example:
         >>> pairs = topic_pairs(model, ["Baseball", "Poland", ...], "blocks.23.hook_resid_post")
     """
     titles = _as_list(titles)
-    given: Sequence[str | Sequence[str]] = titles if labels is None else list(labels)
-    if len(given) != len(titles):
-        raise InterpToolkitError(f"expected labels for each title, got {len(titles)} titles and {len(given)} lists")
-    # What can be wrong with them is told before the model is run, which may take hours.
+    texts: Sequence[str | Sequence[str]] = titles if labels is None else list(labels)
+    if len(texts) != len(titles):
+        raise InterpToolkitError(f"expected labels for each title, got {len(titles)} titles and {len(texts)} lists")
+    # Mistakes in them are found before the model is run, which may take hours.
     _check_titles(titles)
-    checks.check_labels(checks.group_labels(given), lambda row: f"topic {row} ({titles[row]!r})")
+    checks.check_labels(checks.group_labels(texts), lambda row: f"topic {row} ({titles[row]!r})")
     sides = checks.draw_splits(len(titles), val_fraction, seed) if splits is None else splits
     if len(sides) != len(titles):
         raise InterpToolkitError(f"expected a split for each title, got {len(titles)} titles and {len(sides)} splits")
@@ -163,7 +168,7 @@ def topic_pairs(
         chat=str(uses_chat(model.tokenizer, chat)),
         source="contrastive topic vectors",
     )
-    return VectorLabelPairs.build(vectors, given, splits=sides, site=site, mean=mean, origin=origin)
+    return VectorLabelPairs.from_tensors(vectors, texts, splits=sides, site=site, mean=mean, origin=origin)
 
 
 def _check_titles(titles: Sequence[str]) -> None:
@@ -181,35 +186,13 @@ def _as_list(titles: Iterable[str]) -> list[str]:
     return list(titles)
 
 
-def _read(
-    model: Any, titles: list[str], sites: list[Site], chat: bool | None, files: Mapping[Site, Path]
-) -> dict[Site, Tensor]:
+def _read(model: Any, titles: list[str], sites: list[Site], chat: bool | None) -> dict[Site, Tensor]:
     prompts = prompt_ids(model.tokenizer, [PROMPT.format(title=title) for title in titles], chat)
-    read = read_activations(model, prompts, sites).vectors
-    found = {}
-    for number, site in enumerate(sites):
-        # Readings are ordered by prompt, then by site.
-        found[site] = read[number :: len(sites)].contiguous()
-        if site in files:
-            with whole_file(files[site]) as draft:
-                save_file({"vectors": found[site]}, draft)
-    return found
-
-
-def _kept(file: Path, shape: tuple[int, int]) -> Tensor | None:
-    """What a shard's file holds; None if it is not there or not whole, so that it is read anew."""
-    try:
-        vectors = load_file(file)["vectors"]
-    except (OSError, SafetensorError, KeyError):
-        return None
-    return vectors if vectors.shape == shape else None
+    vectors = read_activations(model, prompts, sites).vectors
+    # Readings are ordered by prompt, then by site.
+    return {site: vectors[number :: len(sites)].contiguous() for number, site in enumerate(sites)}
 
 
 def _rendered(tokenizer: Any, chat: bool | None) -> list[int]:
     """The prompt as the model reads it: another template, another date in it or plain text make other vectors."""
     return prompt_ids(tokenizer, [PROMPT], chat)[0]
-
-
-def _shard_file(read_from: str, site: Site, rendered: list[int], titles: list[str]) -> Path:
-    told = json.dumps([read_from, str(site), rendered, titles])
-    return cache_folder() / "topics" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"

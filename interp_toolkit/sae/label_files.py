@@ -168,7 +168,7 @@ def _published(data: list[dict[str, Any]], path: Path) -> SAELabels:
     if len(data) > 1:
         raise InterpToolkitError(
             f"{path} has {len(data)} sections of vector-label pairs; labels of one SAE are one section: take the "
-            f"others out, or use pairs_from_json, which reads several"
+            f"others out, or use VectorLabelPairs.from_json, which reads several"
         )
     rows = data[0]["vectors"]
     numbers = [row.get("index") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

@@ -37,8 +37,13 @@ class Examples:
     weights: tuple[float, ...]
 
     @classmethod
-    def of(cls, pairs: VectorLabelPairs, run: PromptRun, numbers: Sequence[int] | None = None) -> Examples:
-        """The examples of ``pairs``, or some of them, by their ``numbers``, with the vectors that they are of.
+    def from_pairs(cls, pairs: VectorLabelPairs, run: PromptRun, numbers: Sequence[int] | None = None) -> Examples:
+        """Make the examples of one side of the pairs, with the vectors that they are of.
+
+        Args:
+            pairs: that side.
+            run: the soft prompt on its model, whose tokens the targets are.
+            numbers: which examples, in the order of ``pairs.examples``; by default all.
 
         Raises:
             InterpToolkitError: there are none, or one does not fit the model's context.

@@ -64,8 +64,8 @@ class TrainingRun:
         self.device = run.backend.device
         self.origin = dict(pairs.origin)
         train, held = pairs.split("train"), pairs.split("val")
-        self.train = Examples.of(train, run)
-        self.held = Examples.of(held, run, draw_validation(held, train, config.val_examples, config.seed))
+        self.train = Examples.from_pairs(train, run)
+        self.held = Examples.from_pairs(held, run, draw_validation(held, train, config.val_examples, config.seed))
         steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
         self.total = min(steps, config.max_steps or steps)
         path = folder / "checkpoint.pt" if folder else None

@@ -108,7 +108,7 @@ def train_bias(bench: Bench, adapter: Adapter) -> Adapter:
         raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
     train, dev = bench.titles.train[:_TRAINED], bench.titles.dev[: _TRAINING.val_examples]
     facts = model_facts(bench.model)
-    pairs = VectorLabelPairs.build(
+    pairs = VectorLabelPairs.from_tensors(
         torch.cat([_read(bench, adapter, titles) for titles in (train, dev)]),
         [*train, *dev],
         splits=["train"] * len(train) + ["val"] * len(dev),
