@@ -71,7 +71,9 @@ def own_file(tmp_path, registry):
 def _pairs(random_vectors):
     vectors = random_vectors(8, seed=5).repeat(6, 1) + 0.1 * random_vectors(48, seed=6)
     splits = ["val" if i >= 40 else "train" for i in range(48)]
-    return VectorLabelPairs.from_tensors(vectors, WORDS * 6, splits=splits, site=Site.after(2), mean=torch.full((32,), 0.5))
+    return VectorLabelPairs.from_tensors(
+        vectors, WORDS * 6, splits=splits, site=Site.after(2), mean=torch.full((32,), 0.5)
+    )
 
 
 def test_an_own_kind_is_trained_saved_loaded_and_explains(own_file, tmp_path, tiny, tiny_prompt, random_vectors):
