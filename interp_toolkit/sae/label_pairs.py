@@ -86,7 +86,7 @@ def pairs(
         "dead_left_out": str(len(directions) - len(alive)) if len(alive) < len(directions) else "",
         **labelled.origin,
     }
-    return VectorLabelPairs.build(
+    return VectorLabelPairs.from_tensors(
         directions.vectors[torch.tensor(alive)],
         [tuple({text.strip(): text for text in texts[number]}.values()) for number in numbers],
         splits=None if splits is None else [splits[number] for number in numbers],
