@@ -120,8 +120,8 @@ def test_explanations_below_the_threshold_are_no_readings(tiny, adapter, random_
     assert "reading" not in repr(plain).splitlines()[1]
     value = sorted(row.evidence for row in plain)[3]
     adapter.contract = replace(adapter.contract, threshold=EvidenceThreshold(value, 0.05, 40, 0))
-    adapter.save(tmp_path / "a")
-    loaded = Adapter.load(tmp_path / "a")
+    adapter.save_pretrained(tmp_path / "a")
+    loaded = Adapter.from_pretrained(tmp_path / "a")
     assert loaded.contract.threshold == adapter.contract.threshold
     found = self_explain(vectors, model=tiny(), adapter=loaded, null=True)
     assert [row.reading for row in found] == [row.evidence >= value for row in found]

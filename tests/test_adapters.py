@@ -148,8 +148,8 @@ def test_settings_that_make_no_adapter(arguments, message):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_holds_the_whole_adapter(tmp_path, kind, random_vectors):
     adapter, x = _trained(kind), random_vectors(3, D)
-    adapter.save(tmp_path / "a")
-    again = Adapter.load(tmp_path / "a")
+    adapter.save_pretrained(tmp_path / "a")
+    again = Adapter.from_pretrained(tmp_path / "a")
     assert torch.equal(again(x), adapter(x))
     assert again.config == adapter.config
     assert again.metadata == adapter.metadata
@@ -158,30 +158,30 @@ def test_a_folder_holds_the_whole_adapter(tmp_path, kind, random_vectors):
     assert again.digest == adapter.digest
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert sorted(os.listdir(tmp_path)) == ["a"]
-    adapter.save(tmp_path / "a")  # over itself
+    adapter.save_pretrained(tmp_path / "a")  # over itself
 
 
 def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
     adapter = _trained("scalar_affine")
-    adapter.save(tmp_path / "a")
+    adapter.save_pretrained(tmp_path / "a")
     before = (tmp_path / "a" / "adapter_model.safetensors").read_bytes()
     monkeypatch.setattr("interp_toolkit.adapters.files.json.dumps", lambda *a, **k: 1 / 0)
     changed = _trained("scalar_affine", seed=1)
     with pytest.raises(ZeroDivisionError):
-        changed.save(tmp_path / "a")
+        changed.save_pretrained(tmp_path / "a")
     with pytest.raises(ZeroDivisionError):
-        changed.save(tmp_path / "b")
+        changed.save_pretrained(tmp_path / "b")
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a" / "adapter_model.safetensors").read_bytes() == before
 
 
 def test_saving_refuses_what_would_be_lost(tmp_path):
     with pytest.raises(InterpToolkitError, match="saved with its contract, and this one has none"):
-        Adapter.create("scale", D).save(tmp_path / "a")
+        Adapter.create("scale", D).save_pretrained(tmp_path / "a")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("x")
     with pytest.raises(InterpToolkitError, match="exists and is not an adapter folder"):
-        _trained("scale").save(tmp_path / "thesis")
+        _trained("scale").save_pretrained(tmp_path / "thesis")
 
 
 def _break(folder, how):
@@ -237,40 +237,40 @@ def _break(folder, how):
     ],
 )
 def test_a_damaged_folder_is_refused(tmp_path, how, message):
-    _trained("scalar_affine").save(tmp_path / "a")
+    _trained("scalar_affine").save_pretrained(tmp_path / "a")
     _break(tmp_path / "a", how)
     with pytest.raises(FileFormatError, match=message):
-        Adapter.load(tmp_path / "a")
+        Adapter.from_pretrained(tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_folder_that_is_not_as_it_was_written_is_refused(tmp_path, name):
     adapter = _trained("scalar_affine")
-    adapter.save(tmp_path / "a")
+    adapter.save_pretrained(tmp_path / "a")
     whole = (tmp_path / "a" / name).read_bytes()
     # A bit in the last number of the weights, and a digit of init_scale: both would be read as other numbers.
     at = whole.index(b"5.0") if name.endswith("json") else len(whole) - 2
     (tmp_path / "a" / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     with pytest.raises(FileFormatError, match=f"{name} is damaged: its SHA-256 is not the one"):
-        Adapter.load(tmp_path / "a")
+        Adapter.from_pretrained(tmp_path / "a")
 
 
 def test_a_folder_of_0_1_has_no_digests_and_an_edited_one_needs_none(tmp_path):
     adapter = _trained("scalar_affine")
-    adapter.save(tmp_path / "a")
+    adapter.save_pretrained(tmp_path / "a")
     config = tmp_path / "a" / "adapter_config.json"
     described = json.loads(config.read_text())
     described["metadata"]["note"] = "edited"
     config.write_text(json.dumps(described))
     with pytest.raises(FileFormatError, match="if it was edited on purpose, take the key 'sha256' out"):
-        Adapter.load(tmp_path / "a")
+        Adapter.from_pretrained(tmp_path / "a")
     digests = described.pop("sha256")
     config.write_text(json.dumps(described))
     save_file(load_file(tmp_path / "a" / "adapter_model.safetensors"), tmp_path / "a" / "adapter_model.safetensors")
-    assert Adapter.load(tmp_path / "a").metadata["note"] == "edited"
+    assert Adapter.from_pretrained(tmp_path / "a").metadata["note"] == "edited"
     config.write_text(json.dumps({**described, "sha256": digests["weights"]}))
     with pytest.raises(FileFormatError, match="expected the digests of config and weights, got"):
-        Adapter.load(tmp_path / "a")
+        Adapter.from_pretrained(tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -279,45 +279,45 @@ def test_shipped_adapters_have_digests(name):
     folder = Path(shipped.__file__).parent / name
     described = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     assert set(described["sha256"]) == {"config", "weights"}
-    assert Adapter.load(folder).digest == shipped.find_adapter(name).digest
+    assert Adapter.from_pretrained(folder).digest == shipped.find_adapter(name).digest
 
 
 def test_weights_are_read_with_the_config_beside_them(tmp_path):
     adapter = Adapter.create("scale", D, normalize=False, init_scale=2.0)
     adapter.contract = Contract.of(FACTS, Site.after(19), LLAMA, None, False)
-    adapter.save(tmp_path / "a")
+    adapter.save_pretrained(tmp_path / "a")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
-        again = Adapter.load(tmp_path / "a" / name)
+        again = Adapter.from_pretrained(tmp_path / "a" / name)
         assert not again.config.normalize
         assert again.contract.site == Site.after(19)
     for name in ("adapter_model.safetensors", "renamed.safetensors"):
         (tmp_path / name).write_bytes((tmp_path / "a" / "adapter_model.safetensors").read_bytes())
         with pytest.raises(FileFormatError, match=f"{name} holds the weights of an adapter folder.*expected .*json be"):
-            Adapter.load(tmp_path / name)
+            Adapter.from_pretrained(tmp_path / name)
     # Weights that 0.1 wrote say nothing of themselves.
     save_file(load_file(tmp_path / "adapter_model.safetensors"), tmp_path / "adapter_model.safetensors")
     save_file({"bias": torch.ones(D), "contract.mean": torch.ones(D)}, tmp_path / "renamed.safetensors")
     for name in ("adapter_model.safetensors", "renamed.safetensors"):
         with pytest.raises(FileFormatError, match="holds the weights of an adapter folder"):
-            Adapter.load(tmp_path / name)
+            Adapter.from_pretrained(tmp_path / name)
     # A published adapter may have any name.
     tensors, header = _published("scalar_affine")
     save_file(tensors, tmp_path / "adapter_model.safetensors", header)
-    assert Adapter.load(tmp_path / "adapter_model.safetensors").config.kind == "scalar_affine"
+    assert Adapter.from_pretrained(tmp_path / "adapter_model.safetensors").config.kind == "scalar_affine"
 
 
 def test_the_config_of_weights_on_the_hub_is_fetched_with_them(tmp_path, monkeypatch):
     import huggingface_hub
 
     adapter, asked = _trained("scalar_affine"), []
-    adapter.save(tmp_path / "sub" / "a")
+    adapter.save_pretrained(tmp_path / "sub" / "a")
 
     def snapshot(repo, revision, allow_patterns):
         asked.append((repo, allow_patterns))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert Adapter.load("org/repo/sub/a/adapter_model.safetensors").contract.site == adapter.contract.site
+    assert Adapter.from_pretrained("org/repo/sub/a/adapter_model.safetensors").contract.site == adapter.contract.site
     names = ["sub/a/adapter_config.json", "sub/a/adapter_model.safetensors"]
     assert asked == [("org/repo", names)]
 
@@ -330,7 +330,7 @@ def test_the_config_of_weights_on_the_hub_is_fetched_with_them(tmp_path, monkeyp
     ],
 )
 def test_no_memory_is_taken_for_what_a_config_claims(tmp_path, config, message):
-    _trained("scalar_affine").save(tmp_path / "a")
+    _trained("scalar_affine").save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "adapter_config.json"
     described = json.loads(file.read_text())
     described["adapter"] |= config
@@ -340,18 +340,18 @@ def test_no_memory_is_taken_for_what_a_config_claims(tmp_path, config, message):
     weights.pop("contract.mean")
     save_file(weights, tmp_path / "a" / "adapter_model.safetensors")
     with pytest.raises(FileFormatError, match=message):
-        Adapter.load(tmp_path / "a")
+        Adapter.from_pretrained(tmp_path / "a")
 
 
 @pytest.mark.parametrize("path", ["/no/such/adapter", "./nothing", "plain-name"])
 def test_a_missing_adapter_is_named(path):
     with pytest.raises(FileFormatError, match=f"no adapter at {path}"):
-        Adapter.load(path)
+        Adapter.from_pretrained(path)
 
 
 def test_a_hub_id_without_a_network_is_named():
     with pytest.raises(FileFormatError, match="no adapter at org/some-adapter: no such folder here, and the hub says"):
-        Adapter.load("org/some-adapter")
+        Adapter.from_pretrained("org/some-adapter")
 
 
 def test_a_hub_id_is_fetched(tmp_path, monkeypatch):
@@ -359,8 +359,8 @@ def test_a_hub_id_is_fetched(tmp_path, monkeypatch):
     import huggingface_hub
 
     adapter = _trained("scalar_affine")
-    adapter.save(tmp_path / "a")
-    adapter.save(tmp_path / "b.safetensors")
+    adapter.save_pretrained(tmp_path / "a")
+    adapter.save_published(tmp_path / "b.safetensors")
     asked = []
 
     def snapshot(repo, revision, allow_patterns):
@@ -373,8 +373,8 @@ def test_a_hub_id_is_fetched(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert Adapter.load("org/repo", revision="v1").digest == adapter.digest
-    assert Adapter.load("org/repo/sub/b.safetensors").digest == adapter.digest
+    assert Adapter.from_pretrained("org/repo", revision="v1").digest == adapter.digest
+    assert Adapter.from_pretrained("org/repo/sub/b.safetensors").digest == adapter.digest
     assert asked == [("org/repo", "v1"), ("org/repo", "sub/b.safetensors")]
 
 
@@ -425,11 +425,49 @@ def _published(kind):
     return tensors, header
 
 
+def test_a_file_within_a_folder_or_a_repository_is_named_apart(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    adapter = _trained("scalar_affine")
+    adapter.save_published(tmp_path / "b.safetensors")
+    assert Adapter.from_pretrained(tmp_path, "b.safetensors").digest == adapter.digest
+    with pytest.raises(FileFormatError, match=r"no adapter at .*c\.safetensors: the folder holds no such file"):
+        Adapter.from_pretrained(tmp_path, filename="c.safetensors")
+    calls = []
+
+    def download(repo, name, revision):
+        calls.append((repo, name, revision))
+        return str(tmp_path / "b.safetensors")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert Adapter.from_pretrained("org/repo", "sub/b.safetensors", revision="v1").digest == adapter.digest
+    assert calls == [("org/repo", "sub/b.safetensors", "v1")]
+
+
+def test_paths_of_the_other_format_are_refused(tmp_path):
+    with pytest.raises(InterpToolkitError, match=r"expected a folder to save to, got .*; save_published writes such"):
+        _trained("scale").save_pretrained(tmp_path / "a.safetensors")
+    with pytest.raises(InterpToolkitError, match=r"a path that ends in \.safetensors or \.pt, got "):
+        _trained("scale").save_published(tmp_path / "a")
+
+
+def test_the_old_names_of_load_and_save_go_on_working(tmp_path):
+    adapter = _trained("scalar_affine")
+    with pytest.warns(DeprecationWarning, match="Adapter.save is deprecated; use Adapter.save_pretrained"):
+        adapter.save(tmp_path / "a", torch.float16)
+    with pytest.warns(DeprecationWarning, match="Adapter.save is deprecated; use Adapter.save_published"):
+        adapter.save(tmp_path / "a.pt")
+    for name in ("a", "a.pt"):
+        with pytest.warns(DeprecationWarning, match="Adapter.load is deprecated; use Adapter.from_pretrained"):
+            again = Adapter.load(tmp_path / name, revision=None)
+        assert torch.allclose(again.bias, adapter.bias, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_published_safetensors_load(tmp_path, kind, random_vectors):
     tensors, header = _published(kind)
     save_file(tensors, tmp_path / "x.safetensors", header)
-    adapter, x = Adapter.load(tmp_path / "x.safetensors"), random_vectors(3, D)
+    adapter, x = Adapter.from_pretrained(tmp_path / "x.safetensors"), random_vectors(3, D)
     ours = PUBLISHED[kind][0]
     assert adapter.config == AdapterConfig(ours, D, rank=R if "low_rank" in ours else None)
     assert torch.allclose(adapter(x).double(), torch.stack([_by_hand(adapter, row) for row in x]), atol=1e-5)
@@ -454,9 +492,9 @@ def test_what_a_header_lacks_is_tolerated(tmp_path, kind, keep):
     save_file(tensors, tmp_path / "x.safetensors", header)
     if kind == "scale_only" and header is None:
         with pytest.raises(FileFormatError, match="does not say its width"):
-            Adapter.load(tmp_path / "x.safetensors")
+            Adapter.from_pretrained(tmp_path / "x.safetensors")
         return
-    adapter = Adapter.load(tmp_path / "x.safetensors")
+    adapter = Adapter.from_pretrained(tmp_path / "x.safetensors")
     assert adapter.config.kind == PUBLISHED[kind][0]
     assert adapter.config.d_model == D
     assert adapter.contract.soft_prompt is None
@@ -467,15 +505,15 @@ def test_projection_settings_come_from_the_nested_config_first(tmp_path):
     config = _published_config("scalar_affine")
     config["projection"]["normalize_input"] = False
     save_file(tensors, tmp_path / "x.safetensors", {**header, "config_json": json.dumps(config)})
-    assert not Adapter.load(tmp_path / "x.safetensors").config.normalize
+    assert not Adapter.from_pretrained(tmp_path / "x.safetensors").config.normalize
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_the_published_format_is_written_and_read_back(tmp_path, kind, random_vectors):
     adapter, x = _trained(PUBLISHED[kind][0]), random_vectors(3, D)
-    adapter.save(tmp_path / "x.safetensors")
+    adapter.save_published(tmp_path / "x.safetensors")
     assert set(load_file(tmp_path / "x.safetensors")) == set(PUBLISHED[kind][1])
-    again = Adapter.load(tmp_path / "x.safetensors")
+    again = Adapter.from_pretrained(tmp_path / "x.safetensors")
     assert torch.equal(again(x), adapter(x))
     assert again.contract.soft_prompt == adapter.contract.soft_prompt
     assert again.metadata["note"] == "kept"
@@ -485,11 +523,11 @@ def test_the_published_format_is_written_and_read_back(tmp_path, kind, random_ve
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_trainer_checkpoints_are_written_and_read_back(tmp_path, kind):
     adapter = _trained(PUBLISHED[kind][0])
-    adapter.save(tmp_path / "x.pt")
+    adapter.save_published(tmp_path / "x.pt")
     checkpoint = torch.load(tmp_path / "x.pt", weights_only=True)
     assert set(checkpoint["projection_state"]) == set(PUBLISHED[kind][1])
     assert checkpoint["config"]["projection"]["type"] == kind
-    again = Adapter.load(tmp_path / "x.pt")
+    again = Adapter.from_pretrained(tmp_path / "x.pt")
     assert again.digest == adapter.digest
     assert again.contract.soft_prompt == adapter.contract.soft_prompt
     assert again.contract.model_id == adapter.contract.model_id
@@ -498,7 +536,7 @@ def test_trainer_checkpoints_are_written_and_read_back(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["identity", "bias_only"])
 def test_what_the_published_format_cannot_say_is_refused(tmp_path, kind):
     with pytest.raises(InterpToolkitError, match=f"the published format has no '{kind}' adapter"):
-        _trained(kind).save(tmp_path / "x.safetensors")
+        _trained(kind).save_published(tmp_path / "x.safetensors")
     assert os.listdir(tmp_path) == []
 
 
@@ -515,7 +553,7 @@ def test_trainer_checkpoints_load(tmp_path, kind):
         "checkpoint_format_version": 1,
     }
     torch.save(checkpoint, tmp_path / "x.pt")
-    adapter = Adapter.load(tmp_path / "x.pt")
+    adapter = Adapter.from_pretrained(tmp_path / "x.pt")
     assert adapter.config.kind == PUBLISHED[kind][0]
     assert all(torch.equal(adapter.state_dict()[name], value) for name, value in tensors.items())
     assert adapter.metadata["global_step"] == "2000"
@@ -533,7 +571,7 @@ def test_no_pickled_code_is_run(tmp_path, monkeypatch):
     (tmp_path / "y.pt").write_bytes(pickle.dumps(_Trap()))
     for name in ("x.pt", "y.pt"):
         with pytest.raises(FileFormatError, match=r"pickled objects .* never run|damaged"):
-            Adapter.load(tmp_path / name)
+            Adapter.from_pretrained(tmp_path / name)
     assert not (tmp_path / "trap-sprung").exists()
 
 
@@ -549,23 +587,23 @@ def test_no_pickled_code_is_run(tmp_path, monkeypatch):
 def test_damaged_published_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FileFormatError, match=message):
-        Adapter.load(tmp_path / name)
+        Adapter.from_pretrained(tmp_path / name)
 
 
 def test_published_files_of_another_kind_are_refused(tmp_path):
     tensors, header = _published("scalar_affine")
     save_file(tensors, tmp_path / "a.safetensors", {**header, "format": "lora_v2"})
     with pytest.raises(FileFormatError, match="expected format 'selfie_adapter_v1'.*got 'lora_v2'"):
-        Adapter.load(tmp_path / "a.safetensors")
+        Adapter.from_pretrained(tmp_path / "a.safetensors")
     save_file({"q": torch.ones(2)}, tmp_path / "b.safetensors")
     with pytest.raises(FileFormatError, match="expected a projection type of scale_only"):
-        Adapter.load(tmp_path / "b.safetensors")
+        Adapter.from_pretrained(tmp_path / "b.safetensors")
     save_file(tensors, tmp_path / "c.safetensors", {**header, "config_json": "{"})
     with pytest.raises(FileFormatError, match="config_json in the header is damaged"):
-        Adapter.load(tmp_path / "c.safetensors")
+        Adapter.from_pretrained(tmp_path / "c.safetensors")
     torch.save({"weights": 1}, tmp_path / "d.pt")
     with pytest.raises(FileFormatError, match="expected a checkpoint with 'projection_state'"):
-        Adapter.load(tmp_path / "d.pt")
+        Adapter.from_pretrained(tmp_path / "d.pt")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -588,10 +626,10 @@ def test_a_flag_means_the_same_wherever_it_stands(tmp_path, suffix, place, value
         header = {key: str(x) for key, x in header.items()}
         save_file(tensors, tmp_path / "x.safetensors", {**header, "config_json": json.dumps(config)})
     if normalize is not None:
-        assert Adapter.load(tmp_path / f"x{suffix}").config.normalize is normalize
+        assert Adapter.from_pretrained(tmp_path / f"x{suffix}").config.normalize is normalize
     elif place == "config":
         with pytest.raises(FileFormatError, match="expected true or false for normalize_input in .*, got 0"):
-            Adapter.load(tmp_path / f"x{suffix}")
+            Adapter.from_pretrained(tmp_path / f"x{suffix}")
 
 
 @pytest.mark.parametrize(
@@ -616,7 +654,7 @@ def test_a_header_value_that_cannot_be_is_refused(tmp_path, change, message):
     header = {**header, "config_json": "{}"} | change
     save_file(tensors, tmp_path / "x.safetensors", header)
     with pytest.raises(FileFormatError, match=message):
-        Adapter.load(tmp_path / "x.safetensors")
+        Adapter.from_pretrained(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -631,16 +669,16 @@ def test_a_header_value_that_cannot_be_is_refused(tmp_path, change, message):
 def test_a_checkpoint_of_other_things_is_refused(tmp_path, tensors, message):
     torch.save({"projection_state": tensors}, tmp_path / "x.pt")
     with pytest.raises(FileFormatError, match=message):
-        Adapter.load(tmp_path / "x.pt")
+        Adapter.from_pretrained(tmp_path / "x.pt")
 
 
 def test_a_changed_bit_in_a_checkpoint_is_found_by_its_checksum(tmp_path):
-    _trained("scalar_affine").save(tmp_path / "x.pt")
+    _trained("scalar_affine").save_published(tmp_path / "x.pt")
     whole = (tmp_path / "x.pt").read_bytes()
     at = whole.index(_trained("scalar_affine").bias.numpy().tobytes())
     (tmp_path / "x.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     with pytest.raises(FileFormatError, match=r"x\.pt is damaged: the checksum of its part .* is wrong"):
-        Adapter.load(tmp_path / "x.pt")
+        Adapter.from_pretrained(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(

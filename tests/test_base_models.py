@@ -170,8 +170,8 @@ def test_from_reading_to_describing(base, tmp_path, name, backend):
     # Evidence, threshold, a file and back.
     controls = evidence_controls(model, adapter, pairs.vectors)
     adapter.contract = dataclasses.replace(contract, threshold=calibrate_threshold(controls))
-    adapter.save(tmp_path / "adapter")
-    loaded = Adapter.load(tmp_path / "adapter")
+    adapter.save_pretrained(tmp_path / "adapter")
+    loaded = Adapter.from_pretrained(tmp_path / "adapter")
     assert (loaded.contract.chat, loaded.contract.soft_prompt) == (False, contract.soft_prompt)
     said = self_explain(TITLES[:3], model=model, adapter=loaded, null=True)
     by_hand = self_explain([f"{title}" for title in TITLES[:3]], model=model, adapter=adapter, chat=False, null=True)
@@ -251,17 +251,17 @@ def test_a_chat_model_reads_plain_text_where_the_adapter_was_trained_so(tiny):
 def test_contracts_of_before_do_not_say_how_prompts_were_read(base, tmp_path):
     model = base()
     adapter = _adapter(model)
-    adapter.save(tmp_path / "adapter")
+    adapter.save_pretrained(tmp_path / "adapter")
     path = tmp_path / "adapter" / CONFIG_FILE
     described = json.loads(path.read_text())
     assert described["contract"].pop("chat") is False
     del described["sha256"]  # which files of before do not have either
     path.write_text(json.dumps(described))
-    assert Adapter.load(tmp_path / "adapter").contract.chat is None
+    assert Adapter.from_pretrained(tmp_path / "adapter").contract.chat is None
     described["contract"]["chat"] = "no"
     path.write_text(json.dumps(described))
     with pytest.raises(InterpToolkitError, match="expected chat of true, false or null in the contract, got 'no'"):
-        Adapter.load(tmp_path / "adapter")
+        Adapter.from_pretrained(tmp_path / "adapter")
 
 
 def test_an_adapter_of_a_chat_model_says_that_its_base_has_no_template(tiny, folders):

@@ -154,7 +154,7 @@ def test_a_run_trains_the_bias_chooses_on_training_titles_and_is_not_repeated(
     told = runs.run(bench, adapter, out)
     assert told["failed"] == dict(count=0, rows=[])
     assert {"model", "revision", "dtype", "adapter", "n", "seed", "split", "training"} <= set(told["settings"])
-    trained = Adapter.load(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
+    trained = Adapter.from_pretrained(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
     assert trained.digest == told["bias_only"]["digest"]
     assert trained.contract.soft_prompt == adapter.contract.soft_prompt
 

@@ -65,7 +65,7 @@ def adapter(tiny, tiny_prompt):
 def folder(place, sae, adapter, checkpoints):
     """What the commands are given: an SAE, an adapter, passages and labels."""
     sae.save_model(place / "sae")
-    adapter.save(place / "adapter")
+    adapter.save_pretrained(place / "adapter")
     _passages(place / "passages.jsonl.gz")
     labels = {feature: f"{WORDS[feature]} and {WORDS[feature + 1]}" for feature in range(12)}
     (place / "labels.json").write_text(json.dumps(labels))

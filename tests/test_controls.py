@@ -286,7 +286,7 @@ def test_a_run_is_the_table_and_is_not_repeated(bench, make_adapter, tmp_path, m
     told = run_of_controls.run(bench, adapter, path)
     assert told["failed"] == dict(count=0, rows=[])
     assert {"model", "revision", "dtype", "adapter", "n", "seed", "split"} <= set(told["settings"])
-    bias_only = Adapter.load(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
+    bias_only = Adapter.from_pretrained(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
     held = Held.read(bench, adapter)
     table = control_table(bench.model, adapter, held.vectors, held.titles, bias_only=bias_only, scales=(2.0,))
     rows = told["tables"]["controls"]

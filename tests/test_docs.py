@@ -71,7 +71,7 @@ def test_programs_of_the_documents_call_with_arguments_that_are_there(code):
             case ast.Name(id=name) if name in known:
                 function = known[name]
             case ast.Attribute(value=ast.Name(id=name), attr=method) if isinstance(known.get(name), type):
-                function = getattr(known[name], method)  # such as Adapter.load
+                function = getattr(known[name], method)  # such as Adapter.from_pretrained
             case _:
                 continue
         if any(isinstance(arg, ast.Starred) for arg in node.args) or None in [word.arg for word in node.keywords]:

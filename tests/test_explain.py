@@ -169,7 +169,7 @@ def test_an_adapter_for_another_model_is_refused(tiny, adapter):
 
 
 def test_a_file_that_says_less_asks_for_more(tiny, adapter, tmp_path):
-    adapter.save(tmp_path / "x.safetensors")
+    adapter.save_published(tmp_path / "x.safetensors")
     with pytest.raises(InterpToolkitError, match="does not name the site it was trained on; pass sites="):
         self_explain("a", model=tiny(), adapter=str(tmp_path / "x.safetensors"))
     assert len(self_explain("a", model=tiny(), adapter=str(tmp_path / "x.safetensors"), sites=1, max_new_tokens=3)) == 1

@@ -84,10 +84,10 @@ def test_an_own_kind_is_trained_saved_loaded_and_explains(own_file, tmp_path, ti
     trained = result.adapter
     assert type(trained).__name__ == "TwoLayers"
     assert result.best_val_loss < 6.1  # 6.2 after the first four steps
-    trained.save(tmp_path / "a", torch.float32)
+    trained.save_pretrained(tmp_path / "a", torch.float32)
     described = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["adapter"]
     assert (described["kind"], described["hidden"], described["gain"]) == ("two_layers", 12, 2.0)
-    again = Adapter.load(tmp_path / "a")
+    again = Adapter.from_pretrained(tmp_path / "a")
     assert again.config == trained.config
     assert again.digest == trained.digest
     assert torch.equal(again(random_vectors(3)), trained(random_vectors(3)))
@@ -98,20 +98,25 @@ def test_an_own_kind_is_trained_saved_loaded_and_explains(own_file, tmp_path, ti
     assert texts[0] == texts[1]
     assert "hidden" in trained._repr_html_()
     with pytest.raises(InterpToolkitError, match="the published format has no 'two_layers' adapter"):
-        trained.save(tmp_path / "a.safetensors")
+        trained.save_published(tmp_path / "a.safetensors")
 
 
 def test_a_folder_of_an_unknown_kind_says_what_to_import(own_file, tmp_path, tiny, tiny_prompt, random_vectors):
     config = TrainConfig(epochs=1, batch_size=8, log_samples=0)
     adapter = Adapter.create("two_layers", 32)
     result = train_adapter(tiny(), _pairs(random_vectors), adapter, config, soft_prompt=tiny_prompt)
-    result.adapter.save(tmp_path / "a")
+    result.adapter.save_pretrained(tmp_path / "a")
     digest = result.adapter.digest
     del KINDS["two_layers"]
     with pytest.raises(FileFormatError, match="kind of identity, .*got 'two_layers'.*class has been imported"):
-        Adapter.load(tmp_path / "a")
-    code = f"import my_kinds, interp_toolkit; print(interp_toolkit.Adapter.load({str(tmp_path / 'a')!r}).digest)"
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"]
+        Adapter.from_pretrained(tmp_path / "a")
+    program = tmp_path / "program.py"  # beside my_kinds.py
+    program.write_text(f"""
+import my_kinds
+from interp_toolkit import Adapter
+print(Adapter.from_pretrained({str(tmp_path / "a")!r}).digest)
+""")
+    command = [sys.executable, str(program)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == digest
 
 
@@ -175,7 +180,7 @@ def test_a_parameter_whose_name_files_need_is_refused(registry, tmp_path, tiny_p
     adapter = Adapter.create("stepped", 4)
     adapter.contract = Contract("org/model", 4, Site.after(2), tiny_prompt)
     with pytest.raises(InterpToolkitError, match=r"that end in \.step.*give the parameter layer\.step another"):
-        adapter.save(tmp_path / "a")
+        adapter.save_pretrained(tmp_path / "a")
 
 
 def test_the_program_of_the_documents_runs(registry, unchecked):

@@ -94,7 +94,7 @@ def _adapter_value(adapter):
 
 
 def _old_adapter(path):
-    _adapter().save(path)
+    _adapter().save_pretrained(path)
     config = path / "adapter_config.json"
     described = json.loads(config.read_text())
     described.pop("sha256")
@@ -224,7 +224,7 @@ def _sae_value(read):
 
 
 def _published(path):
-    _adapter(mean=False).save(path)
+    _adapter(mean=False).save_published(path)
 
 
 def _damage_checkpoint(data, rng):
@@ -280,11 +280,17 @@ _OWN = {"adapter_config.json": _JSON, "adapter_model.safetensors": _TENSORS}
 _FOLDER = {"vectors.safetensors": _TENSORS, "origin.json": _JSON}
 
 KINDS = {
-    "published adapter": Kind(_published, "x.safetensors", Adapter.load, _adapter_value, {"": _TENSORS}),
-    "checkpoint of an adapter": Kind(_published, "x.pt", Adapter.load, _adapter_value, {"": [_BYTES]}, exact=True),
-    "values of a checkpoint": Kind(_published, "x.pt", Adapter.load, _adapter_value, {"": [_damage_checkpoint]}),
-    "adapter": Kind(lambda path: _adapter().save(path), "a", Adapter.load, _adapter_value, _OWN, exact=True),
-    "adapter of 0.1": Kind(_old_adapter, "a", Adapter.load, _adapter_value, _OWN),
+    "published adapter": Kind(_published, "x.safetensors", Adapter.from_pretrained, _adapter_value, {"": _TENSORS}),
+    "checkpoint of an adapter": Kind(
+        _published, "x.pt", Adapter.from_pretrained, _adapter_value, {"": [_BYTES]}, exact=True
+    ),
+    "values of a checkpoint": Kind(
+        _published, "x.pt", Adapter.from_pretrained, _adapter_value, {"": [_damage_checkpoint]}
+    ),
+    "adapter": Kind(
+        lambda path: _adapter().save_pretrained(path), "a", Adapter.from_pretrained, _adapter_value, _OWN, exact=True
+    ),
+    "adapter of 0.1": Kind(_old_adapter, "a", Adapter.from_pretrained, _adapter_value, _OWN),
     "pairs": Kind(
         lambda path: _pairs().save(path),
         "p",

@@ -193,8 +193,8 @@ def trained(tiny, prompt, random_vectors):
 
 
 def test_an_adapter_of_several_sites_explains_prompts_and_vectors(tiny, trained, tmp_path, random_vectors):
-    trained.save(tmp_path / "a")
-    adapter = Adapter.load(tmp_path / "a")
+    trained.save_pretrained(tmp_path / "a")
+    adapter = Adapter.from_pretrained(tmp_path / "a")
     assert (adapter.digest, adapter.contract.site, adapter.contract.mean.shape) == (trained.digest, STACK, (64,))
     assert "sites=2, tokens=3" in repr(adapter)
     found = self_explain(["Tell me about Poland.", "rivers"], model=tiny(), adapter=adapter, positions="all", null=True)
@@ -212,26 +212,26 @@ def test_an_adapter_of_several_sites_explains_prompts_and_vectors(tiny, trained,
     with pytest.raises(InterpToolkitError, match=r"shape \(n, 64\) or \(64,\), got \(2, 32\); .* at blocks.0"):
         self_explain(random_vectors(2), model=tiny(), adapter=adapter)
     with pytest.raises(InterpToolkitError, match="the published format has adapters of one site and one soft token"):
-        adapter.save(tmp_path / "a.safetensors")
+        adapter.save_published(tmp_path / "a.safetensors")
 
 
 def test_a_file_of_half_the_size(trained, tmp_path):
     for dtype in (torch.float32, torch.float16):
-        trained.save(tmp_path / str(dtype), dtype)
+        trained.save_pretrained(tmp_path / str(dtype), dtype)
     sizes = [(tmp_path / str(x) / "adapter_model.safetensors").stat().st_size for x in (torch.float32, torch.float16)]
     assert sizes[1] < 0.6 * sizes[0]
-    read = Adapter.load(tmp_path / "torch.float16")
+    read = Adapter.from_pretrained(tmp_path / "torch.float16")
     for name, value in trained.state_dict().items():
         assert read.state_dict()[name].dtype == torch.float32
         assert torch.equal(read.state_dict()[name], value.half().float())
 
 
 def test_a_file_whose_parts_name_different_numbers_of_sites(trained, tmp_path):
-    trained.save(tmp_path / "a")
+    trained.save_pretrained(tmp_path / "a")
     config = tmp_path / "a" / "adapter_config.json"
     config.write_text(config.read_text().replace('"sites": 2', '"sites": 1'))
     with pytest.raises(InterpToolkitError, match="contradicts itself: 1 sites in the adapter, blocks.0"):
-        Adapter.load(tmp_path / "a")
+        Adapter.from_pretrained(tmp_path / "a")
 
 
 def test_widths_that_do_not_fit(tiny, random_vectors):
@@ -312,23 +312,28 @@ def test_truncation_refuses_what_it_cannot_use(random_vectors):
 def test_whole_numbers_take_a_quarter_of_the_space(trained, random_vectors, tmp_path):
     sizes = {}
     for dtype in (torch.float32, torch.int8):
-        trained.save(tmp_path / str(dtype), dtype)
+        trained.save_pretrained(tmp_path / str(dtype), dtype)
         sizes[dtype] = (tmp_path / str(dtype) / "adapter_model.safetensors").stat().st_size
-    read = Adapter.load(tmp_path / "torch.int8")
+    read = Adapter.from_pretrained(tmp_path / "torch.int8")
     for name, value in trained.state_dict().items():
         step = value.abs().amax(0) / 127 if value.ndim == 2 else torch.zeros(1)
         assert ((read.state_dict()[name] - value).abs() <= 0.501 * step + 1e-12).all()
     matrices = sum(value.numel() for value in trained.state_dict().values() if value.ndim == 2)
     assert sizes[torch.float32] - sizes[torch.int8] > 2.5 * matrices
     # Once rounded, nothing is lost any more.
-    read.save(tmp_path / "again", torch.int8)
-    assert torch.allclose(Adapter.load(tmp_path / "again")(random_vectors(5, 64)), read(random_vectors(5, 64)))
+    read.save_pretrained(tmp_path / "again", torch.int8)
+    assert torch.allclose(
+        Adapter.from_pretrained(tmp_path / "again")(random_vectors(5, 64)), read(random_vectors(5, 64))
+    )
 
 
 def test_dtypes_that_files_do_not_know(trained, tmp_path):
     with pytest.raises(InterpToolkitError, match="dtype of float32, float16, bfloat16 or int8, got torch.int64"):
-        trained.save(tmp_path / "a", torch.int64)
-    with pytest.raises(InterpToolkitError, match="dtype of float32 in a published format, got torch.int8"):
+        trained.save_pretrained(tmp_path / "a", torch.int64)
+    with (
+        pytest.warns(DeprecationWarning, match="Adapter.save is deprecated; use Adapter.save_published"),
+        pytest.raises(InterpToolkitError, match="dtype of float32 in a published format, got torch.int8"),
+    ):
         trained.save(tmp_path / "a.pt", torch.int8)
 
 

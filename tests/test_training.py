@@ -158,8 +158,8 @@ def test_the_best_weights_are_kept_and_the_contract_is_whole(tiny, random_vector
     contract = adapter.contract
     assert (contract.site, contract.d_model) == (Site.after(2), 32)
     assert torch.equal(contract.mean, pairs.mean)
-    adapter.save(tmp_path / "a")
-    assert Adapter.load(tmp_path / "a").metadata["global_step"] == str(result.best_step)
+    adapter.save_pretrained(tmp_path / "a")
+    assert Adapter.from_pretrained(tmp_path / "a").metadata["global_step"] == str(result.best_step)
 
 
 def test_best_and_last_are_both_kept_with_their_losses(tiny, random_vectors, tmp_path):
@@ -173,7 +173,7 @@ def test_best_and_last_are_both_kept_with_their_losses(tiny, random_vectors, tmp
         ("best", result.best_step, result.best_val_loss),
         ("last", 60, result.last_val_loss),
     ):
-        adapter = Adapter.load(tmp_path / name)
+        adapter = Adapter.from_pretrained(tmp_path / name)
         assert adapter.metadata["global_step"] == str(step)
         assert float(adapter.metadata["val_loss"]) == pytest.approx(told, abs=1e-5)
         run = PromptRun(model, adapter.contract.soft_prompt)
@@ -253,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tiny, ra
     with pytest.raises(InterpToolkitError, match=message):
         train_adapter(tiny("qwen2"), pairs, adapter, FAST, folder=tmp_path, progress=False)
     assert adapter.digest == _adapter().digest
-    best = Adapter.load(tmp_path / "best")
+    best = Adapter.from_pretrained(tmp_path / "best")
     assert best.metadata["global_step"] == "4"
     assert all(torch.isfinite(parameter).all() for parameter in best.parameters())
     calls.clear()

@@ -58,7 +58,7 @@ def test_training_is_the_same_in_every_grad_mode(tiny, mode, tmp_path):
     assert adapter.digest == _adapter().digest
     assert result.adapter.digest == expected.adapter.digest
     assert result.last.digest == expected.last.digest
-    assert Adapter.load(tmp_path / "best").digest == result.adapter.digest
+    assert Adapter.from_pretrained(tmp_path / "best").digest == result.adapter.digest
     # What was made in inference mode can be trained outside of it, and trained again.
     for start in (adapter, result.adapter):
         train_adapter(tiny("qwen2"), pairs, start, SHORT, progress=False)

@@ -245,7 +245,7 @@ def test_a_yaml_file_makes_an_adapter(checkpoints, tmp_path, monkeypatch):
     (tmp_path / "titles.txt").write_text("\n".join(f"Topic {i}" for i in range(20)))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(_recipe(checkpoints["llama"])))
     result = Recipe.read("run.yaml").run(progress=False)
-    adapter = Adapter.load("out/best")
+    adapter = Adapter.from_pretrained("out/best")
     assert adapter.digest == result.adapter.digest
     assert adapter.metadata["train_vectors"] == "16"
     assert str(adapter.contract.site) == "blocks.2.hook_resid_post"
@@ -266,7 +266,7 @@ def test_the_command_trains_with_settings_of_its_own(checkpoints, tmp_path, monk
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("best: validation loss ")
     assert out[1].endswith(", in out/last")
-    metadata = Adapter.load("out/last").metadata
+    metadata = Adapter.from_pretrained("out/last").metadata
     assert (metadata["global_step"], metadata["lr"], metadata["frozen"]) == ("2", "0.5", "['log_scale']")
 
 

@@ -67,7 +67,7 @@ def test_a_tutorial_runs_within_its_minutes(name, tmp_path):
     assert [cell for cell in notebook.cells if cell.get("outputs")]
     report = runs / f"tutorial_{name}.html"
     assert name == "2" or "<html" in report.read_text(encoding="utf-8")
-    assert name != "2" or Adapter.load(runs / "tutorial_2" / "my-adapter").contract.site == Site.after(23)
+    assert name != "2" or Adapter.from_pretrained(runs / "tutorial_2" / "my-adapter").contract.site == Site.after(23)
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_the_tutorial_of_a_larger_model_runs_on_a_stand_in(tiny, tiny_prompt, tm
     facts = model_facts(model)
     adapter.contract = Contract.of(facts, None, tiny_prompt, None, True)
     published, means = tmp_path / "published.safetensors", tmp_path / "means.safetensors"
-    adapter.save(published)
+    adapter.save_published(published)
     write_mean_vectors(means, {2: torch.ones(32)}, facts.model_id)
     changes = {
         'hf_hub_download(PUBLISHED, "wikipedia-scalar-affine.safetensors")': repr(str(published)),
@@ -86,7 +86,7 @@ def test_the_tutorial_of_a_larger_model_runs_on_a_stand_in(tiny, tiny_prompt, tm
         'DTYPE = "bfloat16"': 'DTYPE = "float32"',
     }
     runs = _execute(_substitute(_read("6"), changes), tmp_path, 5)
-    kept = Adapter.load(runs / "tutorial_6" / "llama-wikipedia").contract
+    kept = Adapter.from_pretrained(runs / "tutorial_6" / "llama-wikipedia").contract
     assert kept.site == Site.after(2)
     assert torch.equal(kept.mean, torch.ones(32))
 

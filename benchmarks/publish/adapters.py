@@ -65,7 +65,7 @@ def _save(adapter: Adapter, name: str) -> None:
     """In the finest numbers with which it stays below 1 MB."""
     sizes = {torch.float32: 4, torch.float16: 2, torch.int8: 1}
     fits = [dtype for dtype, size in sizes.items() if size * adapter.parameter_count < _LARGEST_BYTES]
-    adapter.save(SHIPPED / name, fits[0] if fits else torch.int8)
+    adapter.save_pretrained(SHIPPED / name, fits[0] if fits else torch.int8)
 
 
 def measure(context: Bench, path: Path) -> None:

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from interp_toolkit.adapters import files, published
 from interp_toolkit.adapters.config import KINDS, AdapterConfig, class_of_kind
 from interp_toolkit.contract import Contract, ModelFacts
+from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.tables import html_table
 from interp_toolkit.torch_defaults import plain_defaults
 
 _EPSILON = 1e-8
+# Endings of the files that `save_published` writes.
+_PUBLISHED = (".safetensors", ".pt")
 
 
 class Adapter(nn.Module):
@@ -225,53 +228,90 @@ class Adapter(nn.Module):
             hasher.update(name.encode() + value.cpu().numpy().tobytes())
         return hasher.hexdigest()[:16]
 
-    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the adapter, whole or not at all.
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the adapter and its contract to a folder, whole or not at all.
 
         Args:
-            path: a folder (``adapter_config.json`` and ``adapter_model.safetensors``, with the contract), or a file
-                ending in ``.safetensors`` or ``.pt`` for the published formats.
-            dtype: of the numbers in a folder's file; float16 takes half the space, int8 a quarter (matrices only, each
-                column with a step of its own). They are read back as float32.
+            folder: for ``adapter_config.json`` and ``adapter_model.safetensors``.
+            dtype: of the numbers in the file; float16 takes half the space, int8 a quarter (matrices only, each column
+                with a step of its own). They are read back as float32.
 
         Raises:
-            InterpToolkitError: no contract yet, a kind that the published format does not know, or a dtype that is
-                not of these (a published format holds float32).
+            InterpToolkitError: no contract yet, a folder of something else, or another dtype than float32, float16,
+                bfloat16 and int8.
+        """
+        folder = Path(folder)
+        if folder.suffix in _PUBLISHED:
+            raise InterpToolkitError(f"expected a folder to save to, got {folder}; save_published writes such files")
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
+            raise InterpToolkitError(f"expected a dtype of float32, float16, bfloat16 or int8, got {dtype}")
+        files.write(self._stored(), folder, dtype)
+
+    def save_published(self, path: str | Path) -> None:
+        """Write the adapter as one file in a format of the paper's authors, in float32.
+
+        A reading site, a mean vector and a threshold have no place in it: `save_pretrained` writes those too.
+
+        Args:
+            path: a ``.safetensors`` file (``selfie_adapter_v1``) or a ``.pt`` file (a checkpoint of their trainer).
+
+        Raises:
+            InterpToolkitError: another ending, a kind that the formats do not know, or several sites or soft tokens.
         """
         path = Path(path)
-        single = path.suffix in (".safetensors", ".pt")
-        if dtype not in ((torch.float32,) if single else (torch.float32, torch.float16, torch.bfloat16, torch.int8)):
-            wanted = "float32 in a published format" if single else "float32, float16, bfloat16 or int8"
-            raise InterpToolkitError(f"expected a dtype of {wanted}, got {dtype}")
-        stored = files.StoredAdapter(
-            self.config,
-            {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()},
-            self.contract,
-            self.metadata,
-        )
-        if single:
-            published.write(stored, path)
-        else:
-            files.write(stored, path, dtype)
+        if path.suffix not in _PUBLISHED:
+            raise InterpToolkitError(f"expected a path that ends in {' or '.join(_PUBLISHED)}, got {path}")
+        published.write(self._stored(), path)
+
+    def _stored(self) -> files.StoredAdapter:
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        return files.StoredAdapter(self.config, tensors, self.contract, self.metadata)
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Deprecated: use `save_pretrained` for a folder and `save_published` for a file."""
+        if Path(path).suffix not in _PUBLISHED:
+            warn_renamed("Adapter.save", "Adapter.save_pretrained")
+            self.save_pretrained(path, dtype)
+            return
+        warn_renamed("Adapter.save", "Adapter.save_published")
+        if dtype != torch.float32:
+            raise InterpToolkitError(f"expected a dtype of float32 in a published format, got {dtype}")
+        self.save_published(path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, revision: str | None = None) -> Adapter:
+        """Deprecated: use `from_pretrained`."""
+        warn_renamed("Adapter.load", "Adapter.from_pretrained")
+        return cls.from_pretrained(path, revision=revision)
 
     @classmethod
     @plain_defaults()
-    def load(cls, path: str | Path, *, revision: str | None = None) -> Adapter:
-        """An adapter from a folder, a published ``.safetensors`` or ``.pt`` file, or a hub id.
+    def from_pretrained(
+        cls, path_or_repo: str | Path, filename: str | None = None, *, revision: str | None = None
+    ) -> Adapter:
+        """Read an adapter from this machine or from the Hugging Face hub.
 
         Nothing in the file is run: ``.pt`` files are read with ``weights_only=True``.
 
         Args:
-            path: where it is; ``"org/name"`` for a folder on the Hugging Face hub, ``"org/name/file.safetensors"``
-                for a file there.
+            path_or_repo: an adapter folder, a published ``.safetensors`` or ``.pt`` file, or ``"org/name"`` on the hub;
+                ``"org/name/file.safetensors"`` names a file there in one text, as on a command line.
+            filename: a file within the folder or the repository, for published adapters of which it holds several.
             revision: branch, tag or commit on the hub.
 
+        Returns:
+            The adapter in evaluation mode, whose parameters take no gradient.
+
         Raises:
-            FileFormatError: missing, damaged, or of an unknown format.
+            FileFormatError: missing, damaged, of an unknown format, or of a kind whose class is not imported.
+
+        Example:
+            >>> Adapter.from_pretrained("my-adapter")
+            >>> Adapter.from_pretrained("org/adapters", "wikipedia-scalar-affine.safetensors", revision="main")
         """
-        local = files.locate(path, revision)
-        folder = files.folder_of(local)
-        stored = published.read(local) if folder is None else files.read(folder)
+        path = files.locate(path_or_repo, filename, revision)
+        folder = files.folder_of(path)
+        stored = published.read(path) if folder is None else files.read(folder)
         config, shapes = stored.config, {name: tuple(value.shape) for name, value in stored.tensors.items()}
         expected = _shapes(class_of_kind(config.kind), config)
         if expected != shapes:

@@ -234,18 +234,28 @@ def read_header(path: Path) -> dict[str, str]:
         raise FileFormatError(f"{path} is damaged: {first_line(error)}") from error
 
 
-def locate(path: str | Path, revision: str | None = None) -> Path:
-    """Where an adapter lies on this machine, fetched from the hub where ``path`` is an id there.
+def locate(path: str | Path, filename: str | None = None, revision: str | None = None) -> Path:
+    """Return where an adapter lies on this machine, fetched from the hub where ``path`` is an id there.
+
+    Args:
+        path: a file or folder, ``"org/name"``, or ``"org/name/file"``.
+        filename: a file within it.
+        revision: branch, tag or commit on the hub.
 
     Raises:
-        FileFormatError: neither a path nor something that the hub gives.
+        FileFormatError: neither a path nor something that the hub has.
     """
     local = Path(path).expanduser()
     if local.exists():
-        return local
+        if filename is None:
+            return local
+        if not (local / filename).exists():
+            raise FileFormatError(f"no adapter at {local / filename}: the folder holds no such file")
+        return local / filename
     parts = str(path).split("/")
     if isinstance(path, Path) or str(path).startswith((".", "/", "~")) or len(parts) < 2 or not all(parts):
         raise FileFormatError(f"no adapter at {path}: no such file or folder (a hub id looks like 'org/name')")
+    parts += filename.split("/") if filename else []
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -14,12 +14,12 @@ NAMES = ("smollm2_rank64", "smollm2_four_layers", "smollm2_scalar_affine")
 
 
 def find_adapter(name: str) -> Adapter:
-    """A shipped adapter by its name, else what `Adapter.load` finds under it.
+    """A shipped adapter by its name, else what `Adapter.from_pretrained` finds under it.
 
     Raises:
         FileFormatError: nothing loadable has that name.
     """
-    return Adapter.load(_FOLDER / name if name in NAMES else name)
+    return Adapter.from_pretrained(_FOLDER / name if name in NAMES else name)
 
 
 def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
@@ -32,7 +32,7 @@ def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
     Raises:
         InterpToolkitError: none is shipped for this model, or none that reads so many sites.
     """
-    found = [adapter for name in NAMES if (adapter := Adapter.load(_FOLDER / name)).contract is not None]
+    found = [adapter for name in NAMES if (adapter := Adapter.from_pretrained(_FOLDER / name)).contract is not None]
     own = [adapter for adapter in found if adapter.contract and adapter.contract.fingerprint == facts.fingerprint]
     for adapter in own:
         if sites in (None, adapter.config.sites):

@@ -119,7 +119,7 @@ class TrainingRun:
             raise
         except BaseException:
             if self.folder and self.state.best_step:
-                self._best_adapter().save(self.folder / "best")
+                self._best_adapter().save_pretrained(self.folder / "best")
             raise
 
     def _learning_rates(self) -> dict[str, float]:
@@ -200,8 +200,8 @@ class TrainingRun:
         last.metadata.update(self._metadata("last", state.step, last_loss))
         best = self._best_adapter()
         if self.folder:
-            best.save(self.folder / "best")
-            last.save(self.folder / "last")
+            best.save_pretrained(self.folder / "best")
+            last.save_pretrained(self.folder / "last")
         return TrainResult(best, state.best_step, state.best_val_loss, last, last_loss, pd.DataFrame(state.history))
 
     def _facts(self) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class Recipe:
         config = AdapterConfig.from_dict({"d_model": d_model, "sites": pairs.width // d_model or 1, **self.adapter})
         adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.start is not None:
-            adapter = _begun(Adapter.load(self.start), config, pairs)
+            adapter = _begun(Adapter.from_pretrained(self.start), config, pairs)
         vocabulary = len(backend_of(model).embedding_weight)
         prompt = self.soft_prompt.make(model.tokenizer, config.tokens, vocabulary)
         return train_adapter(

@@ -65,7 +65,7 @@ def train_adapter(
     Example:
         >>> adapter = Adapter.create("scalar_affine", d_model=576)
         >>> result = train_adapter(model, pairs, adapter, TrainConfig(lr=0.02), folder="runs/first")
-        >>> result.adapter.save("my-adapter")
+        >>> result.adapter.save_pretrained("my-adapter")
     """
     config = config or TrainConfig()
     model = as_hooked_model(model)
