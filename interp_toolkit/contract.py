@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
@@ -53,7 +54,7 @@ class EvidenceThreshold:
     nothing of others: see `applies`.
 
     Attributes:
-        value: in nats a token.
+        value: in nats per token.
         false_positive_rate: share of controls without meaning that it lets through, as chosen.
         n: how many vectors it was calibrated on.
         seed: of the controls.
@@ -129,7 +130,7 @@ class Contract:
     __repr__ = brief_repr
 
     @classmethod
-    def of(
+    def from_facts(
         cls,
         facts: ModelFacts,
         site: Place | None,
@@ -138,7 +139,16 @@ class Contract:
         normalize: bool,
         chat: bool | None = None,
     ) -> Contract:
-        """The contract of an adapter trained now, on the model that ``facts`` describe."""
+        """Return the contract of an adapter that is trained now, with the versions of the libraries.
+
+        Args:
+            facts: of the model that it is trained for.
+            site: where the training vectors were read; None for directions that no site gave.
+            soft_prompt: the question and its slots.
+            mean: what was subtracted from the vectors, or None.
+            normalize: whether the adapter scales vectors to length one first.
+            chat: whether the prompts were user turns in the chat template; None where nothing says so.
+        """
         return cls(
             model_id=facts.model_id,
             d_model=facts.d_model,
@@ -152,6 +162,12 @@ class Contract:
             block_signs=facts.block_signs,
             chat=chat,
         )
+
+    @classmethod
+    def of(cls, *args: Any, **kwargs: Any) -> Contract:
+        """Deprecated: use `from_facts`."""
+        warn_renamed("Contract.of", "Contract.from_facts")
+        return cls.from_facts(*args, **kwargs)
 
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a model that the adapter was not trained for.
@@ -277,15 +293,15 @@ class Contract:
             )
         if data["chat"] not in (True, False, None):
             raise FileFormatError(f"expected chat of true, false or null in the contract, got {data['chat']!r:.80}")
-        parts = {key: value for key, value in data.items() if key != "centring"}
-        site = parts["site"] = parse_place(data["site"]) if data["site"] else None
+        values = {key: value for key, value in data.items() if key != "centring"}
+        site = values["site"] = parse_place(data["site"]) if data["site"] else None
         width = data["d_model"] * (len(site.sites) if site else 1)
         if mean is not None and mean.shape != (width,):
             raise FileFormatError(f"expected a mean vector of shape ({width},), got {tuple(mean.shape)}")
-        parts["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
-        parts["block_signs"] = tuple(map(int, data["block_signs"]))
-        parts["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
-        return settings_from(cls, {**parts, "mean": mean}, "the contract")
+        values["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
+        values["block_signs"] = tuple(map(int, data["block_signs"]))
+        values["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
+        return settings_from(cls, {**values, "mean": mean}, "the contract")
 
 
 def same_blocks(these: Sequence[int], others: Sequence[int]) -> bool:
@@ -300,13 +316,13 @@ def same_blocks(these: Sequence[int], others: Sequence[int]) -> bool:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries whose numbers an adapter depends on."""
-    found = {"torch": str(torch.__version__)}
+    versions = {"torch": str(torch.__version__)}
     for name in ("interp-toolkit", "transformer-lens", "transformers"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _short(model_id: str) -> str:

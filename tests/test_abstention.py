@@ -22,7 +22,7 @@ from interp_toolkit.runtime import PromptRun, evidence, generate, score
 def adapter(tiny, tiny_prompt):
     made = Adapter.create("scalar_affine", 32, init_scale=4.0).requires_grad_(False)
     made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
-    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, torch.ones(32), True)
+    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.ones(32), True)
     return made
 
 

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp_toolkit import Adapter, ContractError, FileFormatError, InterpToolkitError, Site, SoftPrompt, shipped
-from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, write_mean_vectors
+from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, untrained_adapter, write_mean_vectors
 from interp_toolkit.adapters.config import KINDS
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.shipped import NAMES
+from interp_toolkit.sites import parse_place
 
 D, R = 12, 3
 COUNTS = {
@@ -39,7 +40,7 @@ def _trained(kind, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for parameter in adapter.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    adapter.contract = Contract.of(FACTS, Site.after(19), LLAMA, torch.randn(D, generator=generator), True)
+    adapter.contract = Contract.from_facts(FACTS, Site.after(19), LLAMA, torch.randn(D, generator=generator), True)
     adapter.metadata = {"best_val_loss": "1.25", "note": "kept"}
     return adapter
 
@@ -284,7 +285,7 @@ def test_shipped_adapters_have_digests(name):
 
 def test_weights_are_read_with_the_config_beside_them(tmp_path):
     adapter = Adapter.create("scale", D, normalize=False, init_scale=2.0)
-    adapter.contract = Contract.of(FACTS, Site.after(19), LLAMA, None, False)
+    adapter.contract = Contract.from_facts(FACTS, Site.after(19), LLAMA, None, False)
     adapter.save_pretrained(tmp_path / "a")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         again = Adapter.from_pretrained(tmp_path / "a" / name)
@@ -741,3 +742,26 @@ def test_another_site_is_refused():
         ContractError, match=r"trained on vectors from blocks\.19.*these are from blocks\.3.*any_site=True"
     ):
         _trained("scalar_affine").contract.check_site(Site.after(3))
+
+
+def test_the_untrained_direction_in_an_adapters_soft_prompt(random_vectors):
+    adapter, x = _trained("scalar_affine"), random_vectors(4, D)
+    scaled, plain = untrained_adapter(adapter, 7.0), untrained_adapter(adapter, None)
+    assert torch.allclose(scaled(x), 7 * x / x.norm(dim=1, keepdim=True), atol=1e-5)
+    assert torch.equal(plain(x), x)
+    assert torch.equal(scaled.contract.mean, adapter.contract.mean)
+    assert plain.contract.mean is None
+    for made in (scaled, plain):
+        assert (made.contract.site, made.contract.soft_prompt) == (Site.after(19), LLAMA)
+        assert made.contract.normalize == made.config.normalize
+    stack = replace(adapter.contract, site=parse_place([7, 3]), mean=torch.zeros(2 * D))
+    assert untrained_adapter(stack, 7.0).contract.site == Site.after(7)
+    assert untrained_adapter(stack, 7.0).contract.mean is None
+    with pytest.raises(InterpToolkitError, match="has no contract"):
+        untrained_adapter(Adapter.create("scale", D), 1.0)
+
+
+def test_the_old_name_of_a_contracts_constructor_goes_on_working():
+    with pytest.warns(DeprecationWarning, match="Contract.of is deprecated; use Contract.from_facts"):
+        old = Contract.of(FACTS, Site.after(19), LLAMA, None, True)
+    assert old.to_dict() == Contract.from_facts(FACTS, Site.after(19), LLAMA, None, True).to_dict()

@@ -220,7 +220,7 @@ def test_answers_go_on_with_the_text(base, name, backend):
 def _adapter(model, chat=False, site=1):
     made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
     prompt = SoftPrompt.for_tokenizer(model.tokenizer)
-    made.contract = Contract.of(model_facts(model), Site.after(site), prompt, None, True, chat)
+    made.contract = Contract.from_facts(model_facts(model), Site.after(site), prompt, None, True, chat)
     return made
 
 

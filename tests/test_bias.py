@@ -29,7 +29,7 @@ def make_adapter(tiny, tiny_prompt):
     def make(kind="scalar_affine", seed=1):
         made = Adapter.create(kind, 32, init_scale=3.0).requires_grad_(False)
         made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(seed)))
-        made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, None, True)
+        made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, None, True)
         return made
 
     return make

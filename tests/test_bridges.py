@@ -31,7 +31,7 @@ COUNTRIES = ["Poland", "Oman", "Chad", "Peru"]
 def adapter(tiny, tiny_prompt):
     made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
     made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
-    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True)
+    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True)
     return made
 
 
@@ -229,7 +229,7 @@ def test_the_untrained_direction(tiny, adapter, tiny_prompt, random_vectors):
     assert (made.contract.site, made.contract.soft_prompt) == (Site.after(2), tiny_prompt)
     stacked = Adapter.create("low_rank", 32, sites=2, rank=4)
     stack = parse_place([2, 0])
-    stacked.contract = Contract.of(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
+    stacked.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
     alone = untrained_adapter(stacked, 7.0).contract
     assert (alone.site, alone.mean) == (Site.after(2), None)
 
@@ -430,7 +430,7 @@ def test_an_adapter_of_several_sites_has_one_site_and_as_many_descriptions(
     monkeypatch.setattr(runs, "filter_questions", _verdicts)
     stack = parse_place([0, 2])
     adapter = Adapter.create("low_rank", 32, sites=2, rank=4, init_scale=3.0).requires_grad_(False)
-    adapter.contract = Contract.of(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
+    adapter.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
     asked = {}
 
     def naming(grid, bridges):

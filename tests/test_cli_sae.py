@@ -57,7 +57,7 @@ def sae(tiny):
 @pytest.fixture
 def adapter(tiny, tiny_prompt):
     made = Adapter.create("scalar_affine", 32)
-    made.contract = Contract.of(model_facts(tiny()), None, tiny_prompt, None, True)
+    made.contract = Contract.from_facts(model_facts(tiny()), None, tiny_prompt, None, True)
     return made.requires_grad_(False).eval()
 
 

@@ -37,7 +37,7 @@ def make_adapter(tiny, tiny_prompt):
     def make(kind="scalar_affine", seed=1, prompt=tiny_prompt, site="blocks.2.hook_resid_post", **settings):
         made = Adapter.create(kind, 32, init_scale=3.0, **settings).requires_grad_(False)
         made.bias.copy_(torch.randn(made.bias.shape, generator=torch.Generator().manual_seed(seed)))
-        made.contract = Contract.of(model_facts(tiny()), parse_place(site), prompt, None, True)
+        made.contract = Contract.from_facts(model_facts(tiny()), parse_place(site), prompt, None, True)
         return made
 
     return make

@@ -23,7 +23,7 @@ def adapter(tiny, tiny_prompt):
     made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
     made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
     mean = torch.randn(32, generator=torch.Generator().manual_seed(2)) * 0.1
-    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
+    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
     return made
 
 
@@ -108,7 +108,7 @@ def test_an_adapter_of_several_sites_reads_them_together(tiny, tiny_prompt):
     model, stack = tiny(), parse_place([0, 2])
     adapter = Adapter.create("low_rank", 32, sites=2, rank=4, init_scale=3.0).requires_grad_(False)
     mean = torch.linspace(-1, 1, 64)
-    adapter.contract = Contract.of(model_facts(model), stack, tiny_prompt, mean, True)
+    adapter.contract = Contract.from_facts(model_facts(model), stack, tiny_prompt, mean, True)
     read = read_activations(model, PROMPTS, stack.sites, "all", chat=False)
     read = stack_sites(read, stack)
     vectors = read.vectors[torch.tensor((read.table.position > 0).to_numpy())]

@@ -98,7 +98,7 @@ LABELS = ["Bees", "Poland and rivers", "fox", "a dog", "history"]
 
 def _adapter(model, prompt, kind):
     adapter = Adapter.create(kind, d_model=32, init_scale=3.0)
-    adapter.contract = Contract.of(model_facts(model), None, prompt, None, True)
+    adapter.contract = Contract.from_facts(model_facts(model), None, prompt, None, True)
     with torch.no_grad():
         adapter.bias += torch.linspace(-1, 1, 32)
     return adapter

@@ -29,7 +29,7 @@ def adapter(model, tiny_prompt):
     torch.manual_seed(0)
     adapter = Adapter.create("scalar_affine", d_model=32, init_scale=3.0)
     torch.nn.init.normal_(adapter.bias)
-    adapter.contract = Contract.of(model_facts(model), Site.after(2), tiny_prompt, torch.ones(32), True)
+    adapter.contract = Contract.from_facts(model_facts(model), Site.after(2), tiny_prompt, torch.ones(32), True)
     return adapter.requires_grad_(False)
 
 

@@ -33,7 +33,7 @@ def adapter(tiny, tiny_prompt):
     made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
     made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
     mean = torch.randn(32, generator=torch.Generator().manual_seed(2)) * 0.1
-    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
+    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
     return made
 
 

@@ -79,7 +79,7 @@ def _adapter(kind="scalar_affine_low_rank", mean=True):
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
     facts = ModelFacts("org/m", "abc", "0123456789abcdef", D, 30)
     offset = torch.randn(D, generator=generator) if mean else None
-    adapter.contract = Contract.of(facts, Site.after(19), SoftPrompt.preset("llama-3.1"), offset, True)
+    adapter.contract = Contract.from_facts(facts, Site.after(19), SoftPrompt.preset("llama-3.1"), offset, True)
     object.__setattr__(adapter.contract, "threshold", EvidenceThreshold(1.5, 0.05, 100, 0))
     adapter.metadata = {"note": "kept"}
     return adapter

@@ -39,7 +39,7 @@ def adapter(tiny, tiny_prompt):
     """At layer 2, with a mean and a threshold that all descriptions reach."""
     adapter = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
     adapter.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
-    contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, torch.ones(32) / 10, True)
+    contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.ones(32) / 10, True)
     adapter.contract = replace(contract, threshold=EvidenceThreshold(-99.0, 0.05, 40, 0))
     return adapter
 
@@ -392,7 +392,7 @@ def test_a_grid_over_sites_needs_their_means(tiny, adapter, explain):
 def test_means_of_a_stack_are_those_of_its_sites(tiny, tiny_prompt):
     stack = parse_place([0, 2])
     adapter = Adapter.create("full_rank", 32, sites=2).requires_grad_(False)
-    adapter.contract = Contract.of(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
+    adapter.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
     settings = dict(model=tiny(), adapter=adapter, max_new_tokens=3)
     moved = self_explain(PROMPTS, means={0: torch.ones(32), 2: torch.ones(32)}, **settings)
     vectors = read_activations(tiny(), PROMPTS, stack)

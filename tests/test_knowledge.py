@@ -170,7 +170,7 @@ def bench(tiny, tmp_path):
 @pytest.fixture
 def adapter(tiny, tiny_prompt):
     made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
-    made.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True)
+    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True)
     return made
 
 

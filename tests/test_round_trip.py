@@ -28,7 +28,7 @@ def adapter(request, tiny, tiny_prompt):
     made = Adapter.create("low_rank", 32, sites=sites, rank=2, init_scale=3.0).requires_grad_(False)
     place = parse_place([2] if sites == 1 else [1, 3])
     mean = torch.randn(32 * sites, generator=torch.Generator().manual_seed(2)) * 0.1
-    made.contract = Contract.of(model_facts(tiny()), place, tiny_prompt, mean, True)
+    made.contract = Contract.from_facts(model_facts(tiny()), place, tiny_prompt, mean, True)
     return made
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_brought_back(tiny, tiny_prompt, random_vectors):
     adapter = Adapter.create("scale", 32)
     with pytest.raises(InterpToolkitError, match="whose contract names where its vectors were read"):
         round_trip(tiny(), adapter, random_vectors(2), ["a", "b"])
-    adapter.contract = Contract.of(model_facts(tiny()), Site.after(2), tiny_prompt, None, True)
+    adapter.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, None, True)
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 2 vectors, 3 descriptions and 1 titles"):
         round_trip(tiny(), adapter, random_vectors(2), ["a", "b", "c"], titles=["a"])
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 1 vectors, 1 descriptions"):

@@ -213,7 +213,7 @@ def test_the_sae_belongs_to_the_adapter(tiny, tiny_tokenizer):
     adapter = Adapter.create("scalar_affine", 32)
     sae = make_sae(model_name=facts.model_id)
     check_sae(sae, adapter=adapter)
-    adapter.contract = Contract.of(facts, Site.after(2), SoftPrompt.for_chat(tiny_tokenizer), None, True)
+    adapter.contract = Contract.from_facts(facts, Site.after(2), SoftPrompt.for_chat(tiny_tokenizer), None, True)
     check_sae(sae, tiny(), adapter)
     other = make_sae(model_name=facts.model_id, hook_name="blocks.1.hook_resid_post")
     with pytest.raises(ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1"):

@@ -59,7 +59,7 @@ def _everything(folder, prompt, backend):
     low_rank = Adapter.create("scalar_affine_low_rank", 32, rank=2)
     config = TrainConfig(epochs=2, batch_size=2, warmup_steps=1)
     result = train_adapter(model, pairs, adapter, config, soft_prompt=prompt, progress=False)
-    low_rank.contract = Contract.of(model_facts(model), Site.after(2), prompt, None, True)
+    low_rank.contract = Contract.from_facts(model_facts(model), Site.after(2), prompt, None, True)
     adapter = result.adapter
     said = self_explain(PROMPTS, model=model, adapter=adapter, samples=2, null=True)
     other = self_explain(vectors, model=model, adapter=low_rank)

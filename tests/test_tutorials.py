@@ -75,7 +75,7 @@ def test_the_tutorial_of_a_larger_model_runs_on_a_stand_in(tiny, tiny_prompt, tm
     model = tiny("llama")
     adapter = Adapter.create("scalar_affine", d_model=32)
     facts = model_facts(model)
-    adapter.contract = Contract.of(facts, None, tiny_prompt, None, True)
+    adapter.contract = Contract.from_facts(facts, None, tiny_prompt, None, True)
     published, means = tmp_path / "published.safetensors", tmp_path / "means.safetensors"
     adapter.save_published(published)
     write_mean_vectors(means, {2: torch.ones(32)}, facts.model_id)

@@ -45,7 +45,7 @@ def cache(tmp_path, monkeypatch):
 
 def _adapter(model, prompt):
     adapter = Adapter.create("scalar_affine", 32, init_scale=3.0)
-    adapter.contract = Contract.of(model_facts(model), Site.after(2), prompt, None, True)
+    adapter.contract = Contract.from_facts(model_facts(model), Site.after(2), prompt, None, True)
     return adapter.requires_grad_(False)
 
 
@@ -338,7 +338,7 @@ def test_an_adapter_is_refused_when_the_blocks_have_other_weights(load, backend,
 
 def test_a_contract_without_signs_is_checked_by_the_embedding_as_before(load, tiny_prompt):
     model = load()
-    contract = Contract.of(model_facts(model), Site.after(2), tiny_prompt, None, True)
+    contract = Contract.from_facts(model_facts(model), Site.after(2), tiny_prompt, None, True)
     saved = contract.to_dict()
     assert Contract.from_dict(saved, None).block_signs == model_facts(model).block_signs != ()
     del saved["block_signs"]

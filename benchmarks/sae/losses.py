@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from interp_toolkit import Adapter, SoftPrompt
+from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import best_scale
 from interp_toolkit.evaluation.bench import SEED
@@ -21,10 +22,7 @@ LOSS, NULL, OTHER = "loss", "more with the null vector", "more with another's ve
 
 def untrained(model: Any, soft_prompt: SoftPrompt, length: float) -> Adapter:
     """The direction itself, of this length."""
-    facts = model_facts(model)
-    adapter = Adapter.create("scale", facts.d_model, init_scale=length).requires_grad_(False).eval()
-    adapter.contract = Contract.of(facts, None, soft_prompt, None, True)
-    return adapter
+    return untrained_adapter(Contract.from_facts(model_facts(model), None, soft_prompt, None, True), length)
 
 
 def best_length(model: Any, soft_prompt: SoftPrompt, vectors: Tensor, labels: Sequence[str]) -> float:

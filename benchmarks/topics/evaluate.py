@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.titles import centred_vectors, contract_and_site
 from interp_toolkit import Adapter
+from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import control_losses
 from interp_toolkit.evaluation.bench import GREEDY, SAMPLES, TEMPERATURE, Bench
@@ -109,11 +110,11 @@ def _untrained(
     """
     answers = context.answers(context.titles.train[: len(swept)])
     sweep = {
-        scale: context.look_up(context.describe(_scaled(contract, scale), swept, 1), None, answers)[GREEDY]
+        scale: context.look_up(context.describe(untrained_adapter(contract, scale), swept, 1), None, answers)[GREEDY]
         for scale in SWEEP
     }
     best = max(SWEEP, key=lambda scale: sweep[scale]["mrr"][0])
-    adapter = _scaled(contract, best)
+    adapter = untrained_adapter(contract, best)
     greedy, sampled = (context.describe(adapter, vectors, samples) for samples in (1, SAMPLES))
     return dict(
         site=str(contract.site),
@@ -122,12 +123,6 @@ def _untrained(
         retrieval=dict(own=context.look_up(greedy, sampled, context.answers(held_out))),
         seconds=dict(describing_greedy=greedy.seconds, describing_samples=sampled.seconds),
     )
-
-
-def _scaled(contract: Contract, scale: float) -> Adapter:
-    adapter = Adapter.create("scale", contract.d_model, init_scale=scale)
-    adapter.contract = contract
-    return adapter.requires_grad_(False).eval()
 
 
 def _short(name: str) -> str:

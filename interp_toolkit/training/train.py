@@ -85,7 +85,7 @@ def train_adapter(
     training = TrainingRun(run, pairs, adapter, config, objective, Path(folder) if folder else None, progress)
     # Pairs of other origin than `topic_pairs` do not say how their prompts were read.
     chat = {"True": True, "False": False}.get(pairs.origin.get("chat", ""))
-    adapter.contract = Contract.of(facts, pairs.site, run.soft_prompt, pairs.mean, shape.normalize, chat)
+    adapter.contract = Contract.from_facts(facts, pairs.site, run.soft_prompt, pairs.mean, shape.normalize, chat)
     return training.finish()
 
 
