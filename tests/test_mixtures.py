@@ -128,8 +128,6 @@ def test_a_run_tells_all_cells_and_is_not_repeated(tiny, tiny_prompt, tmp_path, 
     adapter = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
     mean = torch.full((32,), 0.1)
     adapter.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
-        model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True
-    )
     told = runs.run(bench, adapter, tmp_path / "out.json")
     table = told["tables"]["mixtures"]
     assert len(table) == 2 * (4 + 1) * 2 * 3
