@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,11 +17,28 @@ from interp_toolkit.evaluation.bench import Bench
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sites import Place
 
+# Further titles among which a trial looks its descriptions up: all of them take minutes to embed.
+_FURTHER = 500
 
-def title_context(options: argparse.Namespace) -> Bench:
-    """The titles of ``--data``, the first ``--limit`` of each side, with the embedded model and an embedder."""
-    need(options.data, TITLES)
-    return Bench(options.data / TITLES, options.limit)
+
+def title_context(data: Path, limit: int | None, model: Any = "smollm2-135m") -> Bench:
+    """The titles of a data folder, with a model and an embedder.
+
+    Args:
+        data: folder of the data.
+        limit: of a trial, which takes so many titles of each side and looks descriptions up among few; or None.
+        model: the hooked model, or its name.
+
+    Raises:
+        InterpToolkitError: the folder has no titles.
+    """
+    need(data, TITLES)
+    context = Bench(data / TITLES, limit, model)
+    if limit is not None:
+        titles = context.titles
+        index = list(dict.fromkeys([*titles.shards, *titles.index[:_FURTHER]]))
+        context.titles = replace(titles, index=index)
+    return context
 
 
 def contract_and_site(adapter: Adapter) -> tuple[Contract, Place]:

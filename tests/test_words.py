@@ -60,7 +60,6 @@ LEFT = {
     "statistics": (5, 1),
     "training": (16, 6),
     "views": (0, 1),
-    "benchmarks": (108, 52),
     "docs": (0, 20),
     "README.md": (0, 10),
 }

@@ -45,7 +45,7 @@ def main() -> None:
     elif what == "measure":
         folders = Folders.for_run("shipped_adapters", options.limit)
         results = RESULTS if options.limit is None else folders.results
-        measure(title_context(options), results / "shipped_adapters.json")
+        measure(title_context(options.data, options.limit), results / "shipped_adapters.json")
     else:
         need(options.data, TITLES)
         (make if what == "make" else calibrate)(options.data, options.adapters)

@@ -33,6 +33,8 @@ _CHOOSING = {"smollm2_rank64": 1000}
 _PARENTS = {"smollm2_four_layers": "smollm2_four_layers_full_rank"}
 # The titles on which losses are measured: these have narrow enough intervals on fewer titles.
 _SCORED = 1000
+# As results state it.
+PROTOCOL = "one greedy description per vector"
 # Room is left below 1 MB for the mean vectors and what else the file says.
 _LARGEST_BYTES = 940_000
 
@@ -76,7 +78,7 @@ def measure(context: Bench, path: Path) -> None:
         path: of the results file.
     """
     held_out = context.titles.held
-    settings = context.facts | dict(protocol="one greedy description a vector")
+    settings = context.facts | dict(protocol=PROTOCOL)
     result: dict[str, Any] = dict(
         settings=settings, versions=context.versions, title_to_itself=context.ceiling(held_out), adapters={}
     )

@@ -53,11 +53,11 @@ chat template, less its mean over the training topics; labels are the titles. {s
 
 **Training.** `benchmarks/configs/{name}.yaml`, run by `python -m benchmarks.publish make`:
 {training}.{start}
-The weights are those of step {run["global_step"]}, with a loss of {float(run["best_val_loss"]):.3f} nats a token on
+The weights are those of step {run["global_step"]}, with a loss of {float(run["best_val_loss"]):.3f} nats per token on
 {run["val_examples"]} further titles, which figure in nothing else.
 
 **Figures** on held-out titles (split `{settings["split"]}`, n = {row["n"]:,}, seed {settings["seed"]}): loss (on
-{row["scored"]:,} of them) {row["loss"]:.2f} nats a token given the title's own vector, {row["shuffled_loss"]:.2f} given
+{row["scored"]:,} of them) {row["loss"]:.2f} nats per token given the title's own vector, {row["shuffled_loss"]:.2f} given
 another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]:,} titles by {settings["embedder"]},
 {settings["protocol"]}, with 95% bootstrap intervals: {recalls}.
 
@@ -67,7 +67,7 @@ another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]
 
 **Limits.** It names topics, in the style of a title, and knows what a model of this size knows. It was trained
 on one place and one way of asking; at other layers, tokens and kinds of vectors it is a guess. Read the evidence:
-near zero, the description is what the bias says about nothing; from {threshold["value"]:.2f} nats a token on,
+near zero, the description is what the bias says about nothing; from {threshold["value"]:.2f} nats per token on,
 `self_explain` calls it a reading, which at most {100 * threshold["false_positive_rate"]:.0f}% of texts about other
 vectors reach, or about random ones. It was trained on English titles alone.
 """

@@ -40,7 +40,7 @@ def shipped() -> str:
         markdown_table([dict(row["retrieval"], **row, name=name) for name, row in rows.items()], columns)
         + f"\n| the title itself | | | | | {recalls} |\n\n"
         f"Held-out titles (split `{settings['split']}`, n = {counts}; losses on {scored:,} of them, seed "
-        f"{settings['seed']}); loss in nats a token of the right title given its vector, another title's vector, and "
+        f"{settings['seed']}); loss in nats per token of the right title given its vector, another title's vector, and "
         f"none; {settings['protocol']}, looked up among {settings['index']:,} titles by {settings['embedder']}; 95% "
         f"bootstrap intervals. The first is the default."
     )
@@ -58,7 +58,7 @@ def rewordings() -> str:
         f"{markdown_table(rows.values(), columns)}\n\n"
         f"Recall@1 of {result['settings']['n']} held-out titles (seed {result['settings']['seed']}) asked about in "
         f"three wordings, the first that of training; less the mean that the adapter carries (contract), or that of "
-        f"the wording's own vectors (own); one greedy description a vector, 95% bootstrap intervals."
+        f"the wording's own vectors (own); one greedy description per vector, 95% bootstrap intervals."
     )
 
 
@@ -71,14 +71,14 @@ def speed() -> str:
         "times as fast": lambda row: _if_measured("ratio", "{ratio:.2f}", row) or f"not measured: {row['note']}",
         "range": lambda row: _if_measured("lowest", "{lowest:.2f} to {highest:.2f}", row),
         "target": lambda row: _if_measured("target", "{target}", row),
-        "a second": lambda row: _if_measured("rate", "{rate:.1f}", row),
+        "per second": lambda row: _if_measured("rate", "{rate:.1f}", row),
         "share of peak": lambda row: _if_measured("share_of_peak", "{share_of_peak:.0%}", row),
     }
     lines = [
         f"{markdown_table(rows, columns)}\n",
-        f"Training (pairs a second, batches of {settings['batch']}) against a plain loop over Hugging Face's model: "
-        f"the whole prompt for each example, logits at every position. Storing activations (tokens a second) against "
-        f"its hidden states of every layer. Describing (descriptions a second, {settings['vectors']} vectors, "
+        f"Training (pairs per second, batches of {settings['batch']}) against a plain loop over Hugging Face's model: "
+        f"the whole prompt for each example, logits at every position. Storing activations (tokens per second) against "
+        f"its hidden states of every layer. Describing (descriptions per second, {settings['vectors']} vectors, "
         f"{settings['new_tokens']} new tokens) against its `generate`. Median ratio of alternating runs in one "
         f"process, on {machine['processor']} with {machine['threads']} threads, at equal dtype, but where a row names "
         f"the default dtype: there the other side is in float32. `python -m benchmarks.speed` measures it anew.",
@@ -141,7 +141,7 @@ def sae_scores() -> str:
     return (
         f"{markdown_table(rows.values(), columns)}\n\n"
         f"Share of texts on which the feature is active, and area under the curve of detection (chance 0.5 for one "
-        f"label, more for the best of six); n = {row['n']} features, {row['tries']} labels a feature, "
+        f"label, more for the best of six); n = {row['n']} features, {row['tries']} labels per feature, "
         f"seed {row['seed']}."
     )
 
@@ -169,7 +169,7 @@ def sae_transfer() -> str:
     counts = sorted(set(transfer_frame()["n"]))
     return (
         f"{markdown_table(rows.values(), columns)}\n\n"
-        f"Nats a token that a label costs given its own vector, with its 95% interval, and how much more it costs "
+        f"Nats per token that a label costs given its own vector, with its 95% interval, and how much more it costs "
         f"given another's; n = {' or '.join(map(str, counts))} for each figure."
     )
 

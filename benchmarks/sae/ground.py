@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.data import TITLES
 from benchmarks.sae.losses import best_length, untrained
 from benchmarks.sae.words import first_labels, text_at_large, word_labels
+from benchmarks.titles import title_context
 from benchmarks.topics.cells import ANSWER, QUESTION, centred_pairs
 from interp_toolkit import Adapter, SoftPrompt, VectorLabelPairs
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import SEED, Bench
+from interp_toolkit.evaluation.bench import SEED
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sae import (
     SAELabels,
@@ -105,7 +105,7 @@ class Ground:
     def __init__(self, recipe: SAERecipe, data: Path, limit: int | None) -> None:
         self.data, self.limit, self.sizes = data, limit, Sizes.for_limit(limit)
         self.recipe = recipe if limit is None else trial(recipe, limit)
-        self.context = Bench(data / TITLES, None if limit is None else 4 * limit, recipe.model)
+        self.context = title_context(data, None if limit is None else 4 * limit, recipe.model)
 
     @property
     def model(self) -> Any:

@@ -49,7 +49,7 @@ def main() -> None:
     if options.what == "table":
         print(tables(folders.results))
         return
-    context = title_context(options)
+    context = title_context(options.data, options.limit)
     if options.list:
         for name in options.cells:
             done = (folders.results / f"{name}.json").exists()

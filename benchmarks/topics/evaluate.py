@@ -83,12 +83,12 @@ def _adapter(context: Bench, adapter: Adapter, vectors: Tensor, held_out: list[s
         site=str(site),
         trained_with=dict(contract.versions),
         losses=asdict(losses),
-        retrieval=dict(
-            own=context.look_up(greedy, sampled, answers),
+        retrieval={
+            "own": context.look_up(greedy, sampled, answers),
             # Each title is compared with the descriptions of the vector half-way round the list.
-            shuffled=context.look_up(greedy, sampled, answers.roll(n // 2)),
-            bias_only=context.look_up(null_greedy, null_sampled, answers),
-        ),
+            "shuffled": context.look_up(greedy, sampled, answers.roll(n // 2)),
+            "bias_only": context.look_up(null_greedy, null_sampled, answers),
+        },
         seconds=dict(
             scoring=seconds,
             describing_greedy=greedy.seconds,
@@ -120,7 +120,7 @@ def _untrained(
         site=str(contract.site),
         scale=best,
         sweep=[dict(scale=scale, **recall) for scale, recall in sweep.items()],
-        retrieval=dict(own=context.look_up(greedy, sampled, context.answers(held_out))),
+        retrieval={"own": context.look_up(greedy, sampled, context.answers(held_out))},
         seconds=dict(describing_greedy=greedy.seconds, describing_samples=sampled.seconds),
     )
 

@@ -37,7 +37,7 @@ def main() -> None:
         parser.error(f"unknown measurements {', '.join(unknown)}; expected {names}")
     results = Folders.for_run("trust", options.limit).results
     if "table" not in options.names:
-        context = title_context(options)
+        context = title_context(options.data, options.limit)
         adapter = default_adapter(model_facts(context.model))
         for name in options.names or RUNS:
             if name == "dtypes":

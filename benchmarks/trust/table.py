@@ -58,7 +58,7 @@ def _controls(tables: Tables) -> Rows:
     for row in tables["controls"]:
         if row["scale"] is None or row["best"]:
             scale = f", scale {row['scale']:g}" if row["scale"] is not None else ""
-            yield f"{row['control']}{scale}: nats a token that the title costs", row | dict(value=row["loss"])
+            yield f"{row['control']}{scale}: nats per token that the title costs", row | dict(value=row["loss"])
             named = dict(value=row["named"], low=row["named_low"], high=row["named_high"])
             yield f"{row['control']}{scale}: its title among the first 10", row | named
 

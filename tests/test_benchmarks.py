@@ -1,0 +1,96 @@
+"""Each benchmark runs on a copy of the committed files, without any other data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ["speed", "topics", "sae", "trust", "publish"]
+# What makes one small enough for a test, and a line that it prints.
+TRIALS = {
+    "speed": (["--limit", "2"], "share_of_peak"),
+    "topics": (["--limit", "2", "--cells", "scalar_affine-3200"], "scalar_affine-3200: {"),
+    "sae": (["--limit", "3"], "descriptions and labels"),
+    "trust": (["controls", "--limit", "2"], "its title among the first 10"),
+    "publish": (["measure", "--limit", "2"], "smollm2_four_layers {"),
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The committed files, and no others."""
+    folder = tmp_path_factory.mktemp("clone")
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
+    return folder
+
+
+def _run(clone, *arguments):
+    # One thread: the machine may do other things besides.
+    environment = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_runs_in_a_fresh_clone(clone, name):
+    arguments, line = TRIALS[name]
+    done = _run(clone, f"benchmarks.{name}", *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert line in done.stdout
+
+
+@pytest.mark.slow
+def test_publishing_the_committed_results_changes_no_file(clone):
+    files = [path for path in clone.rglob("*.md")]
+    before = {path: path.read_bytes() for path in files}
+    done = _run(clone, "benchmarks.publish")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in files} == before
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_has_a_help_that_names_its_arguments(name, capsys, monkeypatch):
+    module = __import__(f"benchmarks.{name}.__main__", fromlist=["main"])
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as done:
+        module.main()
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: python -m benchmarks.{name} " in text
+    assert "--data FOLDER" in text
+    assert "--limit N" in text
+
+
+@pytest.mark.parametrize("limit", ["1", "-3", "two"])
+def test_a_limit_is_at_least_two(limit, capsys, monkeypatch):
+    from benchmarks.topics.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["topics", "--limit", limit])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"expected a number of at least 2, got {limit}" in capsys.readouterr().err
+
+
+def test_a_whole_run_on_the_sample_of_passages_says_how_to_get_more(monkeypatch, capsys):
+    from benchmarks.arguments import run
+    from benchmarks.sae.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["sae"])
+    with pytest.raises(SystemExit, match=r"is the sample for trials.*python -m benchmarks\.data\.passages FOLDER"):
+        run(main)
+
+
+def test_a_trial_of_titles_is_looked_up_among_few():
+    from benchmarks.data import DATA
+    from benchmarks.titles import title_context
+
+    whole, trial = (title_context(DATA, limit).titles for limit in (None, 3))
+    assert len(whole.index) == 47_538
+    assert len(trial.index) < 600
+    assert set(trial.train + trial.dev + trial.held) <= set(trial.index)
+    assert trial.held == whole.held[:3]
