@@ -33,7 +33,8 @@ def card(name: str) -> str:
     recalls = ", ".join(f"@{k} {percent_text(row['retrieval'][f'recall@{k}'])}" for k in (1, 5, 10, 100))
     examples = "\n".join(f"| {pair['title']} | {pair['description']} |" for pair in row["examples"])
     training = ", ".join(f"{key} {run[key]}" for key in _SETTINGS if key in run)
-    sites, tokens = (config["adapter"][key] for key in ("sites", "tokens"))
+    adapter = config["adapter"]
+    tokens, sites = adapter["tokens"], adapter["sites"]
     vectors = "a vector read at" if sites == 1 else f"the vectors of one token at {sites} sites, side by side, read at"
     output = "a soft token" if tokens == 1 else f"{tokens} soft tokens"
     threshold = contract["threshold"]
@@ -57,9 +58,9 @@ The weights are those of step {run["global_step"]}, with a loss of {float(run["b
 {run["val_examples"]} further titles, which figure in nothing else.
 
 **Figures** on held-out titles (split `{settings["split"]}`, n = {row["n"]:,}, seed {settings["seed"]}): loss (on
-{row["scored"]:,} of them) {row["loss"]:.2f} nats per token given the title's own vector, {row["shuffled_loss"]:.2f} given
-another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]:,} titles by {settings["embedder"]},
-{settings["protocol"]}, with 95% bootstrap intervals: {recalls}.
+{row["scored"]:,} of them) {row["loss"]:.2f} nats per token given the title's own vector,
+{row["shuffled_loss"]:.2f} given another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]:,}
+titles by {settings["embedder"]}, {settings["protocol"]}, with 95% bootstrap intervals: {recalls}.
 
 | title | description |
 |---|---|

@@ -8,8 +8,8 @@
 `labels`, the default, goes all the way:
 
 1. The SAE, with the contexts of its features: that of `train`, which is trained here if it is not there yet.
-2. Original labels, by distinctive words of every other one of a feature's top activating examples. No larger model is
-   used, and so they are not what a larger model would say; the results name the labeller.
+2. Original labels, by distinctive words of every second top activating example of a feature. No larger model is used,
+   and so they are not what a larger model would say; the results name the labeller.
 3. Six adapters: of a simple and an expressive kind, each on features, on topics, and on both, with as many steps; each
    measured on held-out features and held-out titles by what labels cost (the transfer table), beside the untrained
    direction at its best length.

@@ -126,7 +126,7 @@ class Ground:
 
     @cached_property
     def labelled(self) -> tuple[SAELabels, pd.DataFrame]:
-        """Original labels, made of every other one of a feature's best contexts, and the features without any."""
+        """Original labels, made of every second top activating example, and the features without any."""
         background = text_at_large(self.recipe, self.data)
         result = word_labels(background, self.result.top_examples, range(len(self.sae.W_dec)))
         return result.labels, result.failed

@@ -37,7 +37,7 @@ _FIRES, _DEV, _HELD = 50, 64, 100
 
 
 def compare_layers(recipe: SAERecipe, data: Path, layers: list[int], passages: int, output: Path) -> pd.DataFrame:
-    """A short SAE at each layer, on the same passages, one row a layer and metric; written to ``output`` as CSV."""
+    """A short SAE at each layer, on the same passages, one row per layer and metric; written to ``output`` as CSV."""
     model = load_model(recipe.model, dtype=recipe.dtype)
     short = replace(recipe, train=passages, eval=min(40, passages))
     rows, held = (short.rows(model.tokenizer, data, split) for split in ("train", "eval"))
@@ -63,7 +63,7 @@ def compare_layers(recipe: SAERecipe, data: Path, layers: list[int], passages: i
 
 
 def _variety(contexts: TopExamples, seed: int) -> pd.DataFrame:
-    """How many different tokens a feature peaks on in its ten best contexts: one for a feature of a single token."""
+    """The number of different tokens at the peaks of a feature's ten top activating examples."""
     alive = contexts.features.query(f"active_tokens >= {_FIRES}")["feature"]
     counts = []
     for feature in alive.sample(min(_PEAKING, len(alive)), random_state=seed):

@@ -1,4 +1,4 @@
-"""Original labels: distinctive words of every other one of a feature's top activating examples."""
+"""Original labels: distinctive words of every second top activating example of a feature."""
 
 from __future__ import annotations
 
