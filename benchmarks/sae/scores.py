@@ -26,8 +26,8 @@ from interp_toolkit.scoring import (
 )
 from interp_toolkit.scoring.feature_labels import REWORDED, comparison_rows, describe_features
 
-# Longest text, in tokens: short texts are what a small model writes well.
-_LENGTH = 40
+# Longest text, in tokens, of a whole run and of a trial: short texts are what a small model writes well.
+_LENGTH, _TRIAL_LENGTH = 40, 8
 _SIMPLE, _EXPRESSIVE = f"trained, {SIMPLE}", f"trained, {EXPRESSIVE}"
 
 
@@ -45,7 +45,9 @@ def run_scores(ground: Ground, length: float, folders: Folders) -> None:
         for name, kind in ((_SIMPLE, SIMPLE), (_EXPRESSIVE, EXPRESSIVE))
     }
     adapters[UNTRAINED] = ground.untrained(length)
-    writing = GenerationConfig(texts=ground.sizes.texts, max_new_tokens=_LENGTH, seed=SEED)
+    writing = GenerationConfig(
+        texts=ground.sizes.texts, max_new_tokens=_LENGTH if ground.limit is None else _TRIAL_LENGTH, seed=SEED
+    )
     settings = ground.facts | dict(
         task="scores",
         n=len(features),
