@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
+from interp_toolkit.models.batches import padded_batches
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_sites
 from interp_toolkit.spans import contents
@@ -24,7 +25,7 @@ from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
 
 # Tokens in one forward pass: enough to fill the processor, little enough for its caches and a wide model.
-_TOKENS_A_BATCH = 1024
+_TOKENS_PER_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _read(
     out = torch.empty(int(starts[-1]), backend.d_model)
     deepest = max(sites)
     bar = tqdm(total=len(tokens), desc="reading", unit="prompt", disable=not progress)
-    for batch in _batches(backend, [len(row) - shared for row in tokens]):
+    for batch in padded_batches(backend, [len(row) - shared for row in tokens], _TOKENS_PER_BATCH):
         width = max(len(tokens[i]) - shared for i in batch)
         padded = torch.zeros(len(batch), width, dtype=torch.long)
         for row, i in enumerate(batch):
@@ -167,16 +168,6 @@ def _read(
         bar.update(len(batch))
     bar.close()
     return out
-
-
-def _batches(backend: Backend, lengths: list[int]) -> Iterator[list[int]]:
-    """Numbers of prompts, longest first so that memory runs out at once or never, as many as fit the token budget."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        size = max(1, _TOKENS_A_BATCH // max(1, lengths[order[start]]))
-        yield from backend.together(order[start : start + size], lengths)
-        start += size
 
 
 def _common_prefix(rows: list[list[int]]) -> int:

@@ -15,7 +15,7 @@ _DAMAGED = (OSError, EOFError, UnicodeDecodeError, zlib.error)
 
 
 def read_lines(path: Path, expected: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text file, gzipped where its name ends in ``.gz``, with their numbers from 1.
+    """Read the lines of a text file, gzipped where its name ends in ``.gz``, with their numbers from 1.
 
     Args:
         path: of the file, in UTF-8, with or without a byte-order mark.
@@ -34,7 +34,7 @@ def read_lines(path: Path, expected: str) -> Iterator[tuple[int, str]]:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """The whole text of a file; the rest as in `read_lines`."""
+    """Read the whole text of a file; the rest as in `read_lines`."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as stream:
             return stream.read()
@@ -43,7 +43,7 @@ def read_text(path: Path, expected: str) -> str:
 
 
 def read_json(path: Path, expected: str) -> Any:
-    """The value in a JSON file; the rest as in `read_lines`.
+    """Read the value in a JSON file; the rest as in `read_lines`.
 
     Raises:
         FileFormatError: missing, damaged, or no JSON.
@@ -56,7 +56,7 @@ def read_json(path: Path, expected: str) -> Any:
 
 
 def read_json_lines(path: Path, expected: str, row: str = "a JSON object") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON Lines file, each with its name for errors, ``"FILE, line N"``; empty lines are left out.
+    """Read the objects of a JSON Lines file, each with its name for errors, ``"FILE, line N"``; skip empty lines.
 
     Args:
         path: as in `read_lines`.
@@ -80,7 +80,7 @@ def read_json_lines(path: Path, expected: str, row: str = "a JSON object") -> It
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
         ValueError: no JSON, nested too deeply, or with half of a surrogate pair, which no text file can hold.

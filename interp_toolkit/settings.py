@@ -22,7 +22,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def read_yaml(path: Path, expected: str) -> Any:
-    """The plain values in a YAML file.
+    """Read the plain values of a YAML file.
 
     Raises:
         FileFormatError: missing, or not YAML; the text names the file.
@@ -38,7 +38,7 @@ def read_yaml(path: Path, expected: str) -> Any:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put the name of a file before what is wrong with what it says, where the error does not name it."""
+    """Put the name of a file before an error about its content, where the error does not name it."""
     try:
         yield
     except InterpToolkitError as error:
@@ -99,7 +99,7 @@ def with_new_names(cls: type, data: Mapping[Any, Any], where: str) -> dict[Any, 
 
 
 def shortened(value: object) -> str:
-    """A value as an error shows it: the first of its parts, since a file of few lines can hold very many."""
+    """Show the beginning of a value in an error, since a file of few lines can hold very many values."""
     return f"{reprlib.repr(value):.80}"
 
 
@@ -132,7 +132,15 @@ def _value(value: Any, hint: Any, name: str) -> Any:
 
 
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
-    """A whole number, numpy's among them, as Python's.
+    """Convert a whole number, numpy's included, to Python's.
+
+    Args:
+        value: the number.
+        name: what to call it in an error.
+        least: the smallest number that is taken; None for any.
+
+    Returns:
+        The number.
 
     Raises:
         InterpToolkitError: another kind of value, or one below ``least``.

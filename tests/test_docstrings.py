@@ -17,12 +17,9 @@ LEFT = {
     "files": 1,
     "inputs": 2,
     "models": 5,
-    "pairs": 14,
     "runtime": 1,
     "sae": 1,
-    "settings": 1,
     "spans": 2,
-    "training": 5,
 }
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -47,7 +47,7 @@ def read_topics(path: str | Path, labels: int | None = None) -> Topics:
             with a ``description``); a table (``.csv``, ``.tsv``) with a column ``title`` and perhaps ``split``, whose
             other columns are left out; or plain text (``.txt``) with one title per line. Each may be gzipped
             (``.jsonl.gz``).
-        labels: how many labels a title may have, its own text included; None for all.
+        labels: largest number of labels per title, its own text included; None for all.
 
     Raises:
         FileFormatError: missing, damaged, of another kind, or a row that is not as said; the text names the line.
@@ -124,7 +124,7 @@ def topics_from_dataset(
         title_column: titles.
         label_column: lists of further labels; None for titles alone.
         split_column: ``"train"`` or ``"val"``; None to have the split drawn.
-        labels: how many labels a title may have, its own text included; None for all.
+        labels: largest number of labels per title, its own text included; None for all.
 
     Raises:
         InterpToolkitError: a column that is not there, or a row that is not as said; the text names the row.

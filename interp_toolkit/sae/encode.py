@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.batches import consecutive_batches
 from interp_toolkit.sae.facts import OnMismatch, check_encoding, check_features, check_sae, flags_renamed, require_site
 from interp_toolkit.sae.loading import for_inference
 from interp_toolkit.torch_defaults import plain_defaults
@@ -125,22 +126,11 @@ def unchecked_activations(
     if empty := [number for number, row in enumerate(rows) if not len(row)]:
         raise InterpToolkitError(f"row {empty[0]} has no tokens; expected at least one")
     results: list[Tensor] = []
-    for batch in _batches([list(map(int, row)) for row in rows]):
+    for numbers in consecutive_batches([len(row) for row in rows], _TOKENS):
+        batch = [list(map(int, rows[i])) for i in numbers]
         activations = encoder(read_activations(model, batch, site, "all").vectors)
         for row_activations in activations.split([len(row) for row in batch]):
             row_activations = row_activations.clone()
             row_activations[0] = 0
             results.append(row_activations)
     return results
-
-
-def _batches(rows: list[list[int]]) -> list[list[list[int]]]:
-    batches: list[list[list[int]]] = []
-    tokens = 0
-    for row in rows:
-        if not batches or tokens + len(row) > _TOKENS:
-            batches.append([])
-            tokens = 0
-        batches[-1].append(row)
-        tokens += len(row)
-    return batches

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, backend_of
+from interp_toolkit.models.batches import padded_batches
 from interp_toolkit.models.kv import Edit
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.facts import OnMismatch, check_sae, flags_renamed, require_site
@@ -168,7 +169,8 @@ def _sums(model: Any, sae: Any, site: Site, rows: TokenRows, progress: bool) -> 
     # Squares are taken about a mean that is known at the end only.
     vectors = torch.zeros(len(numbers), backend.d_model, dtype=torch.float64)
     ever_active = torch.zeros(sae.W_dec.shape[0], dtype=torch.bool)
-    for batch in tqdm(_batches(backend, rows), desc="quality", unit="batch", disable=not progress):
+    batches = list(padded_batches(backend, [len(row) for row in rows.ids], _TOKENS))
+    for batch in tqdm(batches, desc="quality", unit="batch", disable=not progress):
         ids = [rows.ids[i] for i in batch]
         places = [numbers[rows.passage[i]] for i in batch]
         read: list[Tensor] = []
@@ -215,13 +217,3 @@ def _losses(backend: Backend, ids: Sequence[Sequence[int]], site: Site, edit: Ed
         return list(torch.zeros(0).split(lengths))
     logits = backend.logits(torch.cat([hidden[row, 1 : len(row_ids) - 1] for row, row_ids in enumerate(ids)]))
     return list(torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().split(lengths))
-
-
-def _batches(backend: Backend, rows: TokenRows) -> list[list[int]]:
-    order = sorted(range(len(rows)), key=lambda i: -len(rows.ids[i]))
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, _TOKENS // len(rows.ids[order[start]]))
-        batches += backend.together(order[start : start + size], [len(row) for row in rows.ids])
-        start += size
-    return batches

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from interp_toolkit.cache import TensorCache, cache_folder
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file, with_digest
+from interp_toolkit.models.batches import consecutive_batches
 from interp_toolkit.sae.encode import Encoder
 from interp_toolkit.sae.facts import require_site, sae_digest, sae_facts
 from interp_toolkit.sae.passages import TokenRows
@@ -156,7 +157,7 @@ class _Shard:
         self.position = torch.zeros(features, len(numbers), dtype=torch.long)
         keys, values = [], []
         pooled = {int(row): place for place, row in enumerate(state["pool_row"])}
-        for batch in _batches(vectors):
+        for batch in consecutive_batches([len(row) for row in vectors], _TOKENS):
             acts = encoder(torch.cat([vectors[i] for i in batch])).relu()
             state["fires"] += (acts > 0).sum(0)
             state["total"] += acts.sum(0, dtype=torch.float64)
@@ -241,18 +242,6 @@ def _begin(rows: TokenRows, window: _Window, features: int) -> dict[str, Tensor]
     }
     names = ("row", "passage", "position", "start", "length")
     return state | {name: torch.zeros(features, window.count, dtype=torch.int32) for name in names}
-
-
-def _batches(vectors: list[Tensor]) -> list[list[int]]:
-    batches: list[list[int]] = []
-    tokens = 0
-    for i, row in enumerate(vectors):
-        if not batches or tokens + len(row) > _TOKENS:
-            batches.append([])
-            tokens = 0
-        batches[-1].append(i)
-        tokens += len(row)
-    return batches
 
 
 def _write(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ class Checkpoint:
         best_step: the step of the lowest validation loss.
         best_val_loss: that loss.
         recent: training losses since the last validation.
-        history: one row a validation.
+        history: one row per validation.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Checkpoint:
         self._best = self._weights()
 
     def record(self, val_loss: float, shuffled_loss: float) -> dict[str, Any]:
-        """Take down a validation and keep the weights where they are the best so far; gives the history's new row."""
+        """Record a validation, and the weights where they are the best so far; return the history's new row."""
         weights = self._adapter.state_dict()
         row: dict[str, Any] = dict(
             step=self.step,

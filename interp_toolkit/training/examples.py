@@ -67,12 +67,12 @@ class Examples:
         return len(self.rows)
 
     def vectors(self, numbers: Sequence[int], device: torch.device) -> Tensor:
-        """The vectors of these examples, [numbers, d_model]."""
+        """Read the vectors of these examples, [numbers, width]."""
         return self.pairs.gather([self.rows[i] for i in numbers]).to(device)
 
 
 def draw_validation(held: VectorLabelPairs, train: VectorLabelPairs, count: int, seed: int) -> list[int]:
-    """Numbers of the validation examples to use, drawn by ``seed``, all where there are no more than ``count``.
+    """Draw the validation examples to use by ``seed``; all are used where there are no more than ``count``.
 
     Each source has the share of them that it has of the training examples, at least one and at most what it has. The
     sources take turns, so that the first few examples are of all of them.
@@ -82,6 +82,9 @@ def draw_validation(held: VectorLabelPairs, train: VectorLabelPairs, count: int,
         train: the training rows.
         count: how many examples.
         seed: of the draw.
+
+    Returns:
+        Numbers of examples, in the order of ``held.examples``.
     """
     by_source: dict[int, list[int]] = {}
     for number, (row, _) in enumerate(held.examples):
@@ -109,9 +112,15 @@ def _counts_by_share(available: Mapping[int, int], shares: Mapping[int, int], co
 
 
 def batches(examples: Examples, config: TrainConfig, total: int, done: int) -> Iterator[list[int]]:
-    """Numbers of examples, batch by batch, over all epochs from step ``done`` on.
+    """Yield numbers of examples, batch by batch, over all epochs.
 
     The order depends on the seed alone, so that a run can go on anywhere.
+
+    Args:
+        examples: to train on.
+        config: settings.
+        total: number of steps of the whole run.
+        done: steps to leave out at its beginning.
     """
     step = epoch = 0
     lengths = [len(target) for target in examples.targets]
@@ -124,15 +133,21 @@ def batches(examples: Examples, config: TrainConfig, total: int, done: int) -> I
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Iterator[list[int]]:
-    """Numbers of examples, batch by batch, in the order that seed and epoch fix.
+    """Yield numbers of examples, batch by batch, in the order that seed and epoch fix.
 
     Examples are shuffled, sorted by length within a window of batches so that little is padded, and the batches of a
     window are shuffled again.
+
+    Args:
+        lengths: of the examples' targets, in tokens.
+        batch_size: examples per batch.
+        seed: of the run.
+        epoch: number of the epoch, from 0.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
     for start in range(0, len(order), batch_size * _WINDOW):
         window = sorted(order[start : start + batch_size * _WINDOW].tolist(), key=lambda i: lengths[i])
-        parts = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-        for i in rng.permutation(len(parts)):
-            yield parts[i]
+        batches_of_window = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        for i in rng.permutation(len(batches_of_window)):
+            yield batches_of_window[i]

@@ -12,13 +12,13 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C sets ``asked`` and a second one interrupts at once.
+    """While entered, the first Ctrl-C sets ``requested`` and a second one interrupts at once.
 
     Outside the main thread, where Python hands no signals, nothing changes.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> StopRequest:
         self._main = threading.current_thread() is threading.main_thread()
@@ -33,6 +33,6 @@ class StopRequest:
             signal.signal(signal.SIGINT, self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

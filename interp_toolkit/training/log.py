@@ -41,7 +41,13 @@ class RunLog:
         self.write("start", step, **facts)
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """Write an event; the tracker gets its numbers."""
+        """Write an event; the tracker gets its numbers.
+
+        Args:
+            event: its kind.
+            step: of the run.
+            values: what happened.
+        """
         if self._path:
             with open(self._path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(dict(event=event, step=step, **values), ensure_ascii=False) + "\n")

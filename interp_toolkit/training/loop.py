@@ -100,7 +100,7 @@ class TrainingRun:
                     self._validate(log, bar)
                 bar.update(len(batch))
                 bar.set_postfix(loss=f"{value:.3f}", val=f"{state.best_val_loss:.3f}", refresh=False)
-                if stop.asked:
+                if stop.requested:
                     state.write()
                     log.write("interrupted", state.step)
                     log.close()

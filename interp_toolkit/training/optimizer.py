@@ -1,4 +1,4 @@
-"""AdamW with a learning rate and a weight decay a parameter, and its schedule."""
+"""AdamW with a learning rate and a weight decay for each parameter, and its schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interp_toolkit.training.config import TrainConfig
 
 
 def make_optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the adapter's parameters; those that ``config.frozen`` names ask for no gradient.
+    """Make AdamW over the adapter's parameters; those that ``config.frozen`` names get no gradient.
 
     Raises:
         InterpToolkitError: a frozen parameter that the adapter does not have, or none left to train.
@@ -52,7 +52,7 @@ def make_optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def make_schedule(total: int, warmup: int) -> Callable[[int], float]:
-    """The factor on the learning rate by step: linear warm-up, then a cosine to zero."""
+    """Return the factor on the learning rate by step: linear warm-up over ``warmup`` steps, then a cosine to zero."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -34,7 +34,7 @@ class TopicSource:
         val: how many validation titles to take; None for all.
         dev: how many training titles to hold out and validate on, in place of validation titles, which then choose
             nothing and stay for measuring; None for none.
-        labels: how many labels a title may have: 1 for the title itself, more for its descriptions too, None for all.
+        labels: largest number of labels per title: 1 for the title itself, more for its descriptions too, None for all.
         seed: of the order from which they are taken, and of the split where the file has none.
         chat: whether their prompt is a user's turn; None for that where the model has a chat template.
     """
@@ -85,7 +85,16 @@ class PromptSource:
             raise InterpToolkitError("expected one of 'preset', 'text', and 'question' with 'answer', in 'soft_prompt'")
 
     def make(self, tokenizer: Any, tokens: int = 1, vocabulary: int | None = None) -> SoftPrompt:
-        """The soft prompt in a model's vocabulary, for an adapter that makes so many soft tokens."""
+        """Make the soft prompt in a model's vocabulary.
+
+        Args:
+            tokenizer: of the model.
+            tokens: how many soft tokens the adapter makes.
+            vocabulary: how many rows the model's embedding has; None for the tokenizer's own number.
+
+        Returns:
+            The soft prompt at its site.
+        """
         if self.preset is not None:
             prompt = SoftPrompt.preset(self.preset)
         elif self.text is not None:
@@ -133,7 +142,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
-        """A recipe from a YAML file.
+        """Read a recipe from a YAML file.
 
         Raises:
             FileFormatError: missing, or not YAML.
@@ -149,7 +158,7 @@ class Recipe:
             return settings_from(cls, data, "the training file")
 
     def with_training(self, **settings: Any) -> Recipe:
-        """The same run with other training settings."""
+        """Return the same run with other training settings, by their new or old names."""
         where = "the training settings"
         changed = {**self.training.to_dict(), **with_new_names(TrainConfig, settings, where)}
         return replace(self, training=settings_from(TrainConfig, changed, where))
@@ -161,6 +170,9 @@ class Recipe:
         Args:
             data: folder that paths of titles and pairs are relative to.
             progress: whether to show bars.
+
+        Returns:
+            What the run leaves, as `train_adapter` returns it.
         """
         model = as_hooked_model(self.model, dtype=self.dtype)
         d_model = model_facts(model).d_model
@@ -172,7 +184,7 @@ class Recipe:
         config = AdapterConfig.from_dict({"d_model": d_model, "sites": pairs.width // d_model or 1, **self.adapter})
         adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.start is not None:
-            adapter = _begun(Adapter.from_pretrained(self.start), config, pairs)
+            adapter = _starting_adapter(Adapter.from_pretrained(self.start), config, pairs)
         vocabulary = len(backend_of(model).embedding_weight)
         prompt = self.soft_prompt.make(model.tokenizer, config.tokens, vocabulary)
         return train_adapter(
@@ -180,7 +192,7 @@ class Recipe:
         )
 
 
-def _begun(source: Adapter, config: AdapterConfig, pairs: VectorLabelPairs) -> Adapter:
+def _starting_adapter(source: Adapter, config: AdapterConfig, pairs: VectorLabelPairs) -> Adapter:
     site = source.contract.site if source.contract else None
     if site is not None and site != pairs.site:
         raise InterpToolkitError(f"expected an adapter for vectors of {pairs.site} to start from, got one of {site}")

@@ -46,7 +46,7 @@ def make_run_record(
         objective: the loss, which is known by its name.
 
     Returns:
-        Values that `torch.save` and ``==`` take, in five parts.
+        Values that `torch.save` and ``==`` take, in five sections.
     """
     start = None if config.ridge_init is not None else f"digest {adapter.digest}"
     settings = {key: value for key, value in config.to_dict().items() if key not in _OUTWARD}
@@ -77,12 +77,12 @@ def make_run_record(
 
 
 def difference(theirs: RunRecord, ours: RunRecord) -> list[str]:
-    """What differs between a stored record and this run's, each with both values."""
+    """List what differs between a stored record and this run's, each with both values."""
     return [
-        f"{key}: {_on_one_line(theirs[part].get(key))} there, {_on_one_line(ours[part].get(key))} here"
-        for part in ours
-        for key in dict.fromkeys([*ours[part], *theirs[part]])
-        if theirs[part].get(key) != ours[part].get(key)
+        f"{key}: {_on_one_line(theirs[section].get(key))} there, {_on_one_line(ours[section].get(key))} here"
+        for section in ours
+        for key in dict.fromkeys([*ours[section], *theirs[section]])
+        if theirs[section].get(key) != ours[section].get(key)
     ]
 
 
@@ -91,17 +91,17 @@ def _on_one_line(value: Any) -> str:
 
 
 def digest_of_rows(rows: StoredRows) -> str:
-    """A digest of vectors: of all up to 1 GB in float32, and of that many spread evenly over all rows beyond."""
+    """Compute a digest of vectors: of all up to 1 GB in float32, beyond of that many spread evenly over all rows."""
     count = min(len(rows), max(1, _VALUES // rows.width))
     # In float64: float32 does not count beyond 2^24 rows.
     spread = torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long()
     return _digest(str((len(rows), rows.width)).encode(), *map(_bytes, rows.take(spread).blocks()))
 
 
-def _digest(*parts: bytes) -> str:
+def _digest(*blocks: bytes) -> str:
     hasher = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        hasher.update(part)
+    for block in blocks:
+        hasher.update(block)
     return f"digest {hasher.hexdigest()}"
 
 
