@@ -309,7 +309,7 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
     assert set(pd.DataFrame(told["tables"]["features"])["feature"]) == set(sides["held"])
     assert ground.pairs("sae").split("train").labels == tuple((ground.originals[f],) for f in sorted(sides["train"]))
     # The same command finds all done, and prints the same.
-    monkeypatch.setattr("interp_toolkit.training.loop._Training._step", None)
+    monkeypatch.setattr("interp_toolkit.training.loop.TrainingRun._step", None)
     capsys.readouterr()
     benchmark.main()
     again = capsys.readouterr().out
