@@ -10,17 +10,17 @@ from torch import Tensor
 
 from benchmarks.data import TITLES, need
 from interp_toolkit import Adapter
+from interp_toolkit.cli.evaluate import question_files
 from interp_toolkit.contract import Contract
-from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sites import Place
 
 
-def title_context(options: argparse.Namespace) -> Bench:
+def title_context(options: argparse.Namespace) -> EvalContext:
     """The titles of ``--data``, the first ``--limit`` of each side, with the embedded model and an embedder."""
     need(options.data, TITLES)
-    return Bench(options.data / TITLES, options.limit)
+    return EvalContext(options.data / TITLES, options.limit, "smollm2-135m", questions=question_files(options.data))
 
 
 def contract_and_site(adapter: Adapter) -> tuple[Contract, Place]:
@@ -31,9 +31,7 @@ def contract_and_site(adapter: Adapter) -> tuple[Contract, Place]:
     """
     contract = adapter.require_contract()
     contract.require_soft_prompt()
-    if contract.site is None:
-        raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
-    return contract, contract.site
+    return contract, contract.require_site()
 
 
 def centred_vectors(model: Any, adapter: Adapter, titles: Sequence[str], *, progress: bool = True) -> Tensor:

@@ -116,7 +116,7 @@ def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, 
             each = [-score(run, adapter(faced[i][None]), [targets[i]]).log_probs.mean() for i in range(5)]
         return torch.stack(each).mean().item()
 
-    assert told.own == pytest.approx(loss(vectors), abs=1e-4)
+    assert told.matched == pytest.approx(loss(vectors), abs=1e-4)
     assert told.shuffled == pytest.approx(loss(vectors[[3, 4, 0, 1, 2]]), abs=1e-4)
     assert told.null == pytest.approx(loss(torch.zeros(5, 32)), abs=1e-4)
 
@@ -124,8 +124,8 @@ def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, 
 def test_controls_of_an_adapter_that_sees_no_vector_are_equal(tiny, tiny_prompt, random_vectors):
     model = tiny()
     told = control_losses(model, _adapter(model, tiny_prompt, "bias_only"), random_vectors(5), LABELS)
-    assert told.own == pytest.approx(told.shuffled, abs=1e-4)
-    assert told.own == pytest.approx(told.null, abs=1e-4)
+    assert told.matched == pytest.approx(told.shuffled, abs=1e-4)
+    assert told.matched == pytest.approx(told.null, abs=1e-4)
 
 
 def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):

@@ -20,7 +20,7 @@ from benchmarks.sae.words import first_labels, text_at_large, word_labels
 from benchmarks.topics.cells import ANSWER, QUESTION, centred_pairs
 from interp_toolkit import Adapter, SoftPrompt, VectorLabelPairs
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import SEED, Bench
+from interp_toolkit.evaluation.context import SEED, EvalContext
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sae import (
     SAELabels,
@@ -105,7 +105,7 @@ class Ground:
     def __init__(self, recipe: SAERecipe, data: Path, limit: int | None) -> None:
         self.data, self.limit, self.sizes = data, limit, Sizes.for_limit(limit)
         self.recipe = recipe if limit is None else trial(recipe, limit)
-        self.context = Bench(data / TITLES, None if limit is None else 4 * limit, recipe.model)
+        self.context = EvalContext(data / TITLES, None if limit is None else 4 * limit, recipe.model)
 
     @property
     def model(self) -> Any:
@@ -156,7 +156,7 @@ class Ground:
     def titles(self) -> dict[str, list[str]]:
         """Titles by the same sides."""
         titles, sizes = self.context.titles, self.sizes
-        return dict(held=titles.held[: sizes.held], dev=titles.dev[: sizes.dev], train=titles.train[: sizes.train])
+        return dict(held=titles.held_out[: sizes.held], dev=titles.dev[: sizes.dev], train=titles.train[: sizes.train])
 
     @cached_property
     def _topics(self) -> dict[str, Tensor]:
