@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp_toolkit import Adapter, InterpToolkitError
+from interp_toolkit import Adapter, InterpToolkitError, evaluation
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import (
     best_by_answer,
@@ -11,6 +11,7 @@ from interp_toolkit.evaluation import (
     recall_table,
     retrieval_ranks,
 )
+from interp_toolkit.evaluation.driver import find_evaluation
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, score
 
@@ -135,3 +136,43 @@ def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):
     adapter = _adapter(model, tiny_prompt, "scalar_affine")
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 1 vectors and 1 labels"):
         control_losses(model, adapter, random_vectors(1), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("coverage_accuracy", "accuracy_by_coverage"),
+        ("knowledge_gap", "baseline_gap"),
+        ("reading_table", "threshold_table"),
+        ("round_trip", "reconstruction_table"),
+        ("take_out", "project_out"),
+    ],
+)
+def test_old_names_lead_to_the_new_ones_and_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f"evaluation.{old} is deprecated; use interp_toolkit.evaluation.{new}"):
+        assert getattr(evaluation, old) is getattr(evaluation, new)
+
+
+def test_every_old_name_leads_somewhere():
+    for name in (
+        "ControlLosses",
+        "EvidenceControls",
+        "KnowledgeRanks",
+        "knowledge_ranks",
+        "random_directions",
+        "redact",
+    ):
+        with pytest.warns(DeprecationWarning, match=f"evaluation.{name} is deprecated"):
+            assert callable(getattr(evaluation, name))
+
+
+def test_old_names_of_evaluations_warn():
+    with pytest.warns(DeprecationWarning, match="'abstention' is deprecated; use 'selective_prediction'"):
+        assert find_evaluation("abstention") is find_evaluation("selective_prediction")
+    with pytest.raises(InterpToolkitError, match="expected an evaluation, one of bias, .*, got 'abstain'"):
+        find_evaluation("abstain")
+
+
+def test_the_face_is_small():
+    assert len(evaluation.__all__) <= 25
+    assert all(hasattr(evaluation, name) for name in evaluation.__all__)
