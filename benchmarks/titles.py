@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.data import TITLES, need
 from interp_toolkit import Adapter
+from interp_toolkit.cli.evaluate import question_files
 from interp_toolkit.contract import Contract
-from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sites import Place
 
@@ -21,7 +21,7 @@ from interp_toolkit.sites import Place
 _FURTHER = 500
 
 
-def title_context(data: Path, limit: int | None, model: Any = "smollm2-135m") -> Bench:
+def title_context(data: Path, limit: int | None, model: Any = "smollm2-135m") -> EvalContext:
     """The titles of a data folder, with a model and an embedder.
 
     Args:
@@ -33,7 +33,7 @@ def title_context(data: Path, limit: int | None, model: Any = "smollm2-135m") ->
         InterpToolkitError: the folder has no titles.
     """
     need(data, TITLES)
-    context = Bench(data / TITLES, limit, model)
+    context = EvalContext(data / TITLES, limit, model, questions=question_files(data))
     if limit is not None:
         titles = context.titles
         index = list(dict.fromkeys([*titles.shards, *titles.index[:_FURTHER]]))
@@ -49,9 +49,7 @@ def contract_and_site(adapter: Adapter) -> tuple[Contract, Place]:
     """
     contract = adapter.require_contract()
     contract.require_soft_prompt()
-    if contract.site is None:
-        raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
-    return contract, contract.site
+    return contract, contract.require_site()
 
 
 def centred_vectors(model: Any, adapter: Adapter, titles: Sequence[str], *, progress: bool = True) -> Tensor:

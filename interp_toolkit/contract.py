@@ -213,6 +213,16 @@ class Contract:
             raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
         return self.soft_prompt
 
+    def require_site(self) -> Place:
+        """The place where the adapter's vectors were read.
+
+        Raises:
+            InterpToolkitError: the contract names none.
+        """
+        if self.site is None:
+            raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
+        return self.site
+
     def places(self, sites: PlaceLike | None) -> list[Place]:
         """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
 

@@ -21,7 +21,7 @@ class Span:
     """A prompt that is to be read.
 
     Attributes:
-        number: among those given.
+        number: among all prompts.
         text: of it.
         ids: the template's included.
         content: from where to where its own tokens go.
@@ -50,7 +50,7 @@ class Span:
 def find_spans(
     tokenizer: Any, prompts: Sequence[str], positions: Where, chat: bool
 ) -> tuple[list[Span], dict[int, str]]:
-    """The prompts that can be read, and the reasons why others cannot."""
+    """Find the prompts that can be read, and the reasons why others cannot."""
     if isinstance(positions, str) and positions not in ("content", "all", "last"):
         raise InterpToolkitError(
             f"expected positions 'content', 'all', 'last', a number or a list of numbers, got {positions!r}"
@@ -61,16 +61,16 @@ def find_spans(
     for i, text in enumerate(prompts):
         if reason := missing_reason(text) or (None if isinstance(text, str) else f"is no text but {text!r:.80}"):
             failed[i] = f"the prompt {reason}"
-    asked = [i for i in range(len(prompts)) if i not in failed]
-    ids = prompt_ids(tokenizer, [prompts[i] for i in asked], chat)
-    found = []
-    for i, own, content in zip(asked, ids, contents(tokenizer, ids, chat)):
-        wanted = _positions(positions, len(own), content)
+    usable = [i for i in range(len(prompts)) if i not in failed]
+    ids = prompt_ids(tokenizer, [prompts[i] for i in usable], chat)
+    spans = []
+    for i, row, content in zip(usable, ids, contents(tokenizer, ids, chat)):
+        wanted = _positions(positions, len(row), content)
         if isinstance(wanted, str):
             failed[i] = wanted
         else:
-            found.append(Span(i, prompts[i], own, content, frozenset(wanted)))
-    return found, failed
+            spans.append(Span(i, prompts[i], row, content, frozenset(wanted)))
+    return spans, failed
 
 
 def contents(tokenizer: Any, ids: Sequence[Sequence[int]], chat: bool) -> list[tuple[int, int]]:

@@ -111,10 +111,10 @@ def proportion_interval(hits: Values, clusters: Clusters | None = None) -> Inter
         >>> proportion_interval(ranks == 1).to_dict()
     """
     (sums,), counts = _units([hits], clusters)
-    found = _array(hits)
-    if len(bad := found[~np.isin(found, (0.0, 1.0))]):
+    truths = _array(hits)
+    if len(bad := truths[~np.isin(truths, (0.0, 1.0))]):
         raise InterpToolkitError(f"expected true or false for each row, got {bad[0]}; see mean_interval")
-    n, units, share = len(found), len(sums), float(found.mean())
+    n, units, share = len(truths), len(sums), float(truths.mean())
     spread = float(((sums - share * counts) ** 2).sum()) / n**2 * units / max(units - 1, 1)
     if units == 1 or share in (0.0, 1.0):
         effective = units
@@ -214,13 +214,13 @@ def adjust_p_values(p_values: Values, method: Literal["holm", "benjamini-hochber
         >>> adjust_p_values([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    found = _array(p_values)
+    raw = _array(p_values)
     if method not in _METHODS:
         raise InterpToolkitError(f"expected method {' or '.join(_METHODS)}, got {method!r}")
-    if not ((found >= 0) & (found <= 1)).all():
-        raise InterpToolkitError(f"expected p-values from 0 to 1, got {found[~((found >= 0) & (found <= 1))][0]}")
-    told: Any = multipletests(found, method=_METHODS[method])[1] if len(found) else found
-    return told.tolist()
+    if not ((raw >= 0) & (raw <= 1)).all():
+        raise InterpToolkitError(f"expected p-values from 0 to 1, got {raw[~((raw >= 0) & (raw <= 1))][0]}")
+    adjusted: Any = multipletests(raw, method=_METHODS[method])[1] if len(raw) else raw
+    return adjusted.tolist()
 
 
 def _array(values: Values) -> np.ndarray:
@@ -234,21 +234,21 @@ def _are_truths(values: Values) -> bool:
 
 def _units(columns: Sequence[Values], clusters: Clusters | None) -> tuple[list[np.ndarray], np.ndarray]:
     """Sums of each column over the rows of each independent unit, and its count of rows."""
-    found = [_array(column) for column in columns]
-    lengths = [len(column) for column in found] + ([] if clusters is None else [len(clusters)])
-    if len(set(lengths)) > 1 or not lengths[0] or any(column.ndim != 1 for column in found):
+    arrays = [_array(column) for column in columns]
+    lengths = [len(column) for column in arrays] + ([] if clusters is None else [len(clusters)])
+    if len(set(lengths)) > 1 or not lengths[0] or any(column.ndim != 1 for column in arrays):
         raise InterpToolkitError(
             f"expected one number for each of the same rows, and at least one row, got "
             f"{' and '.join(map(str, lengths))}" + (", the last for clusters" if clusters is not None else "")
         )
-    for column in found:
+    for column in arrays:
         if len(bad := (~np.isfinite(column)).nonzero()[0]):
             raise InterpToolkitError(f"expected finite numbers, but row {bad[0]} holds {column[bad[0]]}; leave it out")
     if clusters is None:
-        return found, np.ones(lengths[0])
+        return arrays, np.ones(lengths[0])
     named: Any = clusters.cpu().numpy() if isinstance(clusters, Tensor) else clusters
     codes, names = pd.factorize(pd.Series(named, dtype=object), use_na_sentinel=False)
-    return [np.bincount(codes, column, len(names)) for column in found], np.bincount(codes).astype(np.float64)
+    return [np.bincount(codes, column, len(names)) for column in arrays], np.bincount(codes).astype(np.float64)
 
 
 def _mean(total: Any, rows: Any) -> Any:

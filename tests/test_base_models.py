@@ -29,7 +29,7 @@ from interp_toolkit.chat import prompt_ids, stop_ids
 from interp_toolkit.cli import main
 from interp_toolkit.contract import Contract, EvidenceThreshold
 from interp_toolkit.evaluation import calibrate_threshold, evidence_controls, prompted_descriptions
-from interp_toolkit.evaluation.round_trip import round_trip
+from interp_toolkit.evaluation.reconstruction import reconstruction_table
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, plain_answers, sampled_answers
@@ -185,7 +185,7 @@ def test_evaluations_read_as_the_contract_says(base, name):
     model = base(name)
     adapter = _adapter(model)
     vectors = topic_vectors(model, TITLES[:4], 1)
-    table = round_trip(model, adapter, vectors, ["rivers", "Poland", "a fox", "x"], titles=TITLES[:4])
+    table = reconstruction_table(model, adapter, vectors, ["rivers", "Poland", "a fox", "x"], titles=TITLES[:4])
     assert table["title"].tolist() == pytest.approx([1.0] * 4, abs=1e-5)
     grid = describe_grid(model, ["The capital of Poland is", "A fox"], adapter, samples=1)
     assert len(grid.failed) == 0

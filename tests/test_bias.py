@@ -6,11 +6,11 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.evaluation import bias, run_evaluation
 from interp_toolkit.evaluation.bias import best_scale, bias_share, share_table
+from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.evaluation.controls import control_table
-from interp_toolkit.evaluation.held import Held
-from interp_toolkit.evaluation.runs import bias as runs
+from interp_toolkit.evaluation.held_out import HeldOut
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 
@@ -134,7 +134,7 @@ class _Letters:
     def __call__(self, texts):
         return torch.tensor([[text.count(chr(i)) for i in range(128)] for text in texts]).float()
 
-    kept = __call__
+    cached = __call__
 
 
 @pytest.mark.slow
@@ -146,27 +146,27 @@ def test_a_run_trains_the_bias_chooses_on_training_titles_and_is_not_repeated(
     path = tmp_path / "topics" / "topics.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in titles))
-    bench = Bench(path, limit=6, model=tiny())
-    bench._embedder = _Letters()
+    context = EvalContext(path, limit=6, model=tiny())
+    context._embedder = _Letters()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "SCALES", (1.0, 4.0))
+    monkeypatch.setattr(bias, "SCALES", (1.0, 4.0))
     adapter, out = make_adapter(), tmp_path / "out.json"
-    told = runs.run(bench, adapter, out)
+    told = run_evaluation("bias", context, adapter, out)
     assert told["failed"] == dict(count=0, rows=[])
     assert {"model", "revision", "dtype", "adapter", "n", "seed", "split", "training"} <= set(told["settings"])
     trained = Adapter.from_pretrained(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
     assert trained.digest == told["bias_only"]["digest"]
     assert trained.contract.soft_prompt == adapter.contract.soft_prompt
 
-    dev = topic_vectors(bench.model, bench.titles.dev, adapter.contract.site)
-    scale = best_scale(bench.model, adapter, dev, bench.titles.dev, scales=(1.0, 4.0))
-    held = Held.read(bench, adapter)
-    expected = bias_share(bench.model, adapter, held.vectors, held.titles, bias_only=trained, scale=scale)
+    dev = topic_vectors(context.model, context.titles.dev, adapter.contract.site)
+    scale = best_scale(context.model, adapter, dev, context.titles.dev, scales=(1.0, 4.0))
+    held = HeldOut.read(context, adapter)
+    expected = bias_share(context.model, adapter, held.vectors, held.titles, bias_only=trained, scale=scale)
     rows = told["tables"]["bias"]
     assert [row["measure"] for row in rows[::2]] == ["loss", "recall@1", "recall@10", "mrr"]
     assert [row["scale"] for row in rows[:2]] == [scale] * 2
     assert [row["share"] for row in rows[:2]] == pytest.approx(expected.share.tolist(), rel=1e-3)
     assert [row["scale"] for row in told["tables"]["sweep"]] == [1, 4]
     assert json.loads(out.read_text()) == json.loads(json.dumps(told))
-    monkeypatch.setattr(runs, "train_bias", None)
-    assert runs.run(bench, adapter, out) == json.loads(json.dumps(told))
+    monkeypatch.setattr(bias, "train_bias_only", None)
+    assert run_evaluation("bias", context, adapter, out) == json.loads(json.dumps(told))

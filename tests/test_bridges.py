@@ -9,17 +9,19 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site
 from interp_toolkit.activations import site_means
-from interp_toolkit.bridges.bridge_entities import find_bridge_entities, name_bridges, untrained_adapter
 from interp_toolkit.bridges.decoding import decode_rates, layer_position_table
 from interp_toolkit.bridges.grid import Grid, describe_grid
 from interp_toolkit.bridges.names import Entity
+from interp_toolkit.bridges.naming import find_bridge_entities, name_bridges, untrained_adapter
 from interp_toolkit.bridges.twohop import balanced_sample, read_twohop
+from interp_toolkit.cli.evaluate import question_files
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.runs import bridge_tables as tables
-from interp_toolkit.evaluation.runs import bridges as runs
-from interp_toolkit.evaluation.runs import questions
+from interp_toolkit.evaluation import bridge_questions as questions
+from interp_toolkit.evaluation import bridge_tables as tables
+from interp_toolkit.evaluation import bridges as measurement
+from interp_toolkit.evaluation import run_evaluation
+from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.models import model_facts
 from interp_toolkit.shipped import find_adapter
 from interp_toolkit.sites import parse_place
@@ -158,7 +160,7 @@ def test_adapters_are_compared_over_the_same_hidden_bridges():
     difference = _value(table, "any cell", "trained - untrained")
     assert difference["value"] == pytest.approx(2 / 3)
     assert difference["low"] <= 2 / 3 <= difference["high"]
-    said = decode_rates({"trained": trained, "untrained": untrained}, said=True)
+    said = decode_rates({"trained": trained, "untrained": untrained}, count_answered=True)
     assert set(said.n) == {4}
 
 
@@ -177,7 +179,7 @@ def test_the_layer_by_position_table_by_hand():
     assert table.chance.tolist() == pytest.approx([0, 0, (2 / 2 + 1 / 2 + 0) / 3])
     assert (table.low <= table.value).all()
     assert (table.value <= table.high).all()
-    assert layer_position_table(found, said=True).n.tolist() == [2, 4, 4]
+    assert layer_position_table(found, count_answered=True).n.tolist() == [2, 4, 4]
     with pytest.raises(InterpToolkitError, match="pass subjects"):
         layer_position_table(found, "from_subject")
     with pytest.raises(InterpToolkitError, match="expected prompts with hidden bridges, got none"):
@@ -190,7 +192,7 @@ def test_what_has_no_rate():
         decode_rates({"trained": _found(told, ["Poland"] * 2)})
     with pytest.raises(InterpToolkitError, match="at least two names, got 0 prompts of 0"):
         decode_rates({})
-    with pytest.raises(InterpToolkitError, match="at least 2 folds, so that each has other prompts, got 1"):
+    with pytest.raises(InterpToolkitError, match="at least 2 folds, so that there are other prompts for each, got 1"):
         decode_rates({"trained": _found(told, ["Poland", "Oman"])}, folds=1)
     # Without others of its kind a bridge has a rate and no chance level.
     alone = [Entity("Poland", kind="country"), Entity("Nissan", kind="company")]
@@ -277,8 +279,8 @@ def _mquake(i, country, city):
 
 
 @pytest.fixture
-def bench(tiny, tmp_path, monkeypatch):
-    """A bench of few questions on the tiny model."""
+def context(tiny, tmp_path, monkeypatch):
+    """A context of few questions on the tiny model."""
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
     rows = [dict(title=f"topic {i}", split="train" if i < 502 else "val") for i in range(508)]
     folder = tmp_path / "data"
@@ -289,10 +291,10 @@ def bench(tiny, tmp_path, monkeypatch):
     for file, make in (("composed_twohop", _composed), ("mquake_2hop_creme", _mquake)):
         text = "\n".join(json.dumps(make(i, *pair)) for i, pair in enumerate(names))
         (folder / "twohop" / f"{file}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    return Bench(folder / "topics" / "topics.jsonl", limit=4, model=tiny())
+    return EvalContext(folder / "topics" / "topics.jsonl", limit=4, model=tiny(), questions=question_files(folder))
 
 
-def _verdicts(bench, rows):
+def _verdicts(context, rows):
     """As if the model knew every other question, and no first hop of the rest."""
     known = [i % 2 == 0 for i in range(len(rows))]
     told = dict(
@@ -310,9 +312,9 @@ def _verdicts(bench, rows):
 
 
 @pytest.mark.slow
-def test_a_run_measures_every_group_and_is_not_repeated(bench, adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "filter_questions", _verdicts)
-    told = runs.run(bench, adapter, tmp_path / "out.json")
+def test_a_run_measures_every_group_and_is_not_repeated(context, adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement, "filter_questions", _verdicts)
+    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(told))
     rates = pd.DataFrame(told["tables"]["any cell"])
     kinds = ("two-hop kept", "two-hop shortcut", "one-hop right")
@@ -330,25 +332,26 @@ def test_a_run_measures_every_group_and_is_not_repeated(bench, adapter, tmp_path
     assert len(told["shortcuts"]) == 4
     assert told["failed"] == dict(count=0, rows=[])
     assert "the response may name it" in told["note"]
-    monkeypatch.setattr(runs, "filter_questions", None)
-    assert runs.run(bench, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    monkeypatch.setattr(measurement, "filter_questions", None)
+    assert run_evaluation("bridges", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
 
 
-def test_prompts_that_settings_are_chosen_on_are_of_no_table(bench, adapter, tmp_path, monkeypatch):
-    scope = runs.Scope.trial(16)
+def test_prompts_that_settings_are_chosen_on_are_of_no_table(context, adapter, tmp_path, monkeypatch):
+    context.limit = 16
+    scope = measurement.Scope.from_context(context)
     scope = replace(scope, tuned=3, prompts=dict(kept=0, shortcut=0, right=8), scales=(2.0,), positions=1)
-    monkeypatch.setattr(runs.Scope, "trial", lambda limit: scope)
-    monkeypatch.setattr(runs, "filter_questions", _verdicts)
-    told = runs.run(bench, adapter, tmp_path / "out.json")
+    monkeypatch.setattr(measurement.Scope, "from_context", lambda context: scope)
+    monkeypatch.setattr(measurement, "filter_questions", _verdicts)
+    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     assert [row["n"] for row in told["tables"]["scales"]] == [3]
     read = {row["group"]: row["n"] for row in told["tables"]["groups"]}
     # Of eight whose first hop is known, three are set apart where the scale is chosen.
     assert read == {"composed one-hop right": 5, "mquake one-hop right": 8}
 
 
-def test_questions_with_hidden_bridges_come_first(bench):
-    rows = read_twohop(bench.data / "twohop" / "composed_twohop.jsonl.gz")[:6]
-    verdicts = _verdicts(bench, rows).assign(verdict="kept")
+def test_questions_with_hidden_bridges_come_first(context):
+    rows = read_twohop(context.questions[0].path)[:6]
+    verdicts = _verdicts(context, rows).assign(verdict="kept")
     verdicts.loc[[0, 3], "twohop_answer"] = ["Polish, as it is", "the Peruvian"]
     assert [rows[0].bridge.name, rows[3].bridge.name] == ["Poland 0", "Peru 0"]
     (kept, *_), _ = questions.make_groups("composed", rows, rows, verdicts, dict(kept=5, shortcut=9, right=9), 0, False)
@@ -357,7 +360,7 @@ def test_questions_with_hidden_bridges_come_first(bench):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_it_was_stopped(bench, adapter, tmp_path, monkeypatch):
+def test_a_run_goes_on_where_it_was_stopped(context, adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(questions, "_FILTERED", 2)
     made, filtered = [], []
     whole = questions.describe_grid
@@ -375,40 +378,42 @@ def test_a_run_goes_on_where_it_was_stopped(bench, adapter, tmp_path, monkeypatc
     monkeypatch.setattr(questions, "describe_grid", describing)
     monkeypatch.setattr(questions, "answers_hops", answering)
     with pytest.raises(KeyboardInterrupt):
-        runs.run(bench, adapter, tmp_path / "out.json")
+        run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     assert len(filtered) == 4
     assert not (tmp_path / "out.json").exists()
     monkeypatch.setattr(questions, "describe_grid", lambda *a, **s: made.append(a) or whole(*a, **s))
     done = len(made)
-    told = runs.run(bench, adapter, tmp_path / "out.json")
+    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     assert len(filtered) == 4  # nothing is filtered again
     again = {(tuple(prompts), made_by.digest) for _, prompts, made_by in made[done:]}
     assert len(again) == len(made) - done
     assert not again & {(tuple(prompts), made_by.digest) for _, prompts, made_by in made[:done]}
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "other"))
-    assert runs.run(bench, adapter, tmp_path / "again.json") == told
+    assert run_evaluation("bridges", context, adapter, tmp_path / "again.json") == told
 
 
-def test_shards_are_made_anew_by_other_code(bench, adapter, tmp_path, monkeypatch):
-    rows = read_twohop(bench.data / "twohop" / "composed_twohop.jsonl.gz")[:2]
+def test_shards_are_made_anew_by_other_code(context, adapter, tmp_path, monkeypatch):
+    rows = read_twohop(context.questions[0].path)[:2]
     filtered = []
     answers = questions.answers_hops
     monkeypatch.setattr(questions, "answers_hops", lambda *arguments: filtered.append(1) or answers(*arguments))
     for changed in ("", "", "names.py", "twohop.py", "grid.py"):
-        monkeypatch.setattr(questions, "sha256_of", lambda path, changed=changed: f"{path.name == changed}")
-        questions.filter_questions(bench, rows)
+        monkeypatch.setattr(
+            "interp_toolkit.evaluation.context.sha256_of", lambda path, changed=changed: f"{path.name == changed}"
+        )
+        questions.filter_questions(context, rows)
     # Names and two-hop questions decide what is right, grids do not.
     assert len(filtered) == 3
 
 
-def test_rows_that_fail_are_told_and_lose_no_others(bench, adapter, tmp_path):
-    path = bench.data / "twohop" / "composed_twohop.jsonl.gz"
-    asked = balanced_sample(read_twohop(path), 5, runs.SEED)
+def test_rows_that_fail_are_told_and_lose_no_others(context, adapter, tmp_path):
+    path = context.questions[0].path
+    asked = balanced_sample(read_twohop(path), 5, measurement.SEED)
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
     rows[asked[1].id]["hop2_prompt"] = " "
     rows[asked[4].id]["hop1_prompt"] = ""  # of no group, and so among those that means are taken over
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    told = runs.run(bench, adapter, tmp_path / "out.json")
+    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     failed = dict(data="composed", step="filter", text=asked[1].twohop, reason="the cloze of hop2 is empty")
     assert told["failed"] == dict(count=1, rows=[failed])
     assert {row["n"] for row in told["tables"]["hops"] if row["data"] == "composed"} == {3}
@@ -425,9 +430,9 @@ def test_prompts_that_could_not_be_read_are_told_with_their_adapter():
 
 @pytest.mark.slow
 def test_an_adapter_of_several_sites_has_one_site_and_as_many_descriptions(
-    bench, tiny, tiny_prompt, tmp_path, monkeypatch
+    context, tiny, tiny_prompt, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runs, "filter_questions", _verdicts)
+    monkeypatch.setattr(measurement, "filter_questions", _verdicts)
     stack = parse_place([0, 2])
     adapter = Adapter.create("low_rank", 32, sites=2, rank=4, init_scale=3.0).requires_grad_(False)
     adapter.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
@@ -438,15 +443,30 @@ def test_an_adapter_of_several_sites_has_one_site_and_as_many_descriptions(
         asked.setdefault(tuple(dict.fromkeys(grid.cells["site"])), set()).update(counts)
         return name_bridges(grid, bridges)
 
-    monkeypatch.setattr(runs, "name_bridges", naming)
-    runs.run(bench, adapter, tmp_path / "out.json")
+    monkeypatch.setattr(measurement, "name_bridges", naming)
+    run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     singles = tuple(map(str, stack.sites))
     assert asked[str(stack),] == asked[singles] == {2}
 
 
-def test_data_that_is_not_there_is_named(bench, adapter, tmp_path):
-    (bench.data / "twohop" / "mquake_2hop_creme.jsonl.gz").unlink()
+def test_data_that_is_not_there_is_named(context, adapter, tmp_path):
+    context.questions[1].path.unlink()
     with pytest.raises(FileFormatError, match=r"there is no file .*mquake_2hop_creme.*MQuAKE"):
-        runs.run(bench, adapter, tmp_path / "out.json")
-    with pytest.raises(InterpToolkitError, match="whose contract names where its vectors were read"):
-        runs.run(bench, Adapter.create("scale", 32), tmp_path / "out.json")
+        run_evaluation("bridges", context, adapter, tmp_path / "out.json")
+    with pytest.raises(InterpToolkitError, match="the adapter has no contract"):
+        run_evaluation("bridges", context, Adapter.create("scale", 32), tmp_path / "out.json")
+
+
+def test_questions_are_needed(context, adapter, tmp_path):
+    context.questions = context.questions[1:]
+    with pytest.raises(InterpToolkitError, match="one of them with tuned=True, got 1 files, 0 of them with it"):
+        run_evaluation("bridges", context, adapter, tmp_path / "out.json")
+
+
+def test_old_names_of_arguments_warn():
+    told = [{("a", 0): ["Poland"]}, {("a", 0): ["Oman"]}]
+    result = _found(told, COUNTRIES[:2])
+    with pytest.warns(DeprecationWarning, match="found=...\\) is deprecated; use results="):
+        assert len(decode_rates(found={"trained": result}))
+    with pytest.warns(DeprecationWarning, match="said=...\\) is deprecated; use count_answered="):
+        assert layer_position_table(result, said=True).n.tolist() == [2]

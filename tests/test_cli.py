@@ -1,5 +1,4 @@
 import gzip
-import importlib
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from conftest import Letters
 from safetensors import SafetensorError
 
 from interp_toolkit.cli import main
-from interp_toolkit.cli.evaluate import RUNS
+from interp_toolkit.evaluation.driver import EVALUATIONS, Evaluation, find_evaluation
 
 pytestmark = pytest.mark.default_dtype
 
@@ -246,29 +245,31 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     assert told.returncode == 2
 
 
-def test_every_evaluation_has_a_run_and_a_row_in_the_docs():
+def test_every_evaluation_is_there_and_has_a_row_in_the_docs():
     docs = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
-    for name in RUNS:
-        assert callable(importlib.import_module(f"interp_toolkit.evaluation.runs.{name}").run)
+    for name in EVALUATIONS:
+        assert isinstance(find_evaluation(name), Evaluation)
         assert f"\n| `{name}` | " in docs
 
 
 @pytest.mark.slow
 def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("interp_toolkit.evaluation.bench.Embedder", Letters)
+    monkeypatch.setattr("interp_toolkit.evaluation.context.Embedder", Letters)
     words = [a + b for a in "bcdfghklmnprstvw" for b in ("ear", "ine", "oat", "ump", "all", "eed", "ink", "ock")]
     titles = [f"{a} {b}" for a in words[:26] for b in words[40:64]]
     rows = [dict(title=title, split="val" if i < 24 else "train") for i, title in enumerate(titles)]
     (tmp_path / "topics").mkdir()
     with gzip.open(tmp_path / "topics" / "topics.jsonl.gz", "wt") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
-    command = ["evaluate", "abstention", "--limit", "20", "--adapter", "smollm2_scalar_affine"]
+    command = ["evaluate", "selective_prediction", "--limit", "20", "--adapter", "smollm2_scalar_affine"]
     code, out, _ = _run(capsys, *command)
     assert code == 0
     assert "passed, shuffled" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    told = json.loads((tmp_path / "evaluations" / "abstention-smollm2_scalar_affine-limit-20.json").read_text())
+    told = json.loads(
+        (tmp_path / "evaluations" / "selective_prediction-smollm2_scalar_affine-limit-20.json").read_text()
+    )
     assert told["settings"]["n"] == told["threshold"]["n"] == 20
     assert _run(capsys, *command)[1] == out
     code, printed, _ = _run(capsys, *command, "--json")

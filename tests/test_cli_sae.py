@@ -37,7 +37,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("interp_toolkit.embedder.Embedder", Letters)
-    monkeypatch.setattr("interp_toolkit.evaluation.bench.Embedder", Letters)
+    monkeypatch.setattr("interp_toolkit.evaluation.context.Embedder", Letters)
     monkeypatch.setattr("interp_toolkit.scoring.GenerationConfig", _short)
     return tmp_path
 

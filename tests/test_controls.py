@@ -7,12 +7,13 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.conditions import Condition, describe_each, random_directions, untrained
-from interp_toolkit.evaluation.controls import control_losses, control_table, controls
-from interp_toolkit.evaluation.held import Held
-from interp_toolkit.evaluation.runs import controls as run_of_controls
-from interp_toolkit.evaluation.runs import losses as runs
+from interp_toolkit.evaluation import controls as measurement
+from interp_toolkit.evaluation import row_losses as losses
+from interp_toolkit.evaluation import run_evaluation
+from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.control_kinds import Control, describe_controls, random_directions, untrained_control
+from interp_toolkit.evaluation.controls import control_losses, control_table, make_controls
+from interp_toolkit.evaluation.held_out import HeldOut
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, generate, score
@@ -72,8 +73,8 @@ def test_every_row_of_the_table_is_the_loss_under_what_it_is_called(tiny, tiny_p
     assert table.scale[5:7].tolist() == [2, 7]
     assert table.scale.notna().sum() == 2
 
-    asked = controls(adapter, vectors, LABELS, bias_only=bias_only, scales=(2.0, 7.0), seed=3)
-    cycle, others = asked[2].given, asked[7].faced
+    asked = make_controls(adapter, vectors, LABELS, bias_only=bias_only, scales=(2.0, 7.0), seed=3)
+    cycle, others = asked[2].vector_index, asked[7].target_index
     units = vectors / vectors.norm(dim=1, keepdim=True)
     wrong = [LABELS[row] for row in others]
     expected = [
@@ -96,7 +97,7 @@ def test_every_row_of_the_table_is_the_loss_under_what_it_is_called(tiny, tiny_p
     raw = [paired_difference(x, expected[0], seed=3).p for x in expected[1:]]
     assert table.p[1:].tolist() == pytest.approx(adjust_p_values(raw), abs=0.02)
     told = control_losses(model, adapter, vectors, LABELS)
-    assert (told.own, told.null) == pytest.approx((table.loss[0], table.loss[1]), abs=1e-4)
+    assert (told.matched, told.null) == pytest.approx((table.loss[0], table.loss[1]), abs=1e-4)
 
 
 def test_what_is_certain_of_the_table(tiny, make_adapter, random_vectors):
@@ -125,19 +126,19 @@ def test_no_row_keeps_its_own_vector_or_its_own_label(n, make_adapter, random_ve
     labels = [LABELS[i % 3 if n > 4 else i] for i in range(n)]
     adapter, vectors = make_adapter(), random_vectors(n)
     for seed in range(20):
-        asked = {one.name: one for one in controls(adapter, vectors, labels, seed=seed)}
-        given = asked["shuffled vectors"].given
+        asked = {one.name: one for one in make_controls(adapter, vectors, labels, seed=seed)}
+        given = asked["shuffled vectors"].vector_index
         assert sorted(given) == list(range(n))
         assert all(i != row for i, row in enumerate(given))
-        faced = asked["random labels"].faced
+        faced = asked["random labels"].target_index
         assert all(labels[row] != label for label, row in zip(labels, faced))
-    again = {one.name: one for one in controls(adapter, vectors, labels, seed=19)}
-    assert (again["shuffled vectors"].given, again["random labels"].faced) == (given, faced)
+    again = {one.name: one for one in make_controls(adapter, vectors, labels, seed=19)}
+    assert (again["shuffled vectors"].vector_index, again["random labels"].target_index) == (given, faced)
 
 
 def test_random_labels_are_drawn_from_all_others(make_adapter, random_vectors):
     labels = ["rare", *["common"] * 99, *["other"] * 100]
-    faced = controls(make_adapter(), random_vectors(200), labels, scales=())[-1].faced
+    faced = make_controls(make_adapter(), random_vectors(200), labels, scales=())[-1].target_index
     drawn = [labels[row] for row in faced[1:100]]
     assert drawn.count("other") > 90
     assert "common" not in drawn
@@ -172,12 +173,12 @@ def test_descriptions_are_made_once_and_judged_against_the_rows_they_face(
     table = control_table(model, adapter, vectors, LABELS, scales=(), named=named, seed=1).set_index("control")
     assert table.columns.tolist()[-3:] == ["named", "named_low", "named_high"]
     own, nothing, shuffled, strange, labels = asked
-    made = controls(adapter, vectors, LABELS, scales=(), seed=1)
+    made = make_controls(adapter, vectors, LABELS, scales=(), seed=1)
     assert own == (texts, list(range(6)))
     assert nothing == ([null] * 6, list(range(6)))
-    assert shuffled == ([texts[i] for i in made[2].given], list(range(6)))
+    assert shuffled == ([texts[i] for i in made[2].vector_index], list(range(6)))
     assert strange[1] == list(range(6))
-    assert labels == (texts, list(made[4].faced))
+    assert labels == (texts, list(made[4].target_index))
     assert (table.named["own vectors"], table.named_high["own vectors"]) == (1, 1)
     # Six of six by Wilson, which is no certainty.
     assert table.named_low["own vectors"] == pytest.approx(0.6097, abs=1e-3)
@@ -192,19 +193,19 @@ def test_vectors_that_are_given_in_other_orders_are_described_once(make_adapter,
         calls.append((adapter.kind, len(vectors)))
         return [f"{adapter.kind} {vector.sum():.5f}" for vector in vectors]
 
-    asked = controls(make_adapter(), random_vectors(4), LABELS[:4], scales=(1.0, 2.0))
-    told = describe_each(asked, describe)
+    asked = make_controls(make_adapter(), random_vectors(4), LABELS[:4], scales=(1.0, 2.0))
+    told = describe_controls(asked, describe)
     # Own vectors and random directions together, nothing alone, and both untrained lengths together.
     assert calls == [("scalar_affine", 8), ("scalar_affine", 1), ("identity", 8)]
-    for condition, texts in zip(asked, told):
-        given = condition.vectors[list(condition.given)]
-        assert texts == [f"{condition.adapter.kind} {vector.sum():.5f}" for vector in given]
+    for control, texts in zip(asked, told):
+        given = control.vectors[list(control.vector_index)]
+        assert texts == [f"{control.adapter.kind} {vector.sum():.5f}" for vector in given]
 
 
 def test_some_rows_of_a_condition_have_the_losses_that_they_had(tiny, make_adapter, random_vectors):
     model = tiny()
-    for condition in controls(make_adapter(), random_vectors(6), LABELS, scales=(3.0,), seed=2):
-        whole, some = condition.losses(model, LABELS), condition.take([4, 1, 2]).losses(model, LABELS)
+    for control in make_controls(make_adapter(), random_vectors(6), LABELS, scales=(3.0,), seed=2):
+        whole, some = control.losses(model, LABELS), control.take([4, 1, 2]).losses(model, LABELS)
         assert some.tolist() == pytest.approx(whole[[4, 1, 2]].tolist(), abs=1e-5)
 
 
@@ -219,7 +220,7 @@ def test_an_adapter_of_several_sites_and_tokens(tiny, tiny_tokenizer, make_adapt
         _losses(tiny(), prompt, bias_only.null().expand(6, -1, -1), LABELS).mean().item()
     )
     # The deepest site stands first here; its direction fills every slot.
-    one = untrained(adapter, vectors, 4.0)
+    one = untrained_control(adapter, vectors, 4.0)
     units = 4 * vectors[:, :32] / vectors[:, :32].norm(dim=1, keepdim=True)
     assert torch.allclose(one.vectors, units)
     assert one.adapter.contract.site == Site.after(2)
@@ -262,33 +263,33 @@ class _Letters:
     def __call__(self, texts):
         return torch.tensor([[text.count(chr(i)) for i in range(128)] for text in texts]).float()
 
-    kept = __call__
+    cached = __call__
 
 
 @pytest.fixture
-def bench(tiny, tmp_path, monkeypatch):
-    """A bench of few titles on the tiny model."""
+def context(tiny, tmp_path, monkeypatch):
+    """A context of few titles on the tiny model."""
     titles = [dict(title=f"{word} {i}", split="train") for i in range(84) for word in LABELS]
     titles += [dict(title=f"{word} of old", split="val") for word in LABELS]
     path = tmp_path / "topics" / "topics.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in titles))
-    made = Bench(path, limit=6, model=tiny())
+    made = EvalContext(path, limit=6, model=tiny())
     made._embedder = _Letters()
     monkeypatch.chdir(tmp_path)
     return made
 
 
 @pytest.mark.slow
-def test_a_run_is_the_table_and_is_not_repeated(bench, make_adapter, tmp_path, monkeypatch):
+def test_a_run_is_the_table_and_is_not_repeated(context, make_adapter, tmp_path, monkeypatch):
     adapter, path = make_adapter(), tmp_path / "out.json"
-    monkeypatch.setattr(run_of_controls, "controls", partial(controls, scales=(2.0,)))
-    told = run_of_controls.run(bench, adapter, path)
+    monkeypatch.setattr(measurement, "make_controls", partial(make_controls, scales=(2.0,)))
+    told = run_evaluation("controls", context, adapter, path)
     assert told["failed"] == dict(count=0, rows=[])
     assert {"model", "revision", "dtype", "adapter", "n", "seed", "split"} <= set(told["settings"])
     bias_only = Adapter.from_pretrained(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
-    held = Held.read(bench, adapter)
-    table = control_table(bench.model, adapter, held.vectors, held.titles, bias_only=bias_only, scales=(2.0,))
+    held = HeldOut.read(context, adapter)
+    table = control_table(context.model, adapter, held.vectors, held.titles, bias_only=bias_only, scales=(2.0,))
     rows = told["tables"]["controls"]
     assert [row["control"] for row in rows] == table.control.tolist()
     assert [row["loss"] for row in rows] == pytest.approx(table.loss.tolist(), abs=1e-4)
@@ -296,49 +297,71 @@ def test_a_run_is_the_table_and_is_not_repeated(bench, make_adapter, tmp_path, m
     within = [row["value"] for row in told["tables"]["retrieval"] if row["measure"] == "recall@10"]
     assert [row["named"] for row in rows] == within
     assert json.loads(path.read_text()) == json.loads(json.dumps(told))
-    monkeypatch.setattr(run_of_controls, "measure", None)
-    assert run_of_controls.run(bench, adapter, path) == json.loads(json.dumps(told))
+    monkeypatch.setattr(measurement, "row_losses", None)
+    assert run_evaluation("controls", context, adapter, path) == json.loads(json.dumps(told))
 
 
-def test_losses_are_kept_and_a_run_goes_on_from_them(bench, make_adapter, random_vectors, monkeypatch):
-    monkeypatch.setattr(runs, "_SHARD", 2)
+def test_losses_are_cached_and_a_run_goes_on_from_them(context, make_adapter, random_vectors, monkeypatch):
+    monkeypatch.setattr(losses, "_SHARD", 2)
     adapter, vectors = make_adapter(), random_vectors(6)
 
     def make(vectors, titles):
-        return controls(adapter, vectors, titles, scales=(3.0,))
+        return make_controls(adapter, vectors, titles, scales=(3.0,))
 
-    first = runs.measure(bench, LABELS, vectors, make)
+    first = losses.row_losses(context, adapter, LABELS, vectors, make)
     assert [x.mean().item() for x in first.losses] == pytest.approx(
-        control_table(bench.model, adapter, vectors, LABELS, scales=(3.0,)).loss.tolist(), abs=1e-4
+        control_table(context.model, adapter, vectors, LABELS, scales=(3.0,)).loss.tolist(), abs=1e-4
     )
-    monkeypatch.setattr(runs, "_score", None)
-    again = runs.measure(bench, LABELS, vectors, make)
+    monkeypatch.setattr(Control, "losses", None)
+    again = losses.row_losses(context, adapter, LABELS, vectors, make)
     assert all(torch.equal(x, y) for x, y in zip(first.losses, again.losses))
 
 
-def test_a_bad_row_is_named_and_loses_no_other(bench, make_adapter, random_vectors):
+def test_a_bad_row_is_named_and_loses_no_other(context, make_adapter, random_vectors):
     adapter, vectors = make_adapter(), random_vectors(6)
     vectors[2, 5] = float("nan")
-    labels = [*LABELS[:4], " ", LABELS[5]]
-    told = runs.measure(bench, labels, vectors, lambda *rows: controls(adapter, *rows, scales=(3.0,)))
-    assert told.titles == ["Bees", "Poland and rivers", "a dog", "baseball"]
-    assert [row["title"] for row in told.failed] == ["fox", " "]
-    assert "InterpToolkitError: expected finite numbers" in told.failed[0]["reason"]
-    assert "is empty" in told.failed[1]["reason"]
-    table = control_table(bench.model, adapter, vectors[[0, 1, 3, 5]], told.titles, scales=(3.0,))
-    assert [x.mean().item() for x in told.losses] == pytest.approx(table.loss.tolist(), abs=1e-4)
-    with pytest.raises(InterpToolkitError, match="none of 3 rows could be measured; the first failed with: .*finite"):
-        runs.measure(bench, LABELS[:3], vectors[:3] * float("nan"), lambda *rows: controls(adapter, *rows))
+    labels = [*LABELS[:3], "fox " * 300, " ", LABELS[5]]
+
+    def make(vectors, titles):
+        return make_controls(adapter, vectors, titles, scales=(3.0,))
+
+    measured = losses.row_losses(context, adapter, labels, vectors, make)
+    assert measured.titles == ["Bees", "Poland and rivers", "baseball"]
+    assert [row["title"] for row in measured.failed] == ["fox", "fox " * 300, " "]
+    assert measured.failed[0]["reason"] == "its vector is not finite"
+    assert "the soft prompt with the title" in measured.failed[1]["reason"]
+    assert "is empty" in measured.failed[2]["reason"]
+    table = control_table(context.model, adapter, vectors[[0, 1, 5]], measured.titles, scales=(3.0,))
+    assert [x.mean().item() for x in measured.losses] == pytest.approx(table.loss.tolist(), abs=1e-4)
+    with pytest.raises(InterpToolkitError, match="none of 3 rows can be scored; the reason for the first: .*finite"):
+        losses.row_losses(context, adapter, LABELS[:3], vectors[:3] * float("nan"), make)
 
 
-def test_a_bug_is_no_bad_row(bench, make_adapter, random_vectors, monkeypatch):
-    calls = []
+@pytest.mark.parametrize("error", [TypeError, InterpToolkitError])
+def test_an_exception_while_scoring_is_no_bad_row(context, make_adapter, random_vectors, monkeypatch, error):
+    calls, adapter = [], make_adapter()
 
     def broken(*_):
         calls.append(1)
-        raise TypeError("a bug")
+        raise error("a bug")
 
-    monkeypatch.setattr(Condition, "losses", broken)
-    with pytest.raises(TypeError, match="a bug"):
-        runs.measure(bench, LABELS, random_vectors(6), lambda *rows: controls(make_adapter(), *rows, scales=(3.0,)))
+    monkeypatch.setattr(Control, "losses", broken)
+    with pytest.raises(error, match="a bug"):
+        losses.row_losses(
+            context, adapter, LABELS, random_vectors(6), lambda *rows: make_controls(adapter, *rows, scales=(3.0,))
+        )
     assert len(calls) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_evaluation(context, make_adapter, random_vectors, monkeypatch):
+    adapter = make_adapter()
+    monkeypatch.setattr(Control, "losses", lambda self, *_: torch.full((len(self.vector_index),), float("nan")))
+    with pytest.raises(InterpToolkitError, match="a finite loss for each row, got nan for 'Bees' under 'own vectors'"):
+        losses.row_losses(
+            context, adapter, LABELS, random_vectors(6), lambda *rows: make_controls(adapter, *rows, scales=(3.0,))
+        )
+
+
+def test_the_old_name_of_the_matched_loss_warns(make_adapter):
+    with pytest.warns(DeprecationWarning, match=r"ControlLosses.own is deprecated; use ControlLosses.matched"):
+        assert measurement.ControlLosses(1.0, 2.0, 3.0).own == 1.0

@@ -244,7 +244,7 @@ def test_entities_are_ranked_by_evidence_over_cells_less_the_habit():
     assert own.score.is_monotonic_decreasing
     # What the prompt says, and a text without evidence, are no finds.
     assert not {"Warsaw", "The", "The currency", "Germany"} & set(own.index)
-    assert extract_entities(_grid(told, prompts), most=1).groupby("prompt").size().tolist() == [1, 1]
+    assert extract_entities(_grid(told, prompts), limit=1).groupby("prompt").size().tolist() == [1, 1]
 
 
 def test_what_the_response_says_in_other_words_order_or_accents_is_no_find():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp_toolkit import Adapter, InterpToolkitError
+from interp_toolkit import Adapter, InterpToolkitError, evaluation
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import (
     best_by_answer,
@@ -11,6 +11,7 @@ from interp_toolkit.evaluation import (
     recall_table,
     retrieval_ranks,
 )
+from interp_toolkit.evaluation.driver import find_evaluation
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, score
 
@@ -116,7 +117,7 @@ def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, 
             each = [-score(run, adapter(faced[i][None]), [targets[i]]).log_probs.mean() for i in range(5)]
         return torch.stack(each).mean().item()
 
-    assert told.own == pytest.approx(loss(vectors), abs=1e-4)
+    assert told.matched == pytest.approx(loss(vectors), abs=1e-4)
     assert told.shuffled == pytest.approx(loss(vectors[[3, 4, 0, 1, 2]]), abs=1e-4)
     assert told.null == pytest.approx(loss(torch.zeros(5, 32)), abs=1e-4)
 
@@ -124,8 +125,8 @@ def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, 
 def test_controls_of_an_adapter_that_sees_no_vector_are_equal(tiny, tiny_prompt, random_vectors):
     model = tiny()
     told = control_losses(model, _adapter(model, tiny_prompt, "bias_only"), random_vectors(5), LABELS)
-    assert told.own == pytest.approx(told.shuffled, abs=1e-4)
-    assert told.own == pytest.approx(told.null, abs=1e-4)
+    assert told.matched == pytest.approx(told.shuffled, abs=1e-4)
+    assert told.matched == pytest.approx(told.null, abs=1e-4)
 
 
 def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):
@@ -135,3 +136,43 @@ def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):
     adapter = _adapter(model, tiny_prompt, "scalar_affine")
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 1 vectors and 1 labels"):
         control_losses(model, adapter, random_vectors(1), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("coverage_accuracy", "accuracy_by_coverage"),
+        ("knowledge_gap", "baseline_gap"),
+        ("reading_table", "threshold_table"),
+        ("round_trip", "reconstruction_table"),
+        ("take_out", "project_out"),
+    ],
+)
+def test_old_names_lead_to_the_new_ones_and_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f"evaluation.{old} is deprecated; use interp_toolkit.evaluation.{new}"):
+        assert getattr(evaluation, old) is getattr(evaluation, new)
+
+
+def test_every_old_name_leads_somewhere():
+    for name in (
+        "ControlLosses",
+        "EvidenceControls",
+        "KnowledgeRanks",
+        "knowledge_ranks",
+        "random_directions",
+        "redact",
+    ):
+        with pytest.warns(DeprecationWarning, match=f"evaluation.{name} is deprecated"):
+            assert callable(getattr(evaluation, name))
+
+
+def test_old_names_of_evaluations_warn():
+    with pytest.warns(DeprecationWarning, match="'abstention' is deprecated; use 'selective_prediction'"):
+        assert find_evaluation("abstention") is find_evaluation("selective_prediction")
+    with pytest.raises(InterpToolkitError, match="expected an evaluation, one of bias, .*, got 'abstain'"):
+        find_evaluation("abstain")
+
+
+def test_the_face_is_small():
+    assert len(evaluation.__all__) <= 25
+    assert all(hasattr(evaluation, name) for name in evaluation.__all__)

@@ -132,7 +132,7 @@ def test_the_outputs_and_tables_of_the_documents_are_those_of_the_results():
 
 
 def test_the_results_are_of_the_adapters_that_ship():
-    from interp_toolkit.cli.evaluate import RUNS
+    from interp_toolkit.evaluation.driver import EVALUATIONS
     from interp_toolkit.shipped import NAMES, find_adapter
 
     told = json.loads((ROOT / "benchmarks" / "results" / "shipped_adapters.json").read_text())
@@ -140,5 +140,5 @@ def test_the_results_are_of_the_adapters_that_ship():
         name: find_adapter(name).digest for name in NAMES
     }
     for path in (ROOT / "benchmarks" / "results" / "trust").glob("*.json"):
-        assert path.stem in RUNS
+        assert path.stem in EVALUATIONS
         assert json.loads(path.read_text())["settings"]["adapter"] == find_adapter(NAMES[0]).digest, path

@@ -23,7 +23,7 @@ from interp_toolkit.bridges import describe_grid, find_bridge_entities
 from interp_toolkit.bridges.names import Entity
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, EvidenceThreshold
-from interp_toolkit.evaluation.abstention import EvidenceControls
+from interp_toolkit.evaluation.selective_prediction import EvidenceControls
 from interp_toolkit.explanations import Explanation
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import Topics

@@ -5,9 +5,9 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.mixtures import mix, mixture_table, named_within, take_out
-from interp_toolkit.evaluation.runs import mixtures as runs
+from interp_toolkit.evaluation import mixtures, run_evaluation
+from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.mixtures import mix, mixture_table, named_within, project_out
 from interp_toolkit.models import model_facts
 
 LABELS = ["Bees", "Poland", "Opera", "Rivers", "Foxes"]
@@ -36,7 +36,7 @@ def test_a_mixture_is_of_directions_at_each_site_alone(random_vectors):
 
 def test_what_is_left_has_nothing_of_the_first_and_one_direction_whatever_the_share(random_vectors):
     first, second = random_vectors(4, 8, seed=1), random_vectors(4, 8, seed=2)
-    left = [take_out(mix(first, second, share, 2), first, 2) for share in (0.1, 0.5, 1.0)]
+    left = [project_out(mix(first, second, share, 2), first, 2) for share in (0.1, 0.5, 1.0)]
     for found in left:
         along = (found.view(4, 2, 4) * first.view(4, 2, 4)).sum(-1)
         assert along.abs().max() < 1e-5
@@ -44,7 +44,7 @@ def test_what_is_left_has_nothing_of_the_first_and_one_direction_whatever_the_sh
     assert torch.allclose(each[0], each[2], atol=1e-4)
     assert torch.allclose(each[1], each[2], atol=1e-4)
     # What was along the first is all that went.
-    gone = (second - take_out(second, first)) @ first.T
+    gone = (second - project_out(second, first)) @ first.T
     assert torch.allclose(gone.diagonal(), (second * first).sum(1), atol=1e-5)
 
 
@@ -114,7 +114,7 @@ class _Letters:
     def __call__(self, texts):
         return _embed_letters(texts)
 
-    kept = __call__
+    cached = __call__
 
 
 @pytest.mark.slow
@@ -123,17 +123,18 @@ def test_a_run_tells_all_cells_and_is_not_repeated(tiny, tiny_prompt, tmp_path, 
     path = tmp_path / "data" / "topics" / "topics.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(map(json.dumps, rows)))
-    bench = Bench(path, limit=4, model=tiny())
-    bench._embedder = _Letters()
+    context = EvalContext(path, limit=4, model=tiny())
+    context._embedder = _Letters()
     adapter = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
-    mean = torch.full((32,), 0.1)
-    adapter.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, mean, True)
-    told = runs.run(bench, adapter, tmp_path / "out.json")
+    adapter.contract = Contract.from_facts(
+        model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True
+    )
+    told = run_evaluation("mixtures", context, adapter, tmp_path / "out.json")
     table = told["tables"]["mixtures"]
     assert len(table) == 2 * (4 + 1) * 2 * 3
     within = {k: [row["value"] for row in table if row["named"] == f"within {k}"] for k in (1, 10)}
     assert all(one <= ten for one, ten in zip(within[1], within[10]))
     assert told["failed"]["count"] == 0
-    assert [row["second"] for row in told["examples"]] == bench.titles.held[1:]
-    monkeypatch.setattr(runs, "mixture_table", None)
-    assert runs.run(bench, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert [row["second"] for row in told["examples"]] == context.titles.held_out[1:]
+    monkeypatch.setattr(mixtures, "mixture_table", None)
+    assert run_evaluation("mixtures", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))

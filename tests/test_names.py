@@ -149,7 +149,7 @@ def test_many_names_in_many_texts():
     ("name", "aliases", "message"),
     [
         ("", (), "the name of an entity is empty"),
-        ("Poland", ("Polska", " "), "alias 1 of 'Poland' is empty, and would be found everywhere; leave it out"),
+        ("Poland", ("Polska", " "), "alias 1 of 'Poland' is empty, and would be in every text; leave it out"),
         ("Poland", ("-",), "alias 0 of 'Poland' is empty"),
         ("Poland", ("\u0301",), "alias 0 of 'Poland' is empty"),
         ("Poland", "Polska", "expected a tuple of aliases for 'Poland', got the text 'Polska'"),

@@ -15,9 +15,9 @@ from interp_toolkit.cache import JsonCache
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.errors import ContractError
-from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.conditions import null_vector
-from interp_toolkit.evaluation.runs import knowledge, losses, questions
+from interp_toolkit.evaluation import row_losses
+from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.control_kinds import null_control
 from interp_toolkit.models import backend_of, is_plain, model_facts, weights_key
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.results import finished_result, write_result
@@ -469,7 +469,7 @@ def test_the_model_is_as_it_was_after_an_exception_in_a_pass(load, backend):
     assert torch.equal(model(ids, attention_mask=mask), before)
 
 
-class _Bench(Bench):
+class _Bench(EvalContext):
     versions, facts = {}, {"dtype": "float32"}
 
     def __init__(self, model):
@@ -478,13 +478,12 @@ class _Bench(Bench):
 
 def _places(model, adapter, tmp_path):
     """Where each kind of evaluation keeps what it does with a model."""
-    bench = _Bench(model)
+    context = _Bench(model)
     return [
         JsonCache("texts", tmp_path).path(example_texts._keys(model, ["a"], example_texts.GenerationConfig())["a"]),
-        bench._file(adapter, torch.zeros(1, 32), 1, False),
-        losses._file(bench, null_vector(adapter, 1), ["a"]),
-        questions._file(bench, "grids", (), []),
-        knowledge._file(bench, ["a"]),
+        JsonCache("descriptions").path(context._descriptions_key(adapter, torch.zeros(1, 32), 1, False)),
+        JsonCache("losses").path(row_losses._key(context, null_control(adapter, 1), ["a"])),
+        JsonCache("grids").path(context.key()),
     ]
 
 

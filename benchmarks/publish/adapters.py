@@ -22,7 +22,8 @@ from interp_toolkit.evaluation import (
     evidence_controls,
     recall_table,
 )
-from interp_toolkit.evaluation.bench import Bench, Titles
+from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.titles import Titles
 from interp_toolkit.results import finished_result, intervals_by_measure, write_result
 from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.training.recipe import Recipe
@@ -70,14 +71,14 @@ def _save(adapter: Adapter, name: str) -> None:
     adapter.save_pretrained(SHIPPED / name, fits[0] if fits else torch.int8)
 
 
-def measure(context: Bench, path: Path) -> None:
+def measure(context: EvalContext, path: Path) -> None:
     """Describe held-out titles and look them up; an adapter that was measured before is not measured again.
 
     Args:
         context: titles, model and embedder.
         path: of the results file.
     """
-    held_out = context.titles.held
+    held_out = context.titles.held_out
     settings = context.facts | dict(protocol=PROTOCOL)
     result: dict[str, Any] = dict(
         settings=settings, versions=context.versions, title_to_itself=context.ceiling(held_out), adapters={}
@@ -94,7 +95,7 @@ def measure(context: Bench, path: Path) -> None:
         print(name, json.dumps(row, indent=1, ensure_ascii=False))
 
 
-def _measure_adapter(context: Bench, adapter: Adapter, held_out: list[str], first: int) -> dict[str, Any]:
+def _measure_adapter(context: EvalContext, adapter: Adapter, held_out: list[str], first: int) -> dict[str, Any]:
     # Read in the order of training, whose files are shared.
     vectors = centred_vectors(context.model, adapter, context.titles.shards)[-len(held_out) :]
     texts = context.describe(adapter, vectors, 1).texts
@@ -108,7 +109,7 @@ def _measure_adapter(context: Bench, adapter: Adapter, held_out: list[str], firs
         steps=adapter.metadata.get("global_step"),
         n=len(ranks),
         scored=scored.stop - scored.start,
-        loss=losses.own,
+        loss=losses.matched,
         shuffled_loss=losses.shuffled,
         null_loss=losses.null,
         retrieval=intervals_by_measure(recall_table(ranks)),

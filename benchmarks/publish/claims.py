@@ -250,7 +250,7 @@ def knowledge() -> Claim:
         "Qwen2.5 from 7 to 72 billion parameters, in words only (abstract).",
         "One model, SmolLM2-135M: the gap at one size is measured and shown, its growth is not. The same command "
         "measures other models where they are at hand.",
-        (("-m", "benchmarks.trust", "knowledge"),),
+        (("-m", "benchmarks.trust", "prompted_baseline"),),
         (),
     )
 

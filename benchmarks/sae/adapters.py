@@ -19,7 +19,7 @@ from benchmarks.sae.ground import SOURCES, Ground
 from benchmarks.sae.losses import label_losses
 from benchmarks.topics.cells import KINDS
 from interp_toolkit import Adapter, TrainConfig, train_adapter
-from interp_toolkit.evaluation.bench import SEED
+from interp_toolkit.evaluation.context import SEED
 from interp_toolkit.models import model_facts
 from interp_toolkit.results import finished_result, make_result, read_result, write_result
 

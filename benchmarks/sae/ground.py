@@ -20,7 +20,7 @@ from benchmarks.titles import title_context
 from benchmarks.topics.cells import ANSWER, QUESTION, centred_pairs
 from interp_toolkit import Adapter, SoftPrompt, VectorLabelPairs
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.bench import SEED
+from interp_toolkit.evaluation.context import SEED
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sae import (
     SAELabels,
@@ -156,7 +156,7 @@ class Ground:
     def titles(self) -> dict[str, list[str]]:
         """Titles by the same sides."""
         titles, sizes = self.context.titles, self.sizes
-        return dict(held=titles.held[: sizes.held], dev=titles.dev[: sizes.dev], train=titles.train[: sizes.train])
+        return dict(held=titles.held_out[: sizes.held], dev=titles.dev[: sizes.dev], train=titles.train[: sizes.train])
 
     @cached_property
     def _topics(self) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from interp_toolkit import Adapter, SoftPrompt
 from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import best_scale
-from interp_toolkit.evaluation.bench import SEED
-from interp_toolkit.evaluation.conditions import half_round, null_vector, own_vectors
+from interp_toolkit.evaluation.context import SEED
+from interp_toolkit.evaluation.control_kinds import matched_control, null_control, shifted_control
 from interp_toolkit.models import model_facts
 from interp_toolkit.statistics import Interval, mean_interval, paired_difference
 
@@ -39,8 +39,8 @@ def label_losses(model: Any, adapter: Adapter, vectors: Tensor, labels: Sequence
         vectors: [n, width].
         labels: one per vector.
     """
-    matched = own_vectors(adapter, vectors, labels)
-    conditions = (matched, null_vector(adapter, len(labels)), half_round(matched))
+    matched = matched_control(adapter, vectors, labels)
+    conditions = (matched, null_control(adapter, len(labels)), shifted_control(matched))
     loss, null, other = (np.asarray(x.losses(model, labels)) for x in conditions)
     return {
         LOSS: mean_interval(loss, seed=SEED),

@@ -10,7 +10,7 @@ from benchmarks.arguments import Folders
 from benchmarks.sae.adapters import CELLS, EXPRESSIVE, SIMPLE, UNTRAINED, trained
 from benchmarks.sae.ground import Ground
 from interp_toolkit.cache import cache_folder
-from interp_toolkit.evaluation.bench import SEED
+from interp_toolkit.evaluation.context import SEED
 from interp_toolkit.files import whole_file
 from interp_toolkit.results import finished_result, make_result, write_result
 from interp_toolkit.scoring import (

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.arguments import Folders
 from interp_toolkit import Adapter, SoftPrompt, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.evaluation import control_losses
-from interp_toolkit.evaluation.bench import GREEDY, SEED, SITE, Bench
+from interp_toolkit.evaluation.context import GREEDY, SEED, EvalContext
 from interp_toolkit.json_lines import read_json_lines
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
@@ -55,6 +55,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "four_layers_four_tokens": (dict(kind="full_rank", tokens=4, sites=4), _BY_RIDGE),
 }
 LAYERS = [4, 10, 16, 23]
+SITE = "blocks.23.hook_resid_post"
 QUESTION, ANSWER = 'Repeat this: "{slot}"', '"'
 CURVES = ("scalar_affine", "full_rank_ridge_start")
 # size: how many titles, and how they are trained on
@@ -102,7 +103,7 @@ CELLS = {cell.name: cell for cell in [Cell(kind, FAMILY_SIZE) for kind in KINDS]
 CELLS |= {cell.name: cell for cell in [Cell(kind, size) for size in SIZES for kind in CURVES]}
 
 
-def run_cell(cell: Cell, context: Bench, folders: Folders) -> None:
+def run_cell(cell: Cell, context: EvalContext, folders: Folders) -> None:
     """Train and measure a cell, or go on with it; a result with the same settings is left as it is.
 
     Args:
@@ -113,7 +114,7 @@ def run_cell(cell: Cell, context: Bench, folders: Folders) -> None:
     count = SIZES[cell.size][0]
     titles, dev = context.titles.train[:count], context.titles.dev
     site = parse_place(LAYERS if KINDS[cell.kind][0].get("sites") else SITE)
-    held_out = context.titles.held[:HELD]
+    held_out = context.titles.held_out[:HELD]
     config = cell.config
     if context.limit is not None:  # a trial: one pass over its few titles, whatever the size
         config = replace(config, epochs=1)
@@ -174,7 +175,7 @@ def centred_pairs(
 
 
 def _measure(
-    context: Bench, result: TrainResult, train: tuple[Tensor, list[str]], held_out: tuple[Tensor, list[str]]
+    context: EvalContext, result: TrainResult, train: tuple[Tensor, list[str]], held_out: tuple[Tensor, list[str]]
 ) -> dict[str, Any]:
     adapter = result.adapter
     contract = adapter.require_contract()
@@ -186,7 +187,7 @@ def _measure(
     scoring = time.perf_counter() - start
     vectors, titles = held_out
     if adapter.kind == "bias_only":
-        greedy = context.describe_nothing(adapter, 1).repeated(len(titles))
+        greedy = context.describe_null(adapter, 1).repeated(len(titles))
     else:
         greedy = context.describe(adapter, contract.centre(vectors), 1)
     retrieval = context.look_up(greedy, None, context.answers(titles))[GREEDY]
@@ -196,8 +197,8 @@ def _measure(
         steps=int(result.last.metadata["global_step"]),
         best_step=result.best_step,
         dev_loss=result.best_val_loss,
-        train_loss=losses[0].own,
-        val_loss=losses[1].own,
+        train_loss=losses[0].matched,
+        val_loss=losses[1].matched,
         shuffled_loss=losses[1].shuffled,
         null_loss=losses[1].null,
         retrieval=retrieval,

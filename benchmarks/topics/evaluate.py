@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from interp_toolkit import Adapter
 from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation import control_losses
-from interp_toolkit.evaluation.bench import GREEDY, SAMPLES, TEMPERATURE, Bench
+from interp_toolkit.evaluation.context import GREEDY, SAMPLES, TEMPERATURE, EvalContext
 from interp_toolkit.results import finished_result, write_result
 from interp_toolkit.shipped import find_adapter
 from interp_toolkit.sites import SiteStack
@@ -27,7 +26,7 @@ SWEPT_TITLES = 300
 SCORED = 1000
 
 
-def evaluate(names: Sequence[str], context: Bench, path: Path) -> None:
+def evaluate(names: Sequence[str], context: EvalContext, path: Path) -> None:
     """Measure adapters; what was described before is not described again.
 
     Args:
@@ -36,7 +35,7 @@ def evaluate(names: Sequence[str], context: Bench, path: Path) -> None:
         path: of the results file.
     """
     adapters = {_short(name): find_adapter(name) for name in names}
-    held_out, swept = context.titles.held, context.titles.train[:SWEPT_TITLES]
+    held_out, swept = context.titles.held_out, context.titles.train[:SWEPT_TITLES]
     settings = context.facts | dict(
         adapters={name: adapter.digest for name, adapter in adapters.items()},
         n=len(held_out),
@@ -67,13 +66,13 @@ def evaluate(names: Sequence[str], context: Bench, path: Path) -> None:
     print(f"written to {path}")
 
 
-def _adapter(context: Bench, adapter: Adapter, vectors: Tensor, held_out: list[str]) -> dict[str, Any]:
+def _adapter(context: EvalContext, adapter: Adapter, vectors: Tensor, held_out: list[str]) -> dict[str, Any]:
     start = time.perf_counter()
     losses = control_losses(context.model, adapter, vectors[:SCORED], held_out[:SCORED])
     seconds = time.perf_counter() - start
     n = len(held_out)
     greedy, sampled = (context.describe(adapter, vectors, samples) for samples in (1, SAMPLES))
-    null_greedy, null_sampled = (context.describe_nothing(adapter, samples).repeated(n) for samples in (1, SAMPLES))
+    null_greedy, null_sampled = (context.describe_null(adapter, samples).repeated(n) for samples in (1, SAMPLES))
     answers = context.answers(held_out)
     contract, site = contract_and_site(adapter)
     return dict(
@@ -82,7 +81,7 @@ def _adapter(context: Bench, adapter: Adapter, vectors: Tensor, held_out: list[s
         digest=adapter.digest,
         site=str(site),
         trained_with=dict(contract.versions),
-        losses=asdict(losses),
+        losses=dict(own=losses.matched, shuffled=losses.shuffled, null=losses.null),
         retrieval={
             "own": context.look_up(greedy, sampled, answers),
             # Each title is compared with the descriptions of the vector half-way round the list.
@@ -102,7 +101,7 @@ def _adapter(context: Bench, adapter: Adapter, vectors: Tensor, held_out: list[s
 
 
 def _untrained(
-    context: Bench, contract: Contract, vectors: Tensor, swept: Tensor, held_out: list[str]
+    context: EvalContext, contract: Contract, vectors: Tensor, swept: Tensor, held_out: list[str]
 ) -> dict[str, Any]:
     """The vectors themselves at the best scale of a sweep, chosen on training titles by the mean reciprocal rank.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.titles import contract_and_site
 from interp_toolkit import read_activations
 from interp_toolkit.evaluation import description_ranks, recall_table
-from interp_toolkit.evaluation.bench import Bench
+from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.results import finished_result, intervals_by_measure, make_result, write_result
 from interp_toolkit.shipped import NAMES, find_adapter
 
@@ -23,7 +23,7 @@ TITLES = 200
 _CHOOSING = 1000
 
 
-def measure_rewordings(context: Bench, path: Path) -> None:
+def measure_rewordings(context: EvalContext, path: Path) -> None:
     """Measure each shipped adapter in each wording; a result with the same settings is left as it is.
 
     Args:
@@ -32,7 +32,7 @@ def measure_rewordings(context: Bench, path: Path) -> None:
     """
     # A trial has fewer titles than chose the weights.
     first = _CHOOSING if context.limit is None else 0
-    titles = context.titles.held[first : first + TITLES]
+    titles = context.titles.held_out[first : first + TITLES]
     answers = context.answers(titles)
     adapters = {name: find_adapter(name) for name in NAMES}
     settings = context.facts | dict(n=len(titles), digests={name: x.digest for name, x in adapters.items()})

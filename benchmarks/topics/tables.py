@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.arguments import WIDTH
 from benchmarks.topics.cells import CELLS, CURVES, FAMILY_SIZE, KINDS, SIZES
-from interp_toolkit.evaluation.bench import EVIDENCE, GREEDY, ORACLE
+from interp_toolkit.evaluation.context import EVIDENCE, GREEDY, ORACLE
 from interp_toolkit.results import Row, markdown_table, percent_text, read_result
 
 _ROWS = {"untrained": "untrained, scale {scale:g}", "shuffled": "other vectors", "bias_only": "no vector"}

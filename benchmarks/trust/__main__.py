@@ -5,8 +5,8 @@
     python -m benchmarks.trust table
 
 Names are those of `interp-toolkit evaluate`, by default all; docs/evaluation.md says what each measures. On one of two
-cores while the other is busy: abstention 17 minutes, bias 46, bridges 33, controls 27, knowledge 28, mixtures 40,
-round_trip 16. `dtypes` measures what bfloat16 changes of evidence and thresholds.
+cores while the other is busy: bias 46 minutes, bridges 33, controls 27, mixtures 40, prompted_baseline 28,
+reconstruction 16, selective_prediction 17. `dtypes` measures what bfloat16 changes of evidence and thresholds.
 
 It can be interrupted at any time, and the same command goes on: each measurement is one file in
 benchmarks/results/trust, and what it describes on the way is in the cache folder. `--limit` takes the first few titles
@@ -16,13 +16,11 @@ or prompts, and writes its results below runs/trust/limit-N. `table` prints the 
 
 from __future__ import annotations
 
-import importlib
-
 from benchmarks.arguments import RESULTS, WIDTH, Folders, make_parser, run
 from benchmarks.titles import title_context
 from benchmarks.trust.dtypes import measure_dtypes
 from benchmarks.trust.table import trust_table
-from interp_toolkit.cli.evaluate import RUNS
+from interp_toolkit.evaluation.driver import EVALUATIONS, run_evaluation
 from interp_toolkit.models import model_facts
 from interp_toolkit.shipped import default_adapter
 from interp_toolkit.tables import frame_text
@@ -30,21 +28,20 @@ from interp_toolkit.tables import frame_text
 
 def main() -> None:
     parser = make_parser("benchmarks.trust", __doc__, "a trial on the first N titles or prompts")
-    names = f"dtypes, table, or some of {', '.join(RUNS)}"
+    names = f"dtypes, table, or some of {', '.join(EVALUATIONS)}"
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; by default all of these")
     options = parser.parse_args()
-    if unknown := sorted(set(options.names) - {*RUNS, "dtypes", "table"}):
+    if unknown := sorted(set(options.names) - {*EVALUATIONS, "dtypes", "table"}):
         parser.error(f"unknown measurements {', '.join(unknown)}; expected {names}")
     results = Folders.for_run("trust", options.limit).results
     if "table" not in options.names:
         context = title_context(options.data, options.limit)
         adapter = default_adapter(model_facts(context.model))
-        for name in options.names or RUNS:
+        for name in options.names or EVALUATIONS:
             if name == "dtypes":
                 measure_dtypes(context, (RESULTS if options.limit is None else results) / "dtypes.json")
             else:
-                measurement = importlib.import_module(f"interp_toolkit.evaluation.runs.{name}")
-                measurement.run(context, adapter, results / f"{name}.json")
+                run_evaluation(name, context, adapter, results / f"{name}.json")
     print(frame_text(trust_table(results), WIDTH))
 
 

@@ -14,8 +14,8 @@ import torch
 from benchmarks.titles import centred_vectors
 from interp_toolkit import Adapter, load_model
 from interp_toolkit.contract import library_versions
-from interp_toolkit.evaluation import EvidenceControls, calibrate_threshold, evidence_controls
-from interp_toolkit.evaluation.bench import SEED, Bench
+from interp_toolkit.evaluation.context import SEED, EvalContext
+from interp_toolkit.evaluation.selective_prediction import EvidenceControls, calibrate_threshold, evidence_controls
 from interp_toolkit.models import model_facts
 from interp_toolkit.results import make_result, write_result
 from interp_toolkit.runtime import PromptRun, evidence, generate
@@ -25,7 +25,7 @@ _TITLES = 500
 _RESAMPLES = 1000
 
 
-def measure_dtypes(context: Bench, path: Path) -> None:
+def measure_dtypes(context: EvalContext, path: Path) -> None:
     """Measure each shipped adapter with the model in both dtypes.
 
     Args:
@@ -41,7 +41,7 @@ def measure_dtypes(context: Bench, path: Path) -> None:
         # Vectors are read in the dtype in which they are described, as a user's are.
         dev, held_out = (
             {dtype: centred_vectors(model, adapter, side[:_TITLES]) for dtype, model in models.items()}
-            for side in (titles.dev, titles.held)
+            for side in (titles.dev, titles.held_out)
         )
         controls = {dtype: evidence_controls(model, adapter, dev[dtype], SEED) for dtype, model in models.items()}
         thresholds = {dtype: calibrate_threshold(samples).value for dtype, samples in controls.items()}
@@ -56,7 +56,7 @@ def measure_dtypes(context: Bench, path: Path) -> None:
         model=facts.model_id,
         revision=facts.revision,
         titles=titles.digest,
-        n=min(_TITLES, len(titles.held)),
+        n=min(_TITLES, len(titles.held_out)),
         seed=SEED,
         processor=torch.backends.cpu.get_cpu_capability(),
         amx=torch.cpu._is_amx_tile_supported(),
@@ -89,11 +89,11 @@ def _difference(
 def _threshold_interval(controls: EvidenceControls) -> tuple[float, float]:
     """95% percentile bootstrap over vectors; of a quantile, of which no closer interval is at hand."""
     generator = torch.Generator().manual_seed(SEED)
-    n = len(controls.own)
+    n = len(controls.matched)
     values = []
     for _ in range(_RESAMPLES):
         rows = torch.randint(n, (n,), generator=generator)
-        resampled = EvidenceControls(controls.own[rows], controls.shuffled[rows], controls.random[rows], ("",) * n)
+        resampled = EvidenceControls(controls.matched[rows], controls.shuffled[rows], controls.random[rows], ("",) * n)
         values.append(calibrate_threshold(resampled).value)
     low, high = torch.tensor(values).quantile(torch.tensor([0.025, 0.975])).tolist()
     return low, high

@@ -18,15 +18,15 @@ _GROUPS = {
     "composed two-hop chat kept": "two-hop, asked in chat",
     "composed one-hop right": "one-hop",
 }
-_ABSTENTION = {
+_READINGS = {
     "passed, shuffled": "controls called a reading: descriptions of other vectors",
     "passed, random": "controls called a reading: random directions",
     "kept": "descriptions called a reading",
     "accuracy, all": "right among the first 10, all descriptions",
     "accuracy, kept": "right among the first 10, those called a reading",
 }
-_KNOWLEDGE = dict(adapter="by the adapter's description", prompted="by what the model says when asked", gap="the gap")
-_ROUND_TRIP = dict(cosine="cosine with its own vector", shuffled="with another's", null="of no vector's description")
+_SOURCES = dict(adapter="by the adapter's description", prompted="by what the model says when asked", gap="the gap")
+_COSINES = dict(cosine="cosine with its own vector", shuffled="with another's", null="of no vector's description")
 Tables = Mapping[str, list[dict[str, Any]]]
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
@@ -70,9 +70,9 @@ def _bias(tables: Tables) -> Rows:
             yield what, row | dict(value=row["share"])
 
 
-def _abstention(tables: Tables) -> Rows:
+def _selective_prediction(tables: Tables) -> Rows:
     rows = {row["measure"]: row for row in tables["readings"]}  # later rows are those of the wider count
-    yield from ((what, rows[measure]) for measure, what in _ABSTENTION.items())
+    yield from ((what, rows[measure]) for measure, what in _READINGS.items())
     for row in tables["choosing"]:
         if row["measure"] in ("recall@1", "recall@10"):
             yield f"{row['measure']}: the best of six by evidence less the first sample", row | dict(value=row["gain"])
@@ -86,10 +86,10 @@ def _bridges(tables: Tables) -> Rows:
                 yield f"{name}: bridge named at any place, {what}", rows[what]
 
 
-def _knowledge(tables: Tables) -> Rows:
+def _prompted_baseline(tables: Tables) -> Rows:
     for row in tables["knowledge"]:
         if row["measure"] in ("recall@1", "recall@100"):
-            yield f"{row['measure']} {_KNOWLEDGE[row['source']]}", row
+            yield f"{row['measure']} {_SOURCES[row['source']]}", row
 
 
 def _mixtures(tables: Tables) -> Rows:
@@ -100,10 +100,10 @@ def _mixtures(tables: Tables) -> Rows:
             yield f"{vector}: the {row['what']} named, {count}", row
 
 
-def _round_trip(tables: Tables) -> Rows:
+def _reconstruction(tables: Tables) -> Rows:
     for row in tables["round_trip"]:
-        if row["measure"] in _ROUND_TRIP:
-            yield _ROUND_TRIP[row["measure"]], row
+        if row["measure"] in _COSINES:
+            yield _COSINES[row["measure"]], row
     for row in tables["telling"]:
         if row["right"] == "within 10":
             yield f"AUROC of right against wrong by {row['score']}", row
@@ -112,9 +112,9 @@ def _round_trip(tables: Tables) -> Rows:
 _READERS: dict[str, Callable[[Tables], Rows]] = dict(
     controls=_controls,
     bias=_bias,
-    abstention=_abstention,
+    selective_prediction=_selective_prediction,
     bridges=_bridges,
-    knowledge=_knowledge,
+    prompted_baseline=_prompted_baseline,
     mixtures=_mixtures,
-    round_trip=_round_trip,
+    reconstruction=_reconstruction,
 )

@@ -1,4 +1,4 @@
-"""Entities: what a grid of descriptions names that neither the prompt nor the model's response does."""
+"""Entities that a grid of descriptions names, and neither the prompt nor the model's response does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from interp_toolkit.bridges.grid import Grid
 from interp_toolkit.bridges.names import Entity
+from interp_toolkit.deprecation import renamed_arguments
 
 COLUMNS = (
     *("prompt", "rank", "entity", "score", "evidence", "cells", "elsewhere"),
@@ -19,22 +20,23 @@ COLUMNS = (
 _WORDS = 6
 
 
-def extract_entities(grid: Grid, most: int = 20) -> pd.DataFrame:
-    """What a grid of descriptions names that neither prompt nor response does, best first; no gold list is needed.
+@renamed_arguments(most="limit")
+def extract_entities(grid: Grid, limit: int = 20) -> pd.DataFrame:
+    """Extract entities that descriptions name and neither prompt nor response does, best first, without a gold list.
 
     Candidates are short descriptions as a whole and the runs of capitalised words in them. The score is the evidence
-    for an entity, in nats a token: the best sample's of each cell, summed over the cells that name it. It is taken
-    down by the share of the other prompts whose descriptions name the same, which is the adapter's habit; so give
+    for an entity, in nats per token: the best sample's of each cell, summed over the cells that name it. It is reduced
+    by the share of the other prompts whose descriptions name the same, which shows the adapter's habits; so describe
     several prompts together.
 
     Args:
         grid: see `describe_grid`.
-        most: entities a prompt.
+        limit: entities per prompt.
 
     Returns:
-        one row an entity: ``prompt``, ``rank`` (from 1), ``entity``, ``score``, ``evidence`` (of the best description),
-        ``cells`` (how many name it), ``elsewhere`` (the share of the other prompts that name it), and the ``site``,
-        ``position``, ``token`` and ``description`` with most evidence.
+        one row per entity: ``prompt``, ``rank`` (from 1), ``entity``, ``score``, ``evidence`` (of the best
+        description), ``cells`` (how many name it), ``elsewhere`` (the share of the other prompts that name it), and the
+        ``site``, ``position``, ``token`` and ``description`` with most evidence.
 
     Example:
         >>> grid = describe_grid(model, prompts, adapter)
@@ -49,15 +51,15 @@ def extract_entities(grid: Grid, most: int = 20) -> pd.DataFrame:
             key = " ".join(entity.casefold().split())
             named[row.prompt][key].append(row)
             written[key][entity] += 1
-    prompts_naming = Counter(key for own in named.values() for key in own)
+    prompts_naming = Counter(key for by_entity in named.values() for key in by_entity)
     others = max(1, len(named) - 1)
     out = []
     for prompt in grid.prompts.itertuples():
-        said = f"{prompt.text}\n{prompt.response}"
-        found = []
+        text = f"{prompt.text}\n{prompt.response}"
+        scored = []
         for key, rows in named[prompt.prompt].items():
             entity = written[key].most_common(1)[0][0]
-            if _said(entity, said):
+            if _names(text, entity):
                 continue
             cells: dict[tuple[str, int], float] = defaultdict(float)
             for row in rows:
@@ -66,9 +68,9 @@ def extract_entities(grid: Grid, most: int = 20) -> pd.DataFrame:
             best = max(rows, key=lambda row: row.evidence)
             score = sum(cells.values()) * (1 - elsewhere)
             where = (best.site, best.position, best.token, best.description)
-            found.append((prompt.prompt, entity, score, best.evidence, len(cells), elsewhere, *where))
-        found.sort(key=lambda row: (-row[2], row[1]))
-        out += [(row[0], rank, *row[1:]) for rank, row in enumerate(found[:most], 1)]
+            scored.append((prompt.prompt, entity, score, best.evidence, len(cells), elsewhere, *where))
+        scored.sort(key=lambda row: (-row[2], row[1]))
+        out += [(row[0], rank, *row[1:]) for rank, row in enumerate(scored[:limit], 1)]
     return pd.DataFrame(out, columns=pd.Index(COLUMNS))
 
 
@@ -86,6 +88,6 @@ def _candidates(description: str) -> Iterator[str]:
             run = []
 
 
-def _said(entity: str, text: str) -> bool:
+def _names(text: str, entity: str) -> bool:
     """Whether a text names an entity, or each word of it."""
     return all(Entity(word).named_in(text) for word in entity.split() if any(map(str.isalnum, word)))

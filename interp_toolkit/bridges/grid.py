@@ -1,4 +1,4 @@
-"""The grid: descriptions of prompts' residual streams at every asked layer and token."""
+"""Grids: descriptions of prompts' residual streams at every chosen site and position."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _FAILED = ("prompt", "text", "reason")
 CELLS = (
     "prompt", "site", "position", "from_end", "from_subject", "token", "sample", "description", "evidence"
 )  # fmt: skip
-# A description is a title, which takes a few tokens; more are spent on rambling.
+# A description is a title, which takes a few tokens.
 _MAX_NEW_TOKENS = 16
-# A chat answer repeats the question before it comes to what it names; a cloze is answered at once.
+# A chat answer repeats the question before it names anything; a cloze is answered at once.
 _CHAT_RESPONSE = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Descriptions of prompts' residual streams at every asked layer and token.
+    """Descriptions of prompts' residual streams at every chosen site and position.
 
     Attributes:
-        cells: one row a description: ``prompt`` (its number), ``site``, ``position`` (from the prompt's first token,
+        cells: one row per description: ``prompt`` (its number), ``site``, ``position`` (from the prompt's first token,
             the template's included), ``from_end`` (from the last of its own tokens: 0, -1, ...; above 0 the template's
             behind it), ``from_subject`` (from the last token of its subject; missing without one), ``token``,
             ``sample``, ``description``, ``evidence`` (NaN for an empty description).
-        prompts: one row a prompt that could be read: ``prompt``, ``text``, ``response`` (how the model goes on).
+        prompts: one row per prompt that could be read: ``prompt``, ``text``, ``response`` (the model's continuation).
         failed: the others: ``prompt``, ``text``, ``reason``.
     """
 
@@ -55,12 +55,12 @@ class Grid:
     __repr__ = brief_repr
 
     @classmethod
-    def join(cls, parts: Sequence[Grid]) -> Grid:
-        """Several grids as one of all their prompts, numbered in the order of the parts."""
-        starts = np.cumsum([0, *(len(part.prompts) + len(part.failed) for part in parts)])
+    def join(cls, grids: Sequence[Grid]) -> Grid:
+        """Join grids into one of all their prompts, numbered in order."""
+        starts = np.cumsum([0, *(len(grid.prompts) + len(grid.failed) for grid in grids)])
 
         def joined(name: str) -> pd.DataFrame:
-            frames = [getattr(part, name) for part in parts]
+            frames = [getattr(grid, name) for grid in grids]
             moved = [frame.assign(prompt=frame["prompt"] + start) for frame, start in zip(frames, starts)]
             return pd.concat([frame for frame in moved if len(frame)] or moved[:1], ignore_index=True)
 
@@ -95,27 +95,27 @@ def describe_grid(
     subjects: Iterable[str] | None = None,
     progress: bool = False,
 ) -> Grid:
-    """Descriptions of prompts' residual streams at every asked layer and token.
+    """Describe prompts' residual streams at every chosen site and position.
 
-    A prompt that cannot be read does not lose the rest: it is told in `Grid.failed`.
+    A prompt that cannot be read is listed in `Grid.failed`; the others are described.
 
     Args:
         model: the hooked model.
         prompts: texts.
         adapter: with its contract. One of several sites reads these together, and no others: they are one site.
         sites: where to read; by default where the adapter was trained.
-        positions: ``"content"`` for the prompt's own tokens without the template's; a number for so many of these, the
-            last; or as in `read_activations`: ``"all"``, ``"last"``, a slice, a mask or a list, in which a shorter
+        positions: ``"content"`` for the prompt's tokens without the template's; a number n for the last n of these; or
+            as in `read_activations`: ``"all"``, ``"last"``, a slice, a mask or a list, in which a shorter
             prompt fails.
-        samples: descriptions a cell; one is greedy.
+        samples: descriptions per cell; one is greedy.
         seed: of the sampling.
-        chat: whether prompts go through the chat template. By default they are read as text that goes on, which is how
-            clozes are meant.
-        means: what to take off at each site, by distance from the prompt's end (see `site_means`), or one vector for
-            all tokens; or a list of these, one a prompt, where prompts are of several forms. By default the adapter's
+        chat: whether prompts go through the chat template. By default they are read as plain text to continue, as
+            clozes are.
+        means: what to subtract at each site, by distance from the prompt's end (see `site_means`), or one vector for
+            all tokens; or a list of these, one per prompt, where prompts are of several forms. By default the adapter's
             own mean at its own site; other sites must be given theirs, and sites that are not read none.
-        responses: how the model goes on behind each prompt; by default it is asked, greedily (10 tokens, 40 of chat).
-        subjects: for each prompt a part of it, to count positions from.
+        responses: the model's continuation of each prompt; by default generated, greedily (10 tokens, 40 in chat).
+        subjects: for each prompt a part of its text, to count positions from.
         progress: whether to show bars.
 
     Raises:
@@ -124,28 +124,28 @@ def describe_grid(
     """
     contract = adapter.require_contract(model_facts(model))
     prompts = list_prompts(prompts)
-    same = means if isinstance(means, Mapping) else {}
-    each = None if means is None or isinstance(means, Mapping) else list(means)
+    shared = means if isinstance(means, Mapping) else {}
+    listed = None if means is None or isinstance(means, Mapping) else list(means)
     responses = None if responses is None else list(responses)
     subjects = None if subjects is None else list(subjects)
-    for name, given in (("means", each), ("responses", responses), ("subjects", subjects)):
-        if given is not None and len(given) != len(prompts):
-            raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(given)}")
+    for name, values in (("means", listed), ("responses", responses), ("subjects", subjects)):
+        if values is not None and len(values) != len(prompts):
+            raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(values)}")
     places = contract.places(sites)
-    read = [site for place in places for site in place.sites]
-    by_prompt = [same] * len(prompts) if each is None else each
+    sites_read = [site for place in places for site in place.sites]
+    by_prompt = [shared] * len(prompts) if listed is None else listed
     # Prompts of one form share their means, and these are checked once.
-    checked = {id(mean): parse_means(mean, read, contract.d_model, by_distance=True) for mean in by_prompt}
+    checked = {id(mean): parse_means(mean, sites_read, contract.d_model, by_distance=True) for mean in by_prompt}
     by_means = {key: {str(place): mean_at(place, contract, mean) for place in places} for key, mean in checked.items()}
-    taken = [by_means[id(mean)] for mean in by_prompt]
-    asked, failed = find_spans(model.tokenizer, prompts, positions, chat)
-    table, values = _read(model, asked, places, taken, contract, adapter.config.width)
+    centers = [by_means[id(mean)] for mean in by_prompt]
+    spans, failed = find_spans(model.tokenizer, prompts, positions, chat)
+    table, values = _centred_cells(model, spans, places, centers, contract, adapter.config.width)
     bad: Any
     for bad in table[~(values.isfinite().all(1) & values.any(1)).numpy()].itertuples():
         failed.setdefault(bad.prompt, f"the vector at {bad.site}, position {bad.position}, is zero or not finite")
-    good = ~table["prompt"].isin(list(failed)).to_numpy(dtype=bool)
-    told = self_explain(
-        values[torch.from_numpy(good)],
+    described = ~table["prompt"].isin(list(failed)).to_numpy(dtype=bool)
+    descriptions = self_explain(
+        values[torch.from_numpy(described)],
         model=model,
         adapter=adapter,
         samples=samples,
@@ -153,41 +153,43 @@ def describe_grid(
         max_new_tokens=_MAX_NEW_TOKENS,
         progress=progress,
     )
-    left = [prompt for prompt in asked if prompt.number not in failed]
+    left = [prompt for prompt in spans if prompt.number not in failed]
     texts = [prompts[prompt.number] for prompt in left]
     ends: dict[int, int | None] = {}
     if subjects is not None:
         ends = {prompt.number: prompt.end_of(model.tokenizer, subjects[prompt.number]) for prompt in left}
-    cells = table[good].loc[lambda x: x.index.repeat(samples)]
-    behind = [None if (end := ends.get(i)) is None else p - end for i, p in zip(cells["prompt"], cells["position"])]
+    cells = table[described].loc[lambda x: x.index.repeat(samples)]
+    from_subject = [
+        None if (end := ends.get(i)) is None else p - end for i, p in zip(cells["prompt"], cells["position"])
+    ]
     if responses is not None:
-        going_on = [responses[prompt.number] for prompt in left]
+        continued = [responses[prompt.number] for prompt in left]
     else:
-        longest = _CHAT_RESPONSE if chat else MAX_NEW_TOKENS
-        going_on = continuations(model, texts, chat=chat, max_new_tokens=longest, progress=progress)
+        max_new_tokens = _CHAT_RESPONSE if chat else MAX_NEW_TOKENS
+        continued = continuations(model, texts, chat=chat, max_new_tokens=max_new_tokens, progress=progress)
     return Grid(
         _cells(
             cells.assign(
-                from_subject=behind,
-                sample=[row.sample for row in told],
-                description=[row.description for row in told],
-                evidence=[row.evidence for row in told],
+                from_subject=from_subject,
+                sample=[row.sample for row in descriptions],
+                description=[row.description for row in descriptions],
+                evidence=[row.evidence for row in descriptions],
             )
         ),
-        pd.DataFrame(dict(prompt=[prompt.number for prompt in left], text=texts, response=going_on)),
+        pd.DataFrame(dict(prompt=[prompt.number for prompt in left], text=texts, response=continued)),
         pd.DataFrame([(i, prompts[i], failed[i]) for i in sorted(failed)], columns=pd.Index(_FAILED)),
     )
 
 
-def _read(
+def _centred_cells(
     model: Any,
     prompts: Sequence[Span],
     places: Sequence[Place],
-    taken: Sequence[Mapping[str, Tensor | None]],
+    centers: Sequence[Mapping[str, Tensor | None]],
     contract: Contract,
     width: int,
 ) -> tuple[pd.DataFrame, Tensor]:
-    """The asked cells, and their centred vectors."""
+    """The cells of a grid without descriptions, and their centred vectors."""
     if not prompts:
         return _cells({}), torch.zeros(0, width)
     sites = [site for place in places for site in place.sites]
@@ -196,17 +198,21 @@ def _read(
         read = stack_sites(read, places[0])
     rows: Any = read.table
     keep = torch.tensor([row.position in prompts[row.prompt].positions for row in rows.itertuples()])
-    owners = [prompts[i] for i in rows["prompt"][keep.numpy()]]
+    prompt_of_cell = [prompts[i] for i in rows["prompt"][keep.numpy()]]
     table: Any = rows[keep.numpy()].assign(
-        prompt=[prompt.number for prompt in owners],
-        from_end=lambda x: x["position"] - [prompt.content[1] - 1 for prompt in owners],
+        prompt=[prompt.number for prompt in prompt_of_cell],
+        from_end=lambda x: x["position"] - [prompt.content[1] - 1 for prompt in prompt_of_cell],
     )
     values = read.vectors[keep]
-    distance = torch.tensor([len(prompt.ids) - 1 for prompt in owners]) - torch.tensor(table["position"].to_numpy())
+    distance = torch.tensor([len(prompt.ids) - 1 for prompt in prompt_of_cell]) - torch.tensor(
+        table["position"].to_numpy()
+    )
     for (number, site), here in table.reset_index(drop=True).groupby(["prompt", "site"]).indices.items():
-        mean = taken[number][site]
-        own = values[here]
-        values[here] = contract.centre(own) if mean is None else own - mean[distance[here].clamp(max=len(mean) - 1)]
+        center, vectors = centers[number][site], values[here]
+        if center is None:
+            values[here] = contract.centre(vectors)
+        else:
+            values[here] = vectors - center[distance[here].clamp(max=len(center) - 1)]
     return table.reset_index(drop=True), values
 
 

@@ -1,4 +1,4 @@
-"""Names: whether a text names an entity, by any of its aliases."""
+"""Names of entities: whether a text names one, by any of its aliases."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _FOLDED = str.maketrans(
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
 )
 _LETTER = r"[^\W_]"
-# An alias as short as this and all in capitals means itself in capitals only: "US" is not "us", "WHO" is not "who".
+# An alias as short as this and all in capitals must be written so: "US" is not "us", "WHO" is not "who".
 _SHORT_CAPITALS = 4
-# And one as short as this its own case, whatever that is: the symbol "He" is not "he".
+# And for one as short as this, case always counts: the symbol "He" is not "he".
 _SHORT = 2
-# Letters in which a name and what is derived from it agree, at least: "Spain" and "Spanish".
+# The fewest letters that a name shares with a word derived from it: "Spain" and "Spanish".
 _STEM = 3
 
 
 @dataclass(frozen=True)
 class Entity:
-    """Something with a name, and the other names that it goes by.
+    """Something with a name and aliases.
 
     A text names it where one of the names stands between word borders: "US" is not in "Jerusalem", "C" not in "C++",
     "2" not in "2.5". A hyphen is a border ("Poland-based" names Poland), and so is the apostrophe of "Poland's".
@@ -41,7 +41,7 @@ class Entity:
     Guinea) a text cannot tell: it counts.
 
     Attributes:
-        name: by which it is told in tables.
+        name: as in tables.
         aliases: its further names.
         kind: what it is, such as ``"country"``; entities of one kind serve as each other's chance level.
 
@@ -65,7 +65,7 @@ class Entity:
         for number, name in enumerate((self.name, *self.aliases)):
             if not _fold(name).replace("-", " ").strip():
                 which = f"alias {number - 1} of {self.name!r}" if number else "the name of an entity"
-                raise InterpToolkitError(f"{which} is empty, and would be found everywhere; leave it out")
+                raise InterpToolkitError(f"{which} is empty, and would be in every text; leave it out")
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -79,7 +79,7 @@ class Entity:
 
     @cached_property
     def stems(self) -> tuple[str, ...]:
-        """How the longer capitalised words of its name begin."""
+        """The beginnings of the longer capitalised words of its name."""
         words = re.findall(rf"{_LETTER}+", _fold(self.name))
         return tuple(
             word[: max(_STEM, len(word) // 2)].casefold() for word in words if word[0].isupper() and len(word) > _STEM
@@ -96,7 +96,7 @@ class Entity:
 
 
 def find_names(entities: Sequence[Entity], texts: Sequence[str]) -> np.ndarray:
-    """Which texts name which entities; each different text is looked at once.
+    """Find which texts name which entities; each different text is searched once.
 
     Args:
         entities: to look for.
@@ -111,17 +111,17 @@ def find_names(entities: Sequence[Entity], texts: Sequence[str]) -> np.ndarray:
     """
     number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     folded = [_fold(text) for text in number]
-    found = np.zeros((len(number), len(entities)), dtype=bool)
+    named = np.zeros((len(number), len(entities)), dtype=bool)
     for column, entity in enumerate(entities):
         search = entity.pattern.search
-        found[:, column] = [search(text) is not None for text in folded]
-    return found[[number[text] for text in texts]]
+        named[:, column] = [search(text) is not None for text in folded]
+    return named[[number[text] for text in texts]]
 
 
 def _fold(text: str) -> str:
     """The text without its accents."""
-    parts = unicodedata.normalize("NFD", text)
-    return "".join(part for part in parts if unicodedata.category(part) != "Mn").translate(_FOLDED)
+    letters = unicodedata.normalize("NFD", text)
+    return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn").translate(_FOLDED)
 
 
 def _expression(name: str) -> str:

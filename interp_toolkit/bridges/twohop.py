@@ -41,14 +41,14 @@ _SOURCES = (
 
 @dataclass(frozen=True)
 class TwoHop:
-    """A question in two steps, and the clozes that ask for each of them alone.
+    """A question in two steps, and a cloze for each of the steps.
 
     Attributes:
         id: its number in its file.
-        type: questions of one type have the same relations and form; what is before the last ``->`` is of hop 1.
-        bridge: what the first step leads to and the question does not say; its ``kind`` is what such bridges are.
+        type: questions of one type have the same relations and form; the part before the last ``->`` belongs to hop 1.
+        bridge: the answer of the first step, which the question does not name; with its ``kind``.
         answer: of the second step, and so of the question.
-        subject: what the first step starts from; empty where the file does not say.
+        subject: the start of the first step; empty where the file has none.
         hop1: a cloze that the bridge completes: ``"Warsaw is the capital of"``.
         hop2: one that names the bridge and that the answer completes: ``"The currency of Poland is the"``.
         twohop: the question: ``"The currency of the country whose capital is Warsaw is the"``.
@@ -65,7 +65,7 @@ class TwoHop:
 
 
 def read_twohop(path: str | Path, aliases: Mapping[str, Sequence[str]] | None = None) -> list[TwoHop]:
-    """Two-hop questions from a file.
+    """Read two-hop questions from a file.
 
     Args:
         path: JSON Lines, perhaps gzipped, with ``type``, ``e1``, ``e2``, ``e3``, ``e2_aliases``, ``e3_aliases``,
@@ -74,7 +74,7 @@ def read_twohop(path: str | Path, aliases: Mapping[str, Sequence[str]] | None = 
         aliases: further names of entities, by their lower-case name; see `read_aliases`.
 
     Raises:
-        FileFormatError: missing, damaged, or a row that lacks a part; the text names the line.
+        FileFormatError: missing, damaged, or a row that lacks a field; the text names the line.
 
     Example:
         >>> rows = read_twohop("composed_twohop.jsonl.gz")
@@ -83,8 +83,8 @@ def read_twohop(path: str | Path, aliases: Mapping[str, Sequence[str]] | None = 
     """
     known = aliases or {}
 
-    def entity(name: str, own: Sequence[str] = (), kind: str = "") -> Entity:
-        return Entity(name, tuple(dict.fromkeys([*own, *known.get(name.lower(), ())])), kind)
+    def entity(name: str, listed: Sequence[str] = (), kind: str = "") -> Entity:
+        return Entity(name, tuple(dict.fromkeys([*listed, *known.get(name.lower(), ())])), kind)
 
     def parse(row: dict[str, Any], number: int) -> TwoHop:
         return (_composed if "twohop_prompt" in row else _mquake)(row, number, entity)
@@ -98,7 +98,7 @@ def read_twohop(path: str | Path, aliases: Mapping[str, Sequence[str]] | None = 
 
 
 def read_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Further names of entities, by their lower-case name; of several of one name those of the first.
+    """Read further names of entities, by lower-case name; for several entities of one name those of the first.
 
     Codes of countries and languages are left out, since they are words too: "in" for India, "no" for Norwegian.
 
@@ -106,16 +106,21 @@ def read_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
         path: JSON Lines, perhaps gzipped, with ``label`` and ``aliases``.
 
     Raises:
-        FileFormatError: missing, damaged, or a row that lacks a part; the text names the line.
+        FileFormatError: missing, damaged, or a row that lacks a field; the text names the line.
     """
     rows = _parse_lines(Path(path), _aliases, "names of entities")
     return dict(reversed(rows))
 
 
 def balanced_sample(rows: Sequence[TwoHop], n: int, seed: int = 0) -> list[TwoHop]:
-    """At most n rows, from all types alike and, within a type, from all bridges alike; no question twice.
+    """Sample at most n rows, evenly over types and, within a type, over bridges; no question twice.
 
-    The first n of a larger sample of the same seed are the sample of n.
+    The first n of a larger sample with the same seed are the sample of n.
+
+    Args:
+        rows: to sample from.
+        n: size of the sample.
+        seed: of the sampling.
     """
     shuffled = list({row.twohop: row for row in random.Random(seed).sample(rows, len(rows))}.values())
     by_type: dict[str, list[tuple[int, int, TwoHop]]] = defaultdict(list)
@@ -123,8 +128,8 @@ def balanced_sample(rows: Sequence[TwoHop], n: int, seed: int = 0) -> list[TwoHo
     for order, row in enumerate(shuffled):
         by_type[row.type].append((taken[row.type, row.bridge.name], order, row))
         taken[row.type, row.bridge.name] += 1
-    turns = [sorted(own, key=lambda turn: turn[:2]) for own in by_type.values()]
-    return [turn[2] for each in zip_longest(*turns) for turn in each if turn is not None][:n]
+    queues = [sorted(queue, key=lambda turn: turn[:2]) for queue in by_type.values()]
+    return [turn[2] for turns in zip_longest(*queues) for turn in turns if turn is not None][:n]
 
 
 def continuations(
@@ -135,7 +140,7 @@ def continuations(
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = False,
 ) -> list[str]:
-    """How the model goes on behind each prompt, greedily.
+    """Let the model continue each prompt, greedily.
 
     Args:
         model: the hooked model.
@@ -153,8 +158,8 @@ def continuations(
     for i, row in enumerate(rows):
         alike[len(row), row[0]].append(i)
     out = [""] * len(rows)
-    batches = [own[i : i + _ROWS] for own in alike.values() for i in range(0, len(own), _ROWS)]
-    with tqdm(total=len(rows), desc="going on", unit="prompt", disable=not progress) as bar:
+    batches = [numbers[i : i + _ROWS] for numbers in alike.values() for i in range(0, len(numbers), _ROWS)]
+    with tqdm(total=len(rows), desc="continuing", unit="prompt", disable=not progress) as bar:
         for batch in batches:
             run, embeddings = as_soft_prompt(model, [rows[i] for i in batch])
             for i, (text,) in zip(batch, generate(run, embeddings, max_new_tokens=max_new_tokens, until="stop")):
@@ -164,12 +169,12 @@ def continuations(
 
 
 def answers_hops(model: Any, rows: Sequence[TwoHop], *, progress: bool = False) -> pd.DataFrame:
-    """Whether the model gets hop 1, hop 2 and the two-hop question of each row right.
+    """Test whether the model gets hop 1, hop 2 and the two-hop question of each row right.
 
     Each cloze is continued greedily, without the chat template; an answer is right where its first line names the
-    entity (see `Entity`), so an empty one never is. Clozes that several rows share are asked once. A row is kept where
-    all three are right. Where the question is right and hop 1 is wrong, the model cannot have gone by the bridge: such
-    a ``shortcut`` is listed, not dropped (compare arXiv 2602.10352, bridge entities).
+    entity (see `Entity`), so an empty one never is. Clozes that several rows share are continued once. A row is kept
+    where all three are right. Where the question is right and hop 1 is wrong, the model cannot have used the bridge:
+    such a ``shortcut`` is listed, not dropped (compare arXiv 2602.10352, bridge entities).
 
     Args:
         model: the hooked model.
@@ -177,7 +182,7 @@ def answers_hops(model: Any, rows: Sequence[TwoHop], *, progress: bool = False) 
         progress: whether to show a bar, in clozes.
 
     Returns:
-        a row each, in their order: ``id``, ``type``, ``question``, ``bridge``, ``answer``; ``hop1``, ``hop2``,
+        one row per question, in order: ``id``, ``type``, ``question``, ``bridge``, ``answer``; ``hop1``, ``hop2``,
         ``twohop`` (whether each is right); ``verdict`` (``kept``, ``shortcut``, ``hop 2 wrong``, ``two-hop wrong``,
         ``failed``); the continuations ``hop1_answer``, ``hop2_answer``, ``twohop_answer``; ``reason`` of a failure.
 
@@ -185,28 +190,28 @@ def answers_hops(model: Any, rows: Sequence[TwoHop], *, progress: bool = False) 
         >>> verdicts = answers_hops(model, rows)
         >>> kept = [row for row, verdict in zip(rows, verdicts["verdict"]) if verdict == "kept"]
     """
-    good = [all(getattr(row, hop).strip() for hop in HOPS) for row in rows]
-    clozes = {getattr(row, hop) for row, whole in zip(rows, good) if whole for hop in HOPS}
-    asked = sorted(clozes, key=lambda cloze: (len(cloze), cloze))
-    told = dict(zip(asked, continuations(model, asked, progress=progress)))
+    complete = [all(getattr(row, hop).strip() for hop in HOPS) for row in rows]
+    unique = {getattr(row, hop) for row, is_complete in zip(rows, complete) if is_complete for hop in HOPS}
+    clozes = sorted(unique, key=lambda cloze: (len(cloze), cloze))
+    continued = dict(zip(clozes, continuations(model, clozes, progress=progress)))
     out = []
-    for row, whole in zip(rows, good):
-        answers = {hop: told[getattr(row, hop)] if whole else "" for hop in HOPS}
+    for row, is_complete in zip(rows, complete):
+        answers = {hop: continued[getattr(row, hop)] if is_complete else "" for hop in HOPS}
         right = {hop: (row.bridge if hop == "hop1" else row.answer).named_in(_answer(answers[hop])) for hop in HOPS}
         missing = [hop for hop in HOPS if not getattr(row, hop).strip()]
         out.append(
             dict(id=row.id, type=row.type, question=row.twohop, bridge=row.bridge.name, answer=row.answer.name)
             | right
-            | dict(verdict=_verdict(**right) if whole else FAILED)
+            | dict(verdict=_verdict(**right) if is_complete else FAILED)
             | {f"{hop}_answer": answers[hop] for hop in HOPS}
-            | dict(reason="" if whole else f"the cloze of {' and '.join(missing)} is empty")
+            | dict(reason="" if is_complete else f"the cloze of {' and '.join(missing)} is empty")
         )
     columns = ["id", "type", "question", "bridge", "answer", *HOPS, "verdict", *(f"{hop}_answer" for hop in HOPS)]
     return pd.DataFrame(out, columns=[*columns, "reason"])
 
 
 def _answer(text: str) -> str:
-    """The first line of a continuation: what comes behind it is no answer any more."""
+    """The first line of a continuation: later lines are no answer."""
     return (text.strip().splitlines() or [""])[0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from interp_toolkit.cli.command import add_command, page_path
 
 _EXAMPLES = """examples:
-  interp-toolkit report evaluations/abstention-default.json --html abstention.html
+  interp-toolkit report evaluations/controls-default.json --html controls.html
   interp-toolkit report runs/first evaluations --html all.html"""
 
 

@@ -7,9 +7,9 @@ import torch
 
 from interp_toolkit import Adapter, ContractError, InterpToolkitError, Site, read_activations, self_explain
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.round_trip import round_trip, round_trip_summary
-from interp_toolkit.evaluation.runs import round_trip as runs
+from interp_toolkit.evaluation import reconstruction, run_evaluation
+from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.reconstruction import reconstruction_summary, reconstruction_table
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.sites import parse_place
@@ -41,7 +41,7 @@ def test_cosines_are_those_of_the_descriptions_own_vectors(tiny, adapter):
     model, contract, sites = tiny(), adapter.contract, adapter.config.sites
     vectors = contract.centre(topic_vectors(model, TITLES, contract.site))
     described = ["Foxes", "the history of Poland", "  ", "Foxes", "a game"]
-    table = round_trip(model, adapter, vectors, described, titles=TITLES)
+    table = reconstruction_table(model, adapter, vectors, described, titles=TITLES)
     assert table.description.tolist() == described
     told = contract.centre(
         topic_vectors(model, ["Foxes", "the history of Poland", "-", "Foxes", "a game"], contract.site)
@@ -61,7 +61,7 @@ def test_cosines_are_those_of_the_descriptions_own_vectors(tiny, adapter):
 def test_the_title_itself_comes_all_the_way_back(tiny, adapter):
     contract = adapter.contract
     vectors = contract.centre(topic_vectors(tiny(), TITLES, contract.site))
-    table = round_trip(tiny(), adapter, vectors * 3, TITLES)
+    table = reconstruction_table(tiny(), adapter, vectors * 3, TITLES)
     assert table.cosine.to_numpy() == pytest.approx(np.ones(5), abs=1e-5)
     assert table["rank"].tolist() == [1] * 5
     assert (table.shuffled < table.cosine - 1e-3).all()
@@ -73,7 +73,7 @@ def test_the_second_way_is_by_texts_that_name_the_description(tiny, adapter):
     contract, sites = adapter.contract, adapter.config.sites
     vectors = contract.centre(topic_vectors(tiny(), TITLES[:3], contract.site))
     texts = {"a fox": ["The fox runs.", "I saw a fox."], "rivers": ["The fox runs."], "unasked": ["x"]}
-    table = round_trip(tiny(), adapter, vectors, ["rivers", "none", "a fox"], texts=texts)
+    table = reconstruction_table(tiny(), adapter, vectors, ["rivers", "none", "a fox"], texts=texts)
 
     def read(text):
         each = [read_activations(tiny(), text, site).vectors[0] for site in contract.site.sites]
@@ -85,12 +85,12 @@ def test_the_second_way_is_by_texts_that_name_the_description(tiny, adapter):
     one = read("The fox runs.") - contract.mean
     assert table.texts[0] == pytest.approx(_cosine(one, vectors[0], sites), abs=1e-5)
     assert np.isnan(table.texts[1])
-    summary = round_trip_summary(table).set_index("measure")
+    summary = reconstruction_summary(table).set_index("measure")
     assert summary.n["texts"] == 2
     assert summary.value["texts"] == pytest.approx(table.texts[[0, 2]].mean())
-    nowhere = round_trip(tiny(), adapter, vectors, TITLES[:3], texts={})
+    nowhere = reconstruction_table(tiny(), adapter, vectors, TITLES[:3], texts={})
     assert nowhere.texts.isna().all()
-    assert "texts" not in round_trip_summary(nowhere).measure.tolist()
+    assert "texts" not in reconstruction_summary(nowhere).measure.tolist()
 
 
 def test_the_summary_is_of_means_paired_by_vector():
@@ -98,7 +98,7 @@ def test_the_summary_is_of_means_paired_by_vector():
     shuffled = draw.normal(size=300)
     columns = dict(cosine=shuffled + 0.1, rank=[1] * 30 + [7] * 270, shuffled=shuffled, null=draw.normal(size=300))
     table = pd.DataFrame(dict(vector=range(300), description="x") | columns)
-    summary = round_trip_summary(table, seed=3)
+    summary = reconstruction_summary(table, seed=3)
     assert list(summary.columns) == ["measure", "value", "low", "high", "n", "seed"]
     assert set(summary.n) == {300}
     assert set(summary.seed) == {3}
@@ -118,15 +118,18 @@ def test_the_summary_is_of_means_paired_by_vector():
 
 def test_what_cannot_be_brought_back(tiny, tiny_prompt, random_vectors):
     adapter = Adapter.create("scale", 32)
+    with pytest.raises(InterpToolkitError, match="the adapter has no contract"):
+        reconstruction_table(tiny(), adapter, random_vectors(2), ["a", "b"])
+    adapter.contract = Contract.from_facts(model_facts(tiny()), None, tiny_prompt, None, True)
     with pytest.raises(InterpToolkitError, match="whose contract names where its vectors were read"):
-        round_trip(tiny(), adapter, random_vectors(2), ["a", "b"])
+        reconstruction_table(tiny(), adapter, random_vectors(2), ["a", "b"])
     adapter.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, None, True)
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 2 vectors, 3 descriptions and 1 titles"):
-        round_trip(tiny(), adapter, random_vectors(2), ["a", "b", "c"], titles=["a"])
+        reconstruction_table(tiny(), adapter, random_vectors(2), ["a", "b", "c"], titles=["a"])
     with pytest.raises(InterpToolkitError, match="at least two vectors, got 1 vectors, 1 descriptions"):
-        round_trip(tiny(), adapter, random_vectors(1), ["a"])
+        reconstruction_table(tiny(), adapter, random_vectors(1), ["a"])
     with pytest.raises(ContractError):
-        round_trip(tiny("qwen2"), adapter, random_vectors(2), ["a", "b"])
+        reconstruction_table(tiny("qwen2"), adapter, random_vectors(2), ["a", "b"])
 
 
 @pytest.mark.slow
@@ -134,12 +137,12 @@ def test_what_a_score_tells_is_the_share_of_pairs_in_the_right_order():
     draw = np.random.default_rng(1)
     scores, right = draw.normal(size=60).round(1), draw.random(60) < 0.3
     pairs = [(a > b) + (a == b) / 2 for a in scores[right] for b in scores[~right]]
-    told = runs._telling(scores, right)
+    told = reconstruction._auroc(scores, right)
     assert told["value"] == pytest.approx(np.mean(pairs))
     assert told["low"] < told["value"] < told["high"]
-    perfect = runs._telling(right.astype(float), right)
+    perfect = reconstruction._auroc(right.astype(float), right)
     assert perfect["value"] == perfect["high"] == 1
-    assert runs._telling(np.full(60, -np.inf), right)["value"] == 0.5
+    assert reconstruction._auroc(np.full(60, -np.inf), right)["value"] == 0.5
 
 
 class _Letters:
@@ -148,7 +151,7 @@ class _Letters:
     def __call__(self, texts):
         return torch.tensor([[text.count(chr(i)) for i in range(128)] for text in texts]).float()
 
-    kept = __call__
+    cached = __call__
 
 
 def test_a_run_is_of_the_greedy_descriptions_and_is_not_repeated(tiny, adapter, tmp_path, monkeypatch):
@@ -156,15 +159,19 @@ def test_a_run_is_of_the_greedy_descriptions_and_is_not_repeated(tiny, adapter, 
     path = tmp_path / "data" / "topics" / "topics.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(map(json.dumps, rows)))
-    bench = Bench(path, limit=6, model=tiny())
-    bench._embedder = _Letters()
-    told = runs.run(bench, adapter, tmp_path / "out.json")
-    vectors = adapter.contract.centre(topic_vectors(tiny(), bench.titles.held, adapter.contract.site))
+    context = EvalContext(path, limit=6, model=tiny())
+    context._embedder = _Letters()
+    told = run_evaluation("reconstruction", context, adapter, tmp_path / "out.json")
+    vectors = adapter.contract.centre(topic_vectors(tiny(), context.titles.held_out, adapter.contract.site))
     described = [row.description for row in self_explain(vectors, model=tiny(), adapter=adapter)]
-    truth = round_trip_summary(round_trip(tiny(), adapter, vectors, described, titles=bench.titles.held))
+    truth = reconstruction_summary(
+        reconstruction_table(tiny(), adapter, vectors, described, titles=context.titles.held_out)
+    )
     found = pd.DataFrame(told["tables"]["round_trip"])
     assert found.measure.tolist() == truth.measure.tolist()
     assert found.value.to_numpy() == pytest.approx(truth.value.to_numpy())
-    assert [(row["title"], row["description"]) for row in told["examples"]] == list(zip(bench.titles.held, described))
-    monkeypatch.setattr(runs, "round_trip", None)
-    assert runs.run(bench, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert [(row["title"], row["description"]) for row in told["examples"]] == list(
+        zip(context.titles.held_out, described)
+    )
+    monkeypatch.setattr(reconstruction, "reconstruction_table", None)
+    assert run_evaluation("reconstruction", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))

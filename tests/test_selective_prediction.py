@@ -1,5 +1,5 @@
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -7,12 +7,13 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, self_explain
 from interp_toolkit.contract import Contract, EvidenceThreshold
-from interp_toolkit.evaluation.abstention import (
+from interp_toolkit.evaluation.selective_prediction import (
     EvidenceControls,
+    accuracy_by_coverage,
+    calibrate,
     calibrate_threshold,
-    coverage_accuracy,
     evidence_controls,
-    reading_table,
+    threshold_table,
 )
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, evidence, generate, score
@@ -52,13 +53,13 @@ def test_controls_of_vectors(tiny, adapter, random_vectors):
     found = evidence_controls(tiny(), adapter, vectors, seed=3)
     said = self_explain(vectors, model=tiny(), adapter=adapter)
     assert found.descriptions == tuple(row.description for row in said)
-    assert found.own.tolist() == pytest.approx([row.evidence for row in said], abs=1e-4)
+    assert found.matched.tolist() == pytest.approx([row.evidence for row in said], abs=1e-4)
     assert found.shuffled.shape == found.random.shape == (6,)
     again, other = (evidence_controls(tiny(), adapter, vectors, seed=seed) for seed in (3, 4))
     assert torch.equal(again.random, found.random)
     assert not torch.equal(other.random, found.random)
     assert torch.equal(other.shuffled, found.shuffled)
-    with pytest.raises(InterpToolkitError, match="at least two vectors, so that each can face another, got 1"):
+    with pytest.raises(InterpToolkitError, match="at least two vectors, so that there is another for each, got 1"):
         evidence_controls(tiny(), adapter, vectors[:1])
 
 
@@ -76,7 +77,7 @@ def test_a_threshold_lets_through_no_more_of_either_control_than_asked():
     # Descriptions that are empty are no readings, and do not count as evident.
     empty = _controls([1.0] * 20, [math.nan] * 20, [0.0] * 19 + [5.0])
     assert calibrate_threshold(empty, 0.05).value == pytest.approx(0.0, abs=1e-6)
-    with pytest.raises(InterpToolkitError, match="at least 20 vectors to tell a rate of 0.05, got 19"):
+    with pytest.raises(InterpToolkitError, match="at least 20 vectors for a rate of 0.05, got 19"):
         calibrate_threshold(_controls([1.0] * 19, [0.0] * 19, [0.0] * 19))
     with pytest.raises(InterpToolkitError, match="between 0 and 1, got 1"):
         calibrate_threshold(found, 1.0)
@@ -85,7 +86,7 @@ def test_a_threshold_lets_through_no_more_of_either_control_than_asked():
 def test_the_table_counts_what_passes():
     controls = _controls([3.0, 2.0, 1.0, math.nan], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, math.nan, 0.0])
     threshold = EvidenceThreshold(value=2.0, false_positive_rate=0.05, n=100, seed=0)
-    table = reading_table(controls, [True, False, True, False], threshold).set_index("measure")
+    table = threshold_table(controls, [True, False, True, False], threshold).set_index("measure")
     assert table.value.to_dict() == {
         "kept": 0.5,
         "passed, shuffled": 0.25,
@@ -95,22 +96,22 @@ def test_the_table_counts_what_passes():
     }
     assert table.n.to_dict()["accuracy, kept"] == 2
     assert ((table.low <= table.value) & (table.value <= table.high)).all()
-    none = reading_table(controls, [True] * 4, replace(threshold, value=9.0)).set_index("measure")
+    none = threshold_table(controls, [True] * 4, replace(threshold, value=9.0)).set_index("measure")
     assert none.value["kept"] == 0
     assert math.isnan(none.value["accuracy, kept"])
     with pytest.raises(InterpToolkitError, match="got 4 descriptions and 3 verdicts"):
-        reading_table(controls, [True] * 3, threshold)
+        threshold_table(controls, [True] * 3, threshold)
 
 
 def test_coverage_against_accuracy():
     evidence = torch.tensor([0.1, 4.0, math.nan, 2.0])
-    table = coverage_accuracy(evidence, [False, True, False, True], [0.25, 0.5, 0.75, 1.0])
+    table = accuracy_by_coverage(evidence, [False, True, False, True], [0.25, 0.5, 0.75, 1.0])
     assert table.coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
     assert table.accuracy.tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
     assert table.n.tolist() == [1, 2, 3, 4]
     assert table.threshold.tolist()[:3] == pytest.approx([4.0, 2.0, 0.1])
     with pytest.raises(InterpToolkitError, match="above 0 and at most 1, got 0"):
-        coverage_accuracy(evidence, [True] * 4, [0.0])
+        accuracy_by_coverage(evidence, [True] * 4, [0.0])
 
 
 def test_explanations_below_the_threshold_are_no_readings(tiny, adapter, random_vectors, tmp_path):
@@ -131,3 +132,22 @@ def test_explanations_below_the_threshold_are_no_readings(tiny, adapter, random_
     # The threshold is for the adapter's own question.
     other = self_explain(vectors, model=tiny(), adapter=loaded, soft_prompt=loaded.contract.soft_prompt)
     assert {row.reading for row in other} == {None}
+
+
+def test_calibrating_gives_a_copy_with_a_threshold_and_changes_nothing_else(tiny, adapter, random_vectors):
+    vectors = random_vectors(24)
+    calibrated = calibrate(adapter, tiny(), vectors, seed=3)
+    expected = calibrate_threshold(evidence_controls(tiny(), adapter, vectors, seed=3), seed=3)
+    assert calibrated.contract.threshold == expected
+    assert adapter.contract.threshold is None
+    assert calibrated.contract.to_dict() == adapter.contract.to_dict() | dict(threshold=asdict(expected))
+    assert torch.equal(calibrated.contract.mean, adapter.contract.mean)
+    assert calibrated is not adapter
+    assert torch.equal(calibrated.bias, adapter.bias)
+    with pytest.raises(InterpToolkitError, match="at least 20 vectors for a rate of 0.05, got 6"):
+        calibrate(adapter, tiny(), vectors[:6])
+
+
+def test_the_old_name_of_the_matched_evidence_warns():
+    with pytest.warns(DeprecationWarning, match=r"EvidenceControls.own is deprecated; use EvidenceControls.matched"):
+        assert _controls([1.0], [0.0], [0.0]).own.tolist() == [1.0]

@@ -6,19 +6,18 @@ import torch
 from interp_toolkit import Adapter, InterpToolkitError, Site
 from interp_toolkit.chat import prompt_ids, stop_ids
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation import recall_table
-from interp_toolkit.evaluation.bench import Bench
-from interp_toolkit.evaluation.held import Held
-from interp_toolkit.evaluation.knowledge import (
-    KnowledgeRanks,
+from interp_toolkit.evaluation import prompted_baseline, recall_table, run_evaluation
+from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.held_out import HeldOut
+from interp_toolkit.evaluation.prompted_baseline import (
+    BaselineRanks,
     PromptedDescription,
-    knowledge_gap,
-    knowledge_ranks,
+    baseline_gap,
+    baseline_ranks,
     plain_answers,
     prompted_descriptions,
     redact,
 )
-from interp_toolkit.evaluation.runs import knowledge as runs
 from interp_toolkit.models import model_facts
 
 PROMPTS = ["Tell me about rivers.", "fox", "Tell me about Poland.", "a dog jumps over the lazy fox", "Tell me", "fox"]
@@ -90,7 +89,7 @@ def test_prompted_descriptions_are_answers_without_the_name(tiny, monkeypatch):
         asked.extend(prompts)
         return ["Bees fly  far", "A country"]
 
-    monkeypatch.setattr("interp_toolkit.evaluation.knowledge.plain_answers", answers)
+    monkeypatch.setattr("interp_toolkit.evaluation.prompted_baseline.plain_answers", answers)
     told = prompted_descriptions(tiny(), ["Bees", "{title} {x}"], question="What are {title}? {y}")
     assert asked == ["What are Bees? {y}", "What are {title} {x}? {y}"]
     assert told == [PromptedDescription("Bees fly  far", "fly far"), PromptedDescription("A country", "A country")]
@@ -108,7 +107,7 @@ def test_what_cannot_be_asked(tiny):
 def test_a_description_that_finds_its_title_by_the_name_alone_finds_nothing_without_it():
     entries = ["Bees", "Opera", "Poland"]
     prompted = [PromptedDescription(text, redact(text, "Bees")) for text in ("Bees", "Poland")]
-    found = knowledge_ranks(
+    found = baseline_ranks(
         "m", 7, ["Bees", "Opera"], prompted, _embed_letters, _embed_letters(entries), torch.tensor([0, 2])
     )
     assert found.adapter.tolist() == [1, found.adapter[1].item()]
@@ -120,9 +119,9 @@ def test_a_description_that_finds_its_title_by_the_name_alone_finds_nothing_with
 def test_the_gap_is_paired_by_title():
     draw = torch.Generator().manual_seed(0)
     hard = torch.randint(1, 400, (200,), generator=draw)
-    worse = KnowledgeRanks("large", 9, hard, hard + 1)
-    equal = KnowledgeRanks("small", 3, hard, hard)
-    table = knowledge_gap([equal, worse], at=(1, 10), seed=4)
+    worse = BaselineRanks("large", 9, hard, hard + 1)
+    equal = BaselineRanks("small", 3, hard, hard)
+    table = baseline_gap([equal, worse], at=(1, 10), seed=4)
     assert len(table) == 2 * 3 * 3
     assert list(table.columns) == ["model", "parameters", "source", "measure", "value", "low", "high", "n", "seed"]
     assert table.groupby("model").parameters.first().to_dict() == {"large": 9, "small": 3}
@@ -141,9 +140,9 @@ def test_the_gap_is_paired_by_title():
 
 def test_what_has_no_gap():
     with pytest.raises(InterpToolkitError, match="at least one model, got none"):
-        knowledge_gap([])
+        baseline_gap([])
     with pytest.raises(InterpToolkitError, match="both kinds of description, got 2 and 1 of m"):
-        knowledge_gap([KnowledgeRanks("m", 1, torch.tensor([1, 2]), torch.tensor([1]))])
+        baseline_gap([BaselineRanks("m", 1, torch.tensor([1, 2]), torch.tensor([1]))])
 
 
 class _Letters:
@@ -152,17 +151,17 @@ class _Letters:
     def __call__(self, texts):
         return _embed_letters(texts)
 
-    kept = __call__
+    cached = __call__
 
 
 @pytest.fixture
-def bench(tiny, tmp_path):
-    """A bench of few titles on the tiny model."""
+def context(tiny, tmp_path):
+    """A context of few titles on the tiny model."""
     rows = [dict(title=f"topic {i}", split="train" if i < 502 else "val") for i in range(508)]
     path = tmp_path / "data" / "topics" / "topics.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(map(json.dumps, rows)))
-    made = Bench(path, limit=6, model=tiny())
+    made = EvalContext(path, limit=6, model=tiny())
     made._embedder = _Letters()
     return made
 
@@ -174,8 +173,8 @@ def adapter(tiny, tiny_prompt):
     return made
 
 
-def test_a_run_goes_on_where_it_was_stopped_and_is_not_repeated(bench, adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_SHARD", 2)
+def test_a_run_goes_on_where_it_was_stopped_and_is_not_repeated(context, adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompted_baseline, "_SHARD", 2)
     asked = []
 
     def asking(model, titles):
@@ -184,58 +183,73 @@ def test_a_run_goes_on_where_it_was_stopped_and_is_not_repeated(bench, adapter, 
         asked.append(titles)
         return prompted_descriptions(model, titles, max_new_tokens=4)
 
-    monkeypatch.setattr(runs, "prompted_descriptions", asking)
+    monkeypatch.setattr(prompted_baseline, "prompted_descriptions", asking)
     with pytest.raises(KeyboardInterrupt):
-        runs.run(bench, adapter, tmp_path / "out.json")
+        run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
     done = list(asked)
     assert not (tmp_path / "out.json").exists()
     asked.clear()
-    told = runs.run(bench, adapter, tmp_path / "out.json")
+    told = run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
     assert len(asked) == 1  # of three shards
-    assert sorted(title for shard in done + asked for title in shard) == sorted(bench.titles.held)
+    assert sorted(title for shard in done + asked for title in shard) == sorted(context.titles.held_out)
     asked.clear()
-    assert runs.run(bench, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
     assert not asked
     assert told["failed"] == dict(count=0, rows=[])
     assert {row["n"] for row in told["tables"]["knowledge"]} == {6}
 
 
-def test_a_bad_row_does_not_lose_the_rest(bench, adapter, tmp_path, monkeypatch):
-    bad = bench.titles.held[3]
-
-    def asking(model, titles):
-        if bad in titles:
-            raise InterpToolkitError("the template refuses it")
-        return prompted_descriptions(model, titles, max_new_tokens=4)
-
-    monkeypatch.setattr(runs, "prompted_descriptions", asking)
-    told = runs.run(bench, adapter, tmp_path / "out.json")
-    assert told["failed"] == dict(count=1, rows=[dict(title=bad, reason="the template refuses it")])
+def test_a_title_that_is_too_long_to_ask_about_does_not_lose_the_rest(context, adapter, tmp_path, monkeypatch):
+    bad = context.titles.held_out[3]
+    whole = context.describe(adapter, HeldOut.read(context, adapter).vectors, 1).texts
+    prompt = prompted_baseline._prompt
+    monkeypatch.setattr(
+        prompted_baseline,
+        "_prompt",
+        lambda question, title: prompt(question, title) + (" and so on" * 300 if title == bad else ""),
+    )
+    told = run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
+    assert told["failed"]["count"] == 1
+    (row,) = told["failed"]["rows"]
+    assert row["title"] == bad
+    assert "the question with its answer" in row["reason"]
     assert {row["n"] for row in told["tables"]["knowledge"]} == {5}
-    whole = bench.describe(adapter, Held.read(bench, adapter).vectors, 1).texts
-    expected = {title: text for title, (text,) in zip(bench.titles.held, whole)}
+    expected = {title: text for title, (text,) in zip(context.titles.held_out, whole)}
     assert {row["title"]: row["adapter"] for row in told["examples"]} == {t: x for t, x in expected.items() if t != bad}
 
 
-def test_vectors_that_cannot_be_described_are_counted(bench, adapter, monkeypatch):
+def test_an_exception_while_asking_is_no_bad_row(context, adapter, tmp_path, monkeypatch):
+    calls = []
+
+    def asking(model, titles):
+        calls.append(titles)
+        raise InterpToolkitError("a bug")
+
+    monkeypatch.setattr(prompted_baseline, "prompted_descriptions", asking)
+    with pytest.raises(InterpToolkitError, match="a bug"):
+        run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
+    assert len(calls) == 1
+
+
+def test_vectors_that_cannot_be_described_are_counted(context, adapter, monkeypatch):
     vectors = torch.ones(6, 32)
     vectors[1] += torch.nan
     vectors[4] = adapter.contract.mean
-    monkeypatch.setattr("interp_toolkit.evaluation.held.topic_vectors", lambda *_, **__: vectors)
-    held = Held.read(bench, adapter)
-    assert [row["title"] for row in held.failed] == [bench.titles.held[1], bench.titles.held[4]]
+    monkeypatch.setattr("interp_toolkit.evaluation.held_out.topic_vectors", lambda *_, **__: vectors)
+    held = HeldOut.read(context, adapter)
+    assert [row["title"] for row in held.failed] == [context.titles.held_out[1], context.titles.held_out[4]]
     assert held.failed[0]["reason"] == "its vector is zero or not finite"
-    assert held.titles == [bench.titles.held[i] for i in (0, 2, 3, 5)]
+    assert held.titles == [context.titles.held_out[i] for i in (0, 2, 3, 5)]
     assert held.vectors.shape == (4, 32)
 
 
 def test_the_scaling_curve_is_made_of_runs(tmp_path, unchecked):
     for name, size in (("a", 90), ("b", 30)):
         ranks = torch.tensor([1, 2])
-        rows = knowledge_gap([KnowledgeRanks(name, size, ranks, ranks)]).to_dict("records")
-        (tmp_path / f"{name}.json").write_text(json.dumps(dict(tables=dict(knowledge=rows))))
-    table = runs.scaling_table(sorted(tmp_path.glob("*.json")))
+        rows = baseline_gap([BaselineRanks(name, size, ranks, ranks)]).to_dict("records")
+        (tmp_path / f"{name}.json").write_text(json.dumps(dict(settings={}, tables=dict(knowledge=rows))))
+    table = prompted_baseline.scaling_table(sorted(tmp_path.glob("*.json")))
     assert table.model.unique().tolist() == ["b", "a"]
     assert table.parameters.is_monotonic_increasing
     with pytest.raises(InterpToolkitError, match="at least one result"):
-        runs.scaling_table([])
+        prompted_baseline.scaling_table([])
