@@ -73,20 +73,20 @@ def render(tokenizer: Any, messages: Sequence[Message], generation_prompt: bool 
         raise InterpToolkitError(
             "the model's tokenizer has no chat template to write messages with; give plain text with chat=False"
         )
-    given = _in_parts(messages) if _wants_parts(tokenizer, messages) else list(messages)
+    conversation = _in_parts(messages) if _wants_parts(tokenizer, messages) else list(messages)
     try:
-        text = _apply(tokenizer, given, generation_prompt)
+        text = _apply(tokenizer, conversation, generation_prompt)
     except Exception as error:  # jinja2 raises what the template's author chose
         raise InterpToolkitError(
             f"the chat template refuses these messages: {first_line(error)}; where it asks for a system turn, give "
             f"messages that begin with one ({{'role': 'system', 'content': ...}}), or give plain text with chat=False"
         ) from error
     for message in messages:
-        for said in _texts(message):
-            if said not in text:
+        for part in _texts(message):
+            if part not in text:
                 raise InterpToolkitError(
                     f"the chat template leaves out or changes what the {message.get('role', 'unknown role')!s} says: "
-                    f"{said!r:.80} does not stand in the rendered text; give token ids, or plain text with chat=False"
+                    f"{part!r:.80} does not stand in the rendered text; give token ids, or plain text with chat=False"
                 )
     return text
 
@@ -130,8 +130,8 @@ def _in_parts(messages: Sequence[Message]) -> list[Message]:
 def _texts(message: Message) -> list[str]:
     """What must stand in the rendering: the texts of a message, without an assistant's thoughts."""
     content = message.get("content")
-    parts = content if isinstance(content, list) else [{"text": content}]
-    texts = [str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    pieces = content if isinstance(content, list) else [{"text": content}]
+    texts = [str(part["text"]) for part in pieces if isinstance(part, dict) and isinstance(part.get("text"), str)]
     thinks = message.get("role") == "assistant"
     return [(text.rsplit("</think>", 1)[-1] if thinks else text).strip() for text in texts]
 
@@ -241,11 +241,11 @@ def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool | None = No
             turn = uses_chat(tokenizer, chat)
             texts[i] = render(tokenizer, [{"role": "user", "content": prompt}]) if turn else prompt
             continue
-        parts: Any = prompt.tolist() if isinstance(prompt, (np.ndarray, Tensor)) else prompt
-        if isinstance(parts, Sequence) and len(parts) and isinstance(parts[0], Mapping):
-            texts[i] = render(tokenizer, parts)
-        elif isinstance(parts, Sequence) and len(parts) and all(map(_is_id, parts)):
-            ids[i] = [int(token) for token in parts]
+        items: Any = prompt.tolist() if isinstance(prompt, (np.ndarray, Tensor)) else prompt
+        if isinstance(items, Sequence) and len(items) and isinstance(items[0], Mapping):
+            texts[i] = render(tokenizer, items)
+        elif isinstance(items, Sequence) and len(items) and all(map(_is_id, items)):
+            ids[i] = [int(token) for token in items]
         else:
             raise InterpToolkitError(
                 f"prompt {i} is empty or of an unknown kind; expected a text, a list of messages "

@@ -10,13 +10,13 @@ QUOTE = '"'
 
 
 def closed_label(label: str, stop: str) -> str:
-    """What the model is to write for a label: the label, the closing quote, the stop token.
+    """Return what the model is to write for a label: the label without outer spaces, the closing quote, the stop token.
 
     Example:
         >>> closed_label('12" records', "<|im_end|>")
         '12" records"<|im_end|>'
     """
-    return f"{label}{QUOTE}{stop}"
+    return f"{label.strip()}{QUOTE}{stop}"
 
 
 def closing_quote(text: str, stopped: bool = False) -> int | None:

@@ -247,7 +247,7 @@ class SoftPrompt:
                     f"label {i} holds {self.stop!r}, which ends a label in this soft prompt; take it out of "
                     f"{label!r:.80}"
                 )
-        texts = [closed_label(label.strip(), self.stop) for label in labels]
+        texts = [closed_label(label, self.stop) for label in labels]
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
     def to_dict(self) -> dict[str, str]:

@@ -129,9 +129,10 @@ def read(folder: Path) -> StoredAdapter:
         raise FileFormatError(f"{folder} is no adapter folder: it has no {CONFIG_FILE}")
     described = read_json(folder / CONFIG_FILE, "the config of an adapter")
     if not isinstance(described, dict) or described.get("format") != FORMAT or described.get("version") != _VERSION:
-        said = {key: described.get(key) for key in ("format", "version")} if isinstance(described, dict) else described
+        is_mapping = isinstance(described, dict)
+        stated = {key: described.get(key) for key in ("format", "version")} if is_mapping else described
         raise FileFormatError(
-            f"expected format {FORMAT!r}, version {_VERSION}, in {folder / CONFIG_FILE}, got {said!s:.100}"
+            f"expected format {FORMAT!r}, version {_VERSION}, in {folder / CONFIG_FILE}, got {stated!s:.100}"
         )
     tensors = read_tensors(folder / WEIGHTS_FILE)
     mean = tensors.pop(_MEAN, None)
@@ -252,20 +253,20 @@ def locate(path: str | Path, filename: str | None = None, revision: str | None =
         if not (local / filename).exists():
             raise FileFormatError(f"no adapter at {local / filename}: the folder holds no such file")
         return local / filename
-    parts = str(path).split("/")
-    if isinstance(path, Path) or str(path).startswith((".", "/", "~")) or len(parts) < 2 or not all(parts):
+    names = str(path).split("/")
+    if isinstance(path, Path) or str(path).startswith((".", "/", "~")) or len(names) < 2 or not all(names):
         raise FileFormatError(f"no adapter at {path}: no such file or folder (a hub id looks like 'org/name')")
-    parts += filename.split("/") if filename else []
+    names += filename.split("/") if filename else []
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repo = "/".join(parts[:2])
+    repo = "/".join(names[:2])
     try:
-        if len(parts) > 2:
-            if parts[-1] in (CONFIG_FILE, WEIGHTS_FILE):  # two files that are read together
-                names = [f"{'/'.join(parts[2:-1])}/{name}".lstrip("/") for name in (CONFIG_FILE, WEIGHTS_FILE)]
-                return Path(snapshot_download(repo, revision=revision, allow_patterns=names), *parts[2:])
-            return Path(hf_hub_download(repo, "/".join(parts[2:]), revision=revision))
+        if len(names) > 2:
+            if names[-1] in (CONFIG_FILE, WEIGHTS_FILE):  # two files that are read together
+                both = [f"{'/'.join(names[2:-1])}/{name}".lstrip("/") for name in (CONFIG_FILE, WEIGHTS_FILE)]
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=both), *names[2:])
+            return Path(hf_hub_download(repo, "/".join(names[2:]), revision=revision))
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileFormatError(

@@ -53,10 +53,10 @@ def read_mean_vectors(path: str | Path) -> dict[int, Tensor]:
     """
     path = Path(path)
     tensors, header = read_tensors(path), read_header(path)
-    said = header.get("format", _FORMAT)
-    if said != _FORMAT or not all(map(_LAYER.fullmatch, tensors)):
+    stated_format = header.get("format", _FORMAT)
+    if stated_format != _FORMAT or not all(map(_LAYER.fullmatch, tensors)):
         raise FileFormatError(f"expected format {_FORMAT!r} with tensors layer_0, layer_1, ... in {path}, "
-                              f"got {said!r} with {sorted(tensors)[:5]}")  # fmt: skip
+                              f"got {stated_format!r} with {sorted(tensors)[:5]}")  # fmt: skip
     means = {int(name.removeprefix("layer_")): value for name, value in tensors.items()}
     for layer, value in means.items():
         if value.ndim != 1 or not value.is_floating_point() or not torch.isfinite(value).all():

@@ -68,9 +68,9 @@ def read(path: Path) -> StoredAdapter:
 
 def _read_safetensors(path: Path) -> StoredAdapter:
     header, tensors = read_header(path), read_tensors(path)
-    said = header.get("format", _FORMAT)
-    if said != _FORMAT:
-        raise FileFormatError(f"expected format {_FORMAT!r} in the header of {path}, got {said!r}")
+    stated_format = header.get("format", _FORMAT)
+    if stated_format != _FORMAT:
+        raise FileFormatError(f"expected format {_FORMAT!r} in the header of {path}, got {stated_format!r}")
     try:
         config = parse_json(header.get("config_json", "{}"))
     except ValueError as error:
@@ -112,12 +112,12 @@ def _assemble(
     widths = (len(tensors[name]) for name in ("bias", "U", "weight") if name in tensors and tensors[name].ndim)
 
     def setting(key: str, default: Any, parse: Callable[[Any, str], Any]) -> Any:
-        """What the file says of a setting, in the nested config first."""
-        given = [value for value in (projection.get(key), header.get(key)) if is_given(value)]
-        return parse(given[0], f"{key} in {path}") if given else default
+        """Return a setting from the nested config, else from the header."""
+        values = [value for value in (projection.get(key), header.get(key)) if is_given(value)]
+        return parse(values[0], f"{key} in {path}") if values else default
 
-    said = header.get("model_dim")
-    d_model = parse_count(said, f"model_dim in {path}") if is_given(said) else next(widths, 0)
+    stated_width = header.get("model_dim")
+    d_model = parse_count(stated_width, f"model_dim in {path}") if is_given(stated_width) else next(widths, 0)
     if not d_model:
         raise FileFormatError(f"{path} does not say its width: expected model_dim in the header, a bias, U or weight")
     scale = setting("init_scale", 5.0, parse_number)
@@ -223,8 +223,8 @@ def _nested_config(stored: StoredAdapter) -> dict[str, Any]:
     }
     prompt = stored.contract.soft_prompt if stored.contract else None
     if prompt is not None:
-        told = {"template": prompt.template, "reserved_token": prompt.marker}
-        nested["soft_prompt"] = {**(nested.get("soft_prompt") or {}), **told}
+        prompt_config = {"template": prompt.template, "reserved_token": prompt.marker}
+        nested["soft_prompt"] = {**(nested.get("soft_prompt") or {}), **prompt_config}
     return nested
 
 

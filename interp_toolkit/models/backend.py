@@ -16,9 +16,8 @@ from transformer_lens.hook_points import HookPoint
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.kv import KV, Edit, WholePast
-from interp_toolkit.models.limits import require_context
+from interp_toolkit.models.limits import require_context, rotary_limit
 from interp_toolkit.models.recompute import recomputing
-from interp_toolkit.models.rotary import rotary_limit
 from interp_toolkit.models.state import describe_change, frozen, modules_of
 from interp_toolkit.models.weights import weights_version
 from interp_toolkit.sites import Site
@@ -32,7 +31,7 @@ _ROOM = 512
 
 
 class StopForward(Exception):
-    """Raised by an edit to end a forward pass early, once all that was asked for has been seen."""
+    """Raised by an edit to end a forward pass early, once it has all that it needs."""
 
 
 class Backend(ABC):

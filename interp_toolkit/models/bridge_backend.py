@@ -67,8 +67,8 @@ class BridgeBackend(Backend):
         # The base model stops before the vocabulary; logits are taken later, where they are wanted.
         run = partial(self._base, input_ids=tokens, position_ids=positions)
         if self.change is None and self._shared_attention.usable():
-            prefix, own = past.behind() if past else (None, None)
-            cache = GrowingCache(own, self.n_layers, reserve) if own or keep else None
+            prefix, per_row = past.behind() if past else (None, None)
+            cache = GrowingCache(per_row, self.n_layers, reserve) if per_row or keep else None
             with self._shared_attention.standing_in(prefix):
                 out = run(**{self._cache_name: cache}, use_cache=False)
             layers: Any = tuple(cache.layers) if cache and keep else ()

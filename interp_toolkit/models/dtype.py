@@ -1,4 +1,4 @@
-"""Which number format a frozen model runs in when nobody says."""
+"""The number format of a frozen model where the user chooses none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products are faster than float32 ones: on a GPU, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cpu":
-        asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-        return any(supported() for supported in asked if supported)
+        checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+        return any(supported() for supported in checks if supported)
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The asked dtype, or ``$INTERP_TOOLKIT_DTYPE``, or bfloat16 where `fast_bfloat16` holds, else float32.
+    """Return ``dtype``, or ``$INTERP_TOOLKIT_DTYPE``, or bfloat16 where `fast_bfloat16` holds, else float32.
 
     Raises:
         InterpToolkitError: the name is not float32, bfloat16 or float16.

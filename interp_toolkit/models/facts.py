@@ -25,23 +25,23 @@ def name_model(model: Any, model_id: str, revision: str) -> None:
 
 
 def model_facts(model: Any) -> ModelFacts:
-    """The facts of a hooked model as it is now: they are read anew when its weights have changed.
+    """Return the facts of a hooked model as it is now; they are read again when its weights have changed.
 
     Raises:
         InterpToolkitError: not a hooked model.
     """
     backend = backend_of(model)
     version = backend.look()[1]
-    kept = _facts.get(model)
-    if kept is None or kept[0] != version:
-        model_id, revision = _names.get(model) or _own_name(model)
+    cached_version, facts = _facts.get(model, (None, None))
+    if facts is None or cached_version != version:
+        model_id, revision = _names.get(model) or _stated_name(model)
         fingerprint = _fingerprint(backend.embedding_weight)
         facts = ModelFacts(model_id, revision, fingerprint, backend.d_model, backend.n_layers, block_signs(model))
-        kept = _facts[model] = (version, facts)
-    return kept[1]
+        _facts[model] = (version, facts)
+    return facts
 
 
-def _own_name(model: Any) -> tuple[str, str]:
+def _stated_name(model: Any) -> tuple[str, str]:
     config = getattr(getattr(model, "original_model", None), "config", None)
     name = getattr(config, "_name_or_path", "") or getattr(model.cfg, "model_name", "") or "unknown"
     return str(name), str(getattr(config, "_commit_hash", None) or "")

@@ -8,10 +8,10 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.attached import Attached
 from interp_toolkit.models.backend import Backend
 from interp_toolkit.models.bridge_backend import BridgeBackend
 from interp_toolkit.models.hooked_transformer_backend import HookedTransformerBackend
-from interp_toolkit.models.kept import Kept
 from interp_toolkit.models.state import refuse_compiled
 
 try:  # TransformerLens 4 has the bridge only.
@@ -19,8 +19,8 @@ try:  # TransformerLens 4 has the bridge only.
 except ImportError:
     HookedTransformer = None
 
-_KEPT = "_interp_toolkit_backend"
-_making = threading.Lock()
+_ATTRIBUTE = "_interp_toolkit_backend"
+_creating = threading.Lock()
 
 
 def is_hooked_model(value: object) -> bool:
@@ -31,7 +31,7 @@ def is_hooked_model(value: object) -> bool:
 
 
 def backend_of(model: Any) -> Backend:
-    """The `Backend` of a hooked model, made once and kept as long as the model.
+    """The `Backend` of a hooked model, created once and stored on the model.
 
     Raises:
         InterpToolkitError: ``model`` is neither a `TransformerBridge` nor a `HookedTransformer`.
@@ -42,10 +42,10 @@ def backend_of(model: Any) -> Backend:
             f"expected a hooked model (TransformerBridge or HookedTransformer), got {type(model).__name__}; "
             f"load one with interp_toolkit.load_model"
         )
-    with _making:
-        kept = model.__dict__.setdefault(_KEPT, Kept())
+    with _creating:
+        attached = model.__dict__.setdefault(_ATTRIBUTE, Attached())
         # A shallow copy of a model comes with the original's.
-        if kept.value is None or kept.value.model is not model:
+        if attached.value is None or attached.value.model is not model:
             kind = BridgeBackend if isinstance(model, TransformerBridge) else HookedTransformerBackend
-            kept = model.__dict__[_KEPT] = Kept(kind(model))
-        return kept.value
+            attached = model.__dict__[_ATTRIBUTE] = Attached(kind(model))
+        return attached.value

@@ -45,22 +45,25 @@ class KV:
         return KV(layers, self.length, self.prefix)
 
     def behind(self) -> tuple[KV | None, KV | None]:
-        """(prefix, own) as a pass that goes on from here sees them: a single row is shared by all rows of the pass."""
+        """Return the shared prefix and the keys and values per row, as a pass that continues from here sees them.
+
+        A single row is a prefix that all rows of the pass share.
+        """
         if self.prefix is None and self.batch == 1:
             return self, None
         return self.prefix, KV(self.layers, self.length)
 
     def whole(self, batch: int, axis: int) -> Layers:
         """Keys and values of all tokens for each of ``batch`` rows, copied together along the axis of positions."""
-        prefix, own = self.behind()
-        parts = []
+        prefix, per_row = self.behind()
+        pieces = []
         if prefix:
-            parts.append([tuple(x.expand(batch, -1, -1, -1) for x in pair) for pair in prefix.layers])
-        if own:
-            parts.append([tuple(x.narrow(axis, 0, own.length) for x in pair) for pair in own.layers])
-        if len(parts) == 1:
-            return tuple((k, v) for k, v in parts[0])
-        return tuple((torch.cat([k1, k2], axis), torch.cat([v1, v2], axis)) for (k1, v1), (k2, v2) in zip(*parts))
+            pieces.append([tuple(x.expand(batch, -1, -1, -1) for x in pair) for pair in prefix.layers])
+        if per_row:
+            pieces.append([tuple(x.narrow(axis, 0, per_row.length) for x in pair) for pair in per_row.layers])
+        if len(pieces) == 1:
+            return tuple((k, v) for k, v in pieces[0])
+        return tuple((torch.cat([k1, k2], axis), torch.cat([v1, v2], axis)) for (k1, v1), (k2, v2) in zip(*pieces))
 
 
 Edit = Callable[[Tensor], Tensor | None]
@@ -108,16 +111,16 @@ class WholePast(KV):
         by_site: dict[Site, list[tuple[int, int, Edit]]] = {}
         for start, length, site, edit in self.edits:
             by_site.setdefault(site, []).append((start, length, edit))
-        return {site: _in_parts(parts) for site, parts in by_site.items()}
+        return {site: _in_ranges(ranges) for site, ranges in by_site.items()}
 
 
-def _in_parts(parts: list[tuple[int, int, Edit]]) -> Edit:
-    def edit_parts(stream: Tensor) -> Tensor:
-        for start, length, edit in parts:
+def _in_ranges(ranges: list[tuple[int, int, Edit]]) -> Edit:
+    def edit_ranges(stream: Tensor) -> Tensor:
+        for start, length, edit in ranges:
             end = start + length
             new = edit(stream[:, start:end])
             if new is not None:
                 stream = torch.cat([stream[:, :start], new, stream[:, end:]], 1)
         return stream
 
-    return edit_parts
+    return edit_ranges

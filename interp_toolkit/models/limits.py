@@ -1,9 +1,12 @@
-"""What a model can read: as many tokens as it has positions, and ids that its embedding has rows for."""
+"""The limits of a model: the length of its context, the reach of its rotary positions, the rows of its embedding."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+from torch import nn
 
 from interp_toolkit.errors import InterpToolkitError
 
@@ -20,6 +23,26 @@ def context_length(model: Any) -> int | None:
     config = hf_model.config.get_text_config()
     limit = None if getattr(config, "alibi", False) else getattr(config, "max_position_embeddings", None)
     return limit if limit and limit > 0 else None
+
+
+def rotary_limit(model: nn.Module) -> float:
+    """Return the longest pass, in tokens, whose rotary frequencies are those of every shorter pass.
+
+    It is infinite for most models. With ``rope_type`` longrope or dynamic, a longer pass rotates all its positions at
+    other frequencies, so that its first tokens have other keys than in a short pass.
+    """
+    limits = [math.inf]
+    module: Any
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        for layer_type, kind in kinds.items() if isinstance(kinds, dict) else [(None, kinds)]:
+            if kind != "longrope" and "dynamic" not in str(kind):
+                continue
+            settings = module.config.rope_parameters
+            settings = settings[layer_type] if layer_type is not None else settings
+            limit = settings.get("original_max_position_embeddings") if kind == "longrope" else None
+            limits.append(limit or module.original_max_seq_len)
+    return float(min(limits))
 
 
 def require_context(model: Any, length: int, what: str) -> None:

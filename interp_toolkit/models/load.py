@@ -26,7 +26,13 @@ from interp_toolkit.models.facts import name_model
 from interp_toolkit.models.hooked import backend_of, is_hooked_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
 from interp_toolkit.models.state import frozen, modules_of, refuse_compiled
-from interp_toolkit.models.wrapped import has_wrapped_modules, keep_bridge, kept_bridge, unwrapped, use_native_modules
+from interp_toolkit.models.wrapped import (
+    attach_bridge,
+    attached_bridge,
+    has_wrapped_modules,
+    unwrapped,
+    use_native_modules,
+)
 from interp_toolkit.torch_defaults import plain_defaults
 
 logger = logging.getLogger(__name__)
@@ -114,7 +120,7 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
 
 def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
     refuse_compiled(model)
-    if isinstance(model, PreTrainedModel) and (bridge := kept_bridge(model)) is not None:
+    if isinstance(model, PreTrainedModel) and (bridge := attached_bridge(model)) is not None:
         model = bridge
     if is_hooked_model(model):
         if tokenizer is not None and tokenizer is not model.tokenizer:
@@ -157,7 +163,7 @@ def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) ->
             if bias is None and getattr(model.get_output_embeddings(), "bias", None) is not None:
                 hf_model.get_output_embeddings().bias = None
         raise
-    keep_bridge(model, bridge)
+    attach_bridge(model, bridge)
     return bridge
 
 

@@ -30,18 +30,18 @@ _prefix: ContextVar[KV | None] = ContextVar("prefix", default=None)
 
 
 class GrowingCache:
-    """What Hugging Face's attention takes for a cache: each row's own keys and values, with room to grow in place."""
+    """What Hugging Face's attention takes for a cache: the keys and values, with room to grow in place."""
 
-    def __init__(self, own: KV | None, layers: int, reserve: int) -> None:
-        self._own = own
+    def __init__(self, past: KV | None, layers: int, reserve: int) -> None:
+        self._past = past
         self._reserve = reserve
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
         self.length = 0
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer so far, [batch, heads, positions, d_head], with the new ones behind."""
-        old = self._own.layers[layer_idx] if self._own else (None, None)
-        start = self._own.length if self._own else 0
+        old = self._past.layers[layer_idx] if self._past else (None, None)
+        start = self._past.length if self._past else 0
         self.length = start + keys.shape[2]
         grown = tuple(self._append(buffer, start, new) for buffer, new in zip(old, (keys, values)))
         self.layers[layer_idx] = (grown[0], grown[1])
@@ -52,10 +52,10 @@ class GrowingCache:
         if buffer is not None and buffer.shape[2] >= end and not torch.is_grad_enabled():
             buffer[:, :, start:end] = new
             return buffer
-        parts = [new] if buffer is None else [buffer[:, :, :start], new]
+        pieces = [new] if buffer is None else [buffer[:, :, :start], new]
         if self._reserve:
-            parts.append(new.new_empty(*new.shape[:2], self._reserve, new.shape[3]))
-        return torch.cat(parts, 2) if len(parts) > 1 else new
+            pieces.append(new.new_empty(*new.shape[:2], self._reserve, new.shape[3]))
+        return torch.cat(pieces, 2) if len(pieces) > 1 else new
 
 
 class SharedAttention:
@@ -114,12 +114,12 @@ def attend(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention over the shared prefix and each row's own tokens, one softmax over both.
+    """Causal attention over the shared prefix and the tokens of each row, one softmax over both.
 
     Args:
-        module: Hugging Face's attention; its ``layer_idx`` finds the prefix.
+        module: Hugging Face's attention; its ``layer_idx`` selects the layer of the prefix.
         query: [batch, heads, new, d_head].
-        key: [batch, key heads, own, d_head], the new tokens last.
+        key: [batch, key heads, keys, d_head], the new tokens last.
         value: likewise.
         attention_mask: not used: rows are padded on the right alone.
         scaling: factor on the scores.
@@ -130,7 +130,7 @@ def attend(
         [batch, new, heads, d_head], and None for the weights.
     """
     batch, heads, new, d_head = query.shape
-    groups, own = key.shape[1:3]
+    groups, n_keys = key.shape[1:3]
     shared = _prefix.get()
     past = shared.length if shared else 0
     # Query heads that share a key head stand side by side, so they are further rows of the same product.
@@ -145,10 +145,10 @@ def attend(
     scores = scores * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    hidden = _hidden(new, own, past, sliding_window, query.device)
+    hidden = _hidden(new, n_keys, past, sliding_window, query.device)
     if hidden is not None:
-        split = scores.view(batch, groups, heads // groups, new, past + own)
-        scores = split.masked_fill(hidden, -torch.inf).view(batch, groups, -1, past + own)
+        split = scores.view(batch, groups, heads // groups, new, past + n_keys)
+        scores = split.masked_fill(hidden, -torch.inf).view(batch, groups, -1, past + n_keys)
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
     out = weights[..., past:] @ value
     if shared:
@@ -157,12 +157,12 @@ def attend(
     return out.reshape(batch, heads, new, d_head).transpose(1, 2), None
 
 
-def _hidden(new: int, own: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
+def _hidden(new: int, n_keys: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
     """Which keys a new token must not see, [new, keys]; None where it sees all."""
-    if new == 1 and (window is None or past + own <= window):
+    if new == 1 and (window is None or past + n_keys <= window):
         return None
-    at = torch.arange(past + own - new, past + own, device=device)[:, None]
-    keys = torch.arange(past + own, device=device)
+    at = torch.arange(past + n_keys - new, past + n_keys, device=device)[:, None]
+    keys = torch.arange(past + n_keys, device=device)
     return (keys > at) if window is None else (keys > at) | (keys <= at - window)
 
 

@@ -1,4 +1,4 @@
-"""What the user has done to a model since it was loaded, and leaving the model as it is found.
+"""What the user has changed on a model since it was loaded, and changes for the length of a pass.
 
 Hooks and replaced ``forward`` methods of the user's own are part of what a pass computes. Nothing here removes them: a
 pass runs with them, whole and unpadded (see `Backend.plain`), and nothing that it gives is kept for later.
@@ -66,8 +66,8 @@ def describe_change(model: Any, modules: Iterable[nn.Module]) -> str | None:
 
 
 def _name(model: Any, module: nn.Module) -> str:
-    parts = [model, getattr(model, "original_model", None)]
-    names = (name for part in parts if part is not None for name, other in part.named_modules() if other is module)
+    roots = [model, getattr(model, "original_model", None)]
+    names = (name for root in roots if root is not None for name, other in root.named_modules() if other is module)
     return next(names, "").replace("_original_component.", "") or type(module).__name__
 
 

@@ -31,8 +31,8 @@ def weights_version(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) 
         if values.is_contiguous() and not values.is_meta:
             step = max(1, values.numel() // _SAMPLE)
             samples.setdefault((weight.device, weight.dtype), []).append(values.view(-1)[::step])
-    for parts in samples.values():
-        token.update(_bytes(torch.cat(parts)))
+    for values_of_dtype in samples.values():
+        token.update(_bytes(torch.cat(values_of_dtype)))
     return token.digest()
 
 

@@ -11,20 +11,21 @@ from transformer_lens.model_bridge.generalized_components.attention import Atten
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.generalized_components.normalization import NormalizationBridge
 
-from interp_toolkit.models.kept import Kept
+from interp_toolkit.models.attached import Attached
 
-_KEPT = "_interp_toolkit_bridge"
-
-
-def keep_bridge(hf_model: nn.Module, bridge: Any) -> None:
-    """Remember which bridge a model lies in."""
-    hf_model.__dict__[_KEPT] = Kept(bridge)
+_ATTRIBUTE = "_interp_toolkit_bridge"
 
 
-def kept_bridge(hf_model: nn.Module) -> Any:
-    """The bridge that `keep_bridge` was told of; None for a model that has none."""
-    kept = hf_model.__dict__.get(_KEPT)
-    return kept.value if kept and kept.value is not None and kept.value.original_model is hf_model else None
+def attach_bridge(hf_model: nn.Module, bridge: Any) -> None:
+    """Store on a model of transformers the bridge that it lies in."""
+    hf_model.__dict__[_ATTRIBUTE] = Attached(bridge)
+
+
+def attached_bridge(hf_model: nn.Module) -> Any:
+    """Return the bridge that `attach_bridge` stored; None for a model that lies in none."""
+    attached = hf_model.__dict__.get(_ATTRIBUTE)
+    bridge = attached.value if attached else None
+    return bridge if bridge is not None and bridge.original_model is hf_model else None
 
 
 def has_wrapped_modules(hf_model: nn.Module) -> bool:
