@@ -53,7 +53,8 @@ def missing(source):
     for name, function in _public_functions(ast.parse(source)):
         parameters = _parameters(function)
         inherited = any("overload" in ast.unparse(x) or "override" in ast.unparse(x) for x in function.decorator_list)
-        if len(parameters) < FEWEST or inherited:
+        deprecated = (ast.get_docstring(function) or "").startswith("Deprecated")
+        if len(parameters) < FEWEST or inherited or deprecated:
             continue
         lacking = [x for x in parameters if x not in _documented(ast.get_docstring(function) or "")]
         if lacking:
