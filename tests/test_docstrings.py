@@ -17,9 +17,7 @@ LEFT = {
     "models": 5,
     "runtime": 1,
     "sae": 1,
-    "settings": 1,
     "spans": 2,
-    "training": 4,
 }
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

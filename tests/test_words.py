@@ -50,18 +50,15 @@ LEFT = {
     "explanations": (1, 6),
     "inputs": (2, 0),
     "models": (17, 1),
-    "pairs": (0, 2),
     "positions": (3, 0),
     "runtime": (5, 0),
     "shipped": (2, 0),
     "sites": (1, 0),
     "spans": (3, 0),
     "statistics": (5, 1),
-    "training": (4, 1),
     "views": (0, 1),
-    "benchmarks": (2, 20),
-    "docs": (0, 17),
-    "README.md": (0, 10),
+    "docs": (0, 7),
+    "README.md": (0, 4),
 }
 
 
