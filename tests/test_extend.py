@@ -5,16 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from interp_toolkit.adapters.config import KINDS
+
 PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "extend.md").read_text(encoding="utf-8")
 FENCES = re.compile(r"^```python\n(.*?)^```", flags=re.M | re.S)
 HEAD, *SECTIONS = re.split(r"^## (?=\S)", PAGE, flags=re.M)
 
 
+@pytest.fixture
+def registry():
+    """Take back the kinds that a program defines."""
+    before = dict(KINDS)
+    yield
+    KINDS.clear()
+    KINDS.update(before)
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.split("\n")[0])
-def test_programs_of_the_page_run(section, tiny, tmp_path, monkeypatch, unchecked):
+def test_programs_of_the_page_run(section, tiny, tmp_path, monkeypatch, registry, unchecked):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("interp_toolkit.load_model", lambda name: tiny("qwen2"))
-    names = {"__name__": "extend"}
+    names = {"__name__": "my_program"}
     programs = FENCES.findall(HEAD) + FENCES.findall(section)
     assert len(programs) >= 2
     for program in programs:
@@ -22,4 +33,4 @@ def test_programs_of_the_page_run(section, tiny, tmp_path, monkeypatch, unchecke
 
 
 def test_the_page_has_a_section_per_part():
-    assert {section.split("\n")[0] for section in SECTIONS} >= {"A loss", "A labeller", "A view"}
+    assert {section.split("\n")[0] for section in SECTIONS} >= {"An adapter kind", "A loss", "A labeller", "A view"}

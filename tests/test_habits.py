@@ -1,5 +1,6 @@
 """The files for contributors: they parse, and what they name exists."""
 
+import ast
 import re
 import shlex
 import tomllib
@@ -106,3 +107,25 @@ def test_commands_and_files_that_the_pages_name_are_there(name):
     if name == "CONTRIBUTING.md":
         for path in re.findall(r"`((?:interp_toolkit|tests|docs|benchmarks|\.ci)/[\w./]*)`", text):
             assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def _renamed(tree):
+    """Old names that a module declares by `interp_toolkit.deprecation`."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        match node.func.id:
+            case "renamed_arguments" | "renamed_fields":
+                yield from (word.arg for word in node.keywords if word.arg)
+            case "moved_names":
+                yield from (key.value for x in node.args if isinstance(x, ast.Dict) for key in x.keys)
+            case "warn_renamed" if isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value.rpartition(".")[2]
+
+
+def test_the_changelog_names_what_was_renamed():
+    unreleased = (ROOT / "CHANGELOG.md").read_text().split("## [0.1.0]")[0]
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", unreleased))))
+    for path in sorted((ROOT / "interp_toolkit").rglob("*.py")):
+        for old in _renamed(ast.parse(path.read_text(encoding="utf-8"))):
+            assert set(re.findall(r"\w+", old)) <= words, f"{path.name} renames {old}, which CHANGELOG.md does not name"

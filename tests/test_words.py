@@ -41,12 +41,11 @@ PROSE = {
 # What is left to mend, by room: names, prose. These counts may only fall, and none is left at the end.
 LEFT = {
     "activations": (2, 1),
-    "adapters": (14, 1),
+    "adapters": (8, 0),
     "bridges": (38, 9),
     "chat": (4, 0),
-    "cli": (12, 1),
-    "contract": (3, 1),
-    "evaluation": (159, 21),
+    "cli": (1, 0),
+    "evaluation": (158, 21),
     "explain": (6, 1),
     "explanations": (1, 6),
     "inputs": (2, 0),
@@ -58,8 +57,8 @@ LEFT = {
     "spans": (3, 0),
     "statistics": (5, 1),
     "views": (0, 1),
-    "docs": (0, 20),
-    "README.md": (0, 10),
+    "docs": (0, 7),
+    "README.md": (0, 4),
 }
 
 

@@ -139,7 +139,16 @@ class Adapter(nn.Module):
     @classmethod
     @plain_defaults()
     def from_config(cls, config: AdapterConfig, contract: Contract | None = None, seed: int = 0) -> Adapter:
-        """An untrained adapter of this config."""
+        """Create an untrained adapter of this config.
+
+        Args:
+            config: its kind, shape and start.
+            contract: what it is for; None before training.
+            seed: of the random start, where there is one.
+
+        Returns:
+            The adapter.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return class_of_kind(config.kind)(config, contract)

@@ -59,7 +59,7 @@ def activation_view(frame: pd.DataFrame, title: str = "Activations of features")
 
 
 def _text(rows: pd.DataFrame, features: list[Any]) -> tuple[list[str], list[list[float]]]:
-    """The tokens of a text, and their activations [tokens][features]."""
+    """Return the tokens of a text and their activations, [tokens][features]."""
     token_at = dict(zip(rows["position"].tolist(), rows["token"].tolist()))
     values = numbers(rows["activation"].tolist(), "'activation' of activation_view")
     activation = dict(zip(zip(rows["position"].tolist(), rows["feature"].tolist()), values))

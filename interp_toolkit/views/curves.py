@@ -224,7 +224,7 @@ def adapter_family(frame: pd.DataFrame, title: str = "The adapter family") -> An
 
 
 def _size_text(value: float) -> str:
-    """A number as the size of a model is written: 1.7B, 135M."""
+    """Write a number as the size of a model: 1.7B, 135M."""
     for size, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{name}"

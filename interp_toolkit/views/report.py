@@ -106,7 +106,7 @@ def explanations_report(explanations: Explanations, title: str = "What the model
 
 
 def _body(item: Any, heading: str) -> tuple[str, frozenset[str]]:
-    """The HTML of one item below a heading, and the libraries it needs."""
+    """Write the HTML of one item below a heading; return it with the libraries it needs."""
     if isinstance(item, View):
         return item.body, item.needs
     if isinstance(item, Explanations):

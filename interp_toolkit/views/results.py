@@ -125,7 +125,7 @@ def _result_content(path: Path) -> list[Any]:
 
 
 def _figures(frame: Any) -> list[Any]:
-    """The charts of a table."""
+    """Draw the charts of a table."""
     if _has_numbers(frame, "parameters", "value") and _has_texts(frame, "source", "measure"):
         if frame["parameters"].nunique() > 1:
             return [scaling_curve(rows, f"Scaling: {name}") for name, rows in frame.groupby("measure", sort=False)]
