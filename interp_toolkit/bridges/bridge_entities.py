@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp_toolkit.activations import Means
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bridges.grid import Grid, describe_grid
 from interp_toolkit.bridges.names import Entity, find_names
+from interp_toolkit.centering import Means
 from interp_toolkit.chat import list_prompts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sites import PlaceLike

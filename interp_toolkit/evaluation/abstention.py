@@ -104,7 +104,7 @@ def calibrate_threshold(
     Example:
         >>> threshold = calibrate_threshold(evidence_controls(model, adapter, vectors))
         >>> adapter.contract = replace(adapter.contract, threshold=threshold)
-        >>> self_explain("Tell me about baseball.", adapter=adapter)[0].reading
+        >>> self_explain("Tell me about baseball.", adapter=adapter)[0].above_threshold
         True
     """
     if not 0 < false_positive_rate < 1:

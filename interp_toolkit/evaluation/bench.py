@@ -31,6 +31,7 @@ from interp_toolkit.files import whole_file
 from interp_toolkit.models import as_hooked_model, model_facts, weights_key
 from interp_toolkit.pairs import read_titles
 from interp_toolkit.results import intervals_by_measure
+from interp_toolkit.runtime import Sampling
 from interp_toolkit.tables import brief_repr
 
 SITE = "blocks.23.hook_resid_post"
@@ -213,10 +214,8 @@ class Bench:
                 vectors,
                 model=self.model,
                 adapter=adapter,
-                samples=samples,
-                temperature=TEMPERATURE if samples > 1 else 0.0,
-                seed=SEED,
-                null=null,
+                include_null=null,
+                sampling=Sampling(n=samples, temperature=TEMPERATURE if samples > 1 else 0.0, seed=SEED),
             )
             seconds = time.perf_counter() - start
             told = dict(rows=[(row.description, _or_none(row.evidence)) for row in said], seconds=seconds)

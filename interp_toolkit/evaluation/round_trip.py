@@ -73,7 +73,7 @@ def round_trip(
         raise InterpToolkitError(f"expected one for each of at least two vectors, got {n} vectors, {came}")
     sites = contract.site.sites
     own = _directions(vectors.cpu(), len(sites))
-    (nothing,) = self_explain(vectors[:0], model=model, adapter=adapter, null=True)
+    (nothing,) = self_explain(vectors[:0], model=model, adapter=adapter, include_null=True)
 
     def back(topics: Sequence[str]) -> Tensor:
         """Directions of topics, each different one read once."""

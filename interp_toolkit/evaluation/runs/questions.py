@@ -18,12 +18,13 @@ from tqdm.auto import tqdm
 
 from interp_toolkit import activations, spans
 from interp_toolkit import activations as means
-from interp_toolkit.activations import Means, site_means
+from interp_toolkit.activations import site_means
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bridges import grid, names, twohop
 from interp_toolkit.bridges.grid import Grid, describe_grid
 from interp_toolkit.bridges.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
 from interp_toolkit.cache import cache_folder
+from interp_toolkit.centering import Means
 from interp_toolkit.evaluation.bench import SEED, Bench, code_digest
 from interp_toolkit.files import sha256_of, whole_file
 from interp_toolkit.models import weights_key
