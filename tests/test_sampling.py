@@ -34,7 +34,7 @@ def test_one_description_is_greedy_and_several_are_sampled():
     assert Sampling(n=6).effective_temperature == 0.7
     assert replace(Sampling(), n=6).effective_temperature == 0.7
     assert Sampling(n=6, temperature=1.0).effective_temperature == 1
-    assert Sampling(scales=2).scales == (2,)
+    assert Sampling(scales=2.0).scales == (2.0,)
     assert Sampling(n=np.int64(3), scales=np.array([1.0, 2.0])) == Sampling(n=3, scales=(1.0, 2.0))
     with pytest.raises(FrozenInstanceError):
         Sampling().n = 2  # type: ignore[misc]
