@@ -174,7 +174,7 @@ def test_no_prompt_is_left(tiny, adapter):
         (dict(responses=["a"]), "expected responses for each of 3 prompts, got 1"),
         (dict(subjects=["a"] * 4), "expected subjects for each of 3 prompts, got 4"),
         (dict(means=[{}]), "expected means for each of 3 prompts, got 1"),
-        (dict(samples=0), "samples and max_new_tokens of at least 1"),
+        (dict(samples=0), "expected n of at least 1, got 0"),
     ],
 )
 def test_mistakes_are_named(tiny, adapter, unchecked, settings, message):
