@@ -9,7 +9,8 @@ from interp_toolkit.models import load_model
 from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
 from interp_toolkit.pairs import pairs_from_frame as pairs_from_frame  # an old name, which warns
 from interp_toolkit.pairs import pairs_from_json as pairs_from_json
-from interp_toolkit.sites import Site
+from interp_toolkit.runtime import Sampling
+from interp_toolkit.sites import Site, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.training import TrainConfig, TrainResult, train_adapter
 
@@ -23,7 +24,9 @@ __all__ = [
     "Explanations",
     "FileFormatError",
     "InterpToolkitError",
+    "Sampling",
     "Site",
+    "SiteStack",
     "SoftPrompt",
     "TrainConfig",
     "TrainResult",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
-from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.models.batches import padded_batches
 from interp_toolkit.positions import Positions, parse_positions, token_positions
-from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_sites
+from interp_toolkit.sites import Site, SiteLike, SiteStack, parse_sites
 from interp_toolkit.spans import contents
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
@@ -177,9 +176,6 @@ def _common_prefix(rows: list[list[int]]) -> int:
     return next((i for i in range(limit) if first[i] != last[i]), limit)
 
 
-Means = Mapping[Any, Tensor | np.ndarray]
-"""What to take off at each site (or layer): [distances, d_model] by distance from a prompt's end, or [d_model]."""
-
 # A mean over fewer prompts than this would hold too much of each.
 _FEWEST = 8
 
@@ -231,27 +227,3 @@ def site_means(
         sums = torch.zeros(rows, read.vectors.shape[1]).index_add(0, index, read.vectors[here])
         means[site] = sums / index.bincount(minlength=rows)[:, None]
     return means
-
-
-def mean_at(place: Place, contract: Contract, means: Mapping[Site, Tensor]) -> Tensor | None:
-    """What is taken off at a place, a row per distance; None for the adapter's own mean.
-
-    Args:
-        place: that is read.
-        contract: of the adapter.
-        means: as `parse_means` gives them.
-
-    Raises:
-        InterpToolkitError: none is known.
-    """
-    if missing := [site for site in place.sites if site not in means]:
-        if place == contract.site and len(missing) == len(place.sites):
-            return None
-        raise InterpToolkitError(
-            f"no mean is known for {missing[0]}, and without one what all vectors share speaks loudest; pass "
-            f"means=site_means(model, other_prompts, sites)"
-        )
-    parts = [torch.atleast_2d(means[site]) for site in place.sites]
-    rows = max(map(len, parts))
-    # The last row is of all tokens that are at least so far.
-    return torch.cat([part[torch.arange(rows).clamp(max=len(part) - 1)] for part in parts], dim=1)

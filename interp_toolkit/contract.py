@@ -210,7 +210,7 @@ class Contract:
             InterpToolkitError: the adapter's file names none.
         """
         if self.soft_prompt is None:
-            raise InterpToolkitError("the adapter's file names no soft prompt; pass soft_prompt=...")
+            raise InterpToolkitError("the adapter's file names no soft prompt; see Adapter.with_soft_prompt")
         return self.soft_prompt
 
     def require_site(self) -> Place:
@@ -253,7 +253,7 @@ class Contract:
             raise ContractError(
                 f"the adapter was trained on vectors from {self.site}, these are from {site}; read "
                 + (
-                    "that site, use an adapter for this one, or pass any_site=True (--any-layer) to try it all the same"
+                    "that site, use an adapter for this one, or pass on_mismatch='warn' (--any-layer) to try it anyway"
                     if one
                     else "the adapter's own sites together, or use an adapter for these"
                 )

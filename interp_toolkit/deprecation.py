@@ -64,6 +64,41 @@ def renamed_arguments(**renamed: str | tuple[str, Callable[[Any], Any]]) -> Call
     return decorate
 
 
+def gathered_arguments(new: str, cls: type, **fields: str) -> Callable[[F], F]:
+    """Let a function take as arguments of their own what are now fields of one argument.
+
+    To be used right below `renamed_arguments`, so that the warning is shown at the caller's line.
+
+    Args:
+        new: name of the argument that holds them now.
+        cls: the dataclass of that argument.
+        fields: for each old argument the field.
+
+    Example:
+        >>> @renamed_arguments(null="include_null")
+        ... @gathered_arguments("sampling", Sampling, samples="n")
+        ... def self_explain(inputs, *, sampling=Sampling(), include_null=False): ...
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            values = {fields[old]: kwargs.pop(old) for old in fields.keys() & kwargs.keys()}
+            if values:
+                if new in kwargs:
+                    raise TypeError(f"{function.__name__}() got {new!r} and {', '.join(values)}, which belong into it")
+                settings = ", ".join(f"{name}=..." for name in values)
+                old = ", ".join(f"{name}=..." for name in fields if fields[name] in values)
+                warn_renamed(f"{function.__name__}({old})", f"{new}={cls.__name__}({settings})", stacklevel=4)
+                kwargs[new] = cls(**values)
+            return function(*args, **kwargs)
+
+        call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
 def renamed_fields(**renamed: str) -> Callable[[C], C]:
     """Let a dataclass take and give fields by their old names, `dataclasses.replace` included.
 

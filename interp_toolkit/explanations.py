@@ -1,4 +1,4 @@
-"""Explanations: what a model said of vectors, as a table with a face."""
+"""Explanations: the descriptions that a model generated for vectors, as a table."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.tables import html_table, text_table
 
-COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "reading", "scale")
+COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "above_threshold", "scale")
 _NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")
+# Tables for people show whether a description counts under a shorter name.
+_HEADINGS = {"above_threshold": "verdict"}
 # A notebook keeps what it shows: a page of rows as HTML, and as text the ends of what is long, as a data frame's are.
-_FACE_ROWS = 100
+_HTML_ROWS = 100
 _TEXT_ROWS = 60
 _END_ROWS = 5
 _CELL = 300
 
 
+@renamed_fields(reading="above_threshold")
 @dataclass(frozen=True)
 class Explanation:
     """One description of one vector.
 
     Attributes:
-        source: the prompt that the vector was read from, or ``vector 3``; ``null vector`` for the one about nothing.
-        site: where it was read; empty for a direction that was given.
-        position: token position from the prompt's first; -1 for a vector that was given.
+        source: the prompt that the vector was read from, or ``vector 3``; ``null vector`` for the null vector.
+        site: where it was read; empty for a vector that was passed as an array.
+        position: token position from the prompt's first; -1 for a vector that was passed as an array.
         sample: number of the sample, from 0.
-        description: what the model wrote.
-        log_prob: mean log-probability of its tokens given the vector, in nats a token.
-        evidence: ``log_prob`` less the same given the null vector: how much the vector, rather than the adapter's
-            habit, speaks for these words. Near zero, the description is a guess. NaN for an empty description.
-        reading: whether the evidence reaches the threshold that the adapter was calibrated with (see
-            `calibrate_threshold`), above which controls seldom come; False for *no reading*, None where the adapter has
-            no threshold, or one that says nothing of this description, such as a sample (see
-            `EvidenceThreshold.applies`).
+        description: the text that the model generated.
+        log_prob: mean log-probability of its tokens given the vector, in nats per token.
+        evidence: the log-likelihood ratio per token of the description, vector against null vector, in nats per token.
+            Near zero, the description is a guess. NaN for an empty description.
+        above_threshold: whether the evidence reaches the threshold that the adapter was calibrated with (see
+            `calibrate_threshold`), which controls seldom reach. With False the adapter abstains. None where the adapter
+            has no threshold, or one that does not apply, to a sample for example (see `EvidenceThreshold.applies`).
         scale: factor that the vector was multiplied by in the adapter.
     """
 
@@ -45,12 +48,12 @@ class Explanation:
     description: str
     log_prob: float
     evidence: float
-    reading: bool | None
+    above_threshold: bool | None
     scale: float
 
 
 class Explanations(Sequence[Explanation]):
-    """Descriptions in the order in which they were asked for: by source, site, position, scale, sample.
+    """Descriptions, ordered by source, site, position, scale and sample.
 
     Example:
         >>> for explanation in self_explain("Tell me about baseball.", model=model):
@@ -70,13 +73,15 @@ class Explanations(Sequence[Explanation]):
         return iter(self._rows)
 
     def to_df(self) -> pd.DataFrame:
-        """A data frame with the columns of `Explanation`, a row a description."""
+        """A data frame with the columns of `Explanation`, one row per description."""
         return pd.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
 
     def to_text(self, width: int = 80) -> str:
         """A table for a terminal of this width, of all rows."""
         shown = self._shown()
-        return text_table(shown, ([_cell(row, name) for name in shown] for row in self._rows), _NUMBERS, width)
+        return text_table(
+            _headings(shown), ([_cell(row, name) for name in shown] for row in self._rows), _NUMBERS, width
+        )
 
     def __repr__(self) -> str:
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
@@ -86,37 +91,41 @@ class Explanations(Sequence[Explanation]):
         ends = [*rows[:_END_ROWS], None, *rows[-_END_ROWS:]] if len(rows) > _TEXT_ROWS else rows
         cells = (["…"] * len(shown) if row is None else [_cut(_cell(row, name)) for name in shown] for row in ends)
         more = f"\n{len(rows) - len(ends) + 1:,} more: see to_df() or to_text()" if len(rows) > _TEXT_ROWS else ""
-        return f"{head}\n{text_table(shown, cells, _NUMBERS)}{more}"
+        return f"{head}\n{text_table(_headings(shown), cells, _NUMBERS)}{more}"
 
     def _repr_html_(self) -> str:
-        shown, first = self._shown(), self._rows[:_FACE_ROWS]
-        table = html_table(shown, ([_cell(row, name) for name in shown] for row in first), _NUMBERS)
+        shown, first = self._shown(), self._rows[:_HTML_ROWS]
+        table = html_table(_headings(shown), ([_cell(row, name) for name in shown] for row in first), _NUMBERS)
         more = len(self) - len(first)
         rest = f"{more:,} more rows: see to_df() or a report. " if more else ""
         return (
-            f"{table}<small>{rest}evidence: nats a token for these words, above what the adapter says about nothing; "
-            "near zero the description is a guess; no reading: controls without meaning reach as much</small>"
+            f"{table}<small>{rest}evidence: nats per token for these words, above what the null vector gives them; "
+            "near zero the description is a guess; abstains: controls without meaning reach as much</small>"
         )
 
     def _shown(self) -> list[str]:
-        """The columns worth the space: of where and how, those that tell rows of one source apart."""
+        """The columns worth the space: those in which rows of one source differ, and the verdict where one is False."""
         sources = {row.source for row in self._rows}
-        told = {
+        columns = {"source", "description", "evidence"} | {
             name
             for name in ("site", "position", "sample", "scale")
             if len({(row.source, getattr(row, name)) for row in self._rows}) > len(sources)
         }
-        if any(row.reading is False for row in self._rows):
-            told.add("reading")
-        return [name for name in COLUMNS if name in told | {"source", "description", "evidence"}]
+        if any(row.above_threshold is False for row in self._rows):
+            columns.add("above_threshold")
+        return [name for name in COLUMNS if name in columns]
+
+
+def _headings(columns: Sequence[str]) -> list[str]:
+    return [_HEADINGS.get(name, name) for name in columns]
 
 
 def _cell(row: Explanation, name: str) -> str:
     value = getattr(row, name)
     if name in ("log_prob", "evidence"):
         return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
-    if name == "reading":
-        return "no reading" if value is False else ""
+    if name == "above_threshold":
+        return "abstains" if value is False else ""
     return f"{value:g}" if name == "scale" else str(value)
 
 

@@ -1,40 +1,41 @@
-"""What `self_explain` is asked about: prompts, vectors or activations, as centred vectors with where each is from."""
+"""The vectors that `self_explain` describes: read from prompts, or passed as activations or as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp_toolkit.activations import Activations
-from interp_toolkit.chat import Prompt
+from interp_toolkit.activations import Activations, Positions, read_activations, stack_sites
+from interp_toolkit.centering import Means, OnMismatch, means_by_place, means_by_site
+from interp_toolkit.chat import Prompt, list_prompts
 from interp_toolkit.contract import Contract
-from interp_toolkit.errors import ContractError, InterpToolkitError
-from interp_toolkit.sites import Place, Site, SiteStack, parse_place
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models import backend_of
+from interp_toolkit.sites import Place, PlaceLike, SiteStack, parse_place
 
-Means = Mapping[Any, Tensor | np.ndarray]
-"""What to take off raw vectors, by site: a `Site`, a hook name or a layer number."""
-
-# Raw residual streams at the last token have a cosine of 0.8 and more to the mean of the adapters that ship, centred
+# Raw residual streams at the last token have a cosine of 0.8 and more to the mean of the adapters that ship, centered
 # ones of at most 0.3.
 _HOLDS_MEAN = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Vectors as an adapter takes them, with where each is from.
+    """Vectors as an adapter takes them, with their origins; every list has an item per vector.
 
     Attributes:
         values: [n, width], float32 on the CPU.
-        sources: what each was read from, or ``vector 3``.
-        sites: names; empty for vectors that were given.
-        positions: from the prompt's first token; -1 for vectors that were given.
-        as_trained: whether each is from the adapter's site and centred by its mean, as those in training were. Of
-            vectors that were given this is taken on trust, unless the mean is plainly still in them.
+        sources: the prompt that the vector was read from, or ``vector 3``.
+        sites: name of the site; empty for vectors that were passed as arrays.
+        positions: from the prompt's first token; -1 for vectors that were passed as arrays.
+        as_trained: whether the vector is from the adapter's site and centered by its mean, as those in training were.
+            For arrays this is assumed, unless the mean is plainly still in them.
+        row_ids: what decides the draws of a vector's samples, together with the seed.
     """
 
     values: Tensor
@@ -42,14 +43,17 @@ class Vectors:
     sites: list[str]
     positions: list[int]
     as_trained: list[bool]
+    row_ids: list[str]
 
 
-def vectors_among(inputs: Any) -> tuple[Any, Tensor | None]:
-    """The inputs, a generator as a list, and the vectors that they are; None where they are prompts.
+def split_inputs(inputs: Any) -> tuple[Any, Tensor | None]:
+    """Return the inputs, a generator as a list, and the vectors among them; None where they are prompts.
 
     Raises:
         InterpToolkitError: arrays that are neither vectors nor token ids, or vectors of different shapes.
     """
+    if isinstance(inputs, Activations):
+        return inputs, inputs.vectors
     if isinstance(inputs, (Tensor, np.ndarray)):
         return inputs, _tensor(inputs, "the array")
     if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
@@ -70,11 +74,17 @@ def vectors_among(inputs: Any) -> tuple[Any, Tensor | None]:
     return rows, torch.cat(blocks)
 
 
-def given_vectors(vectors: Tensor, contract: Contract, width: int, raw: bool) -> Vectors:
-    """Vectors that were given, centred where they are raw.
+def from_vectors(vectors: Tensor, contract: Contract, width: int, centered: bool) -> Vectors:
+    """Take vectors that were passed as they are, less the adapter's mean where they are not centered.
+
+    Args:
+        vectors: [n, width] or [width].
+        contract: of the adapter.
+        width: of the adapter's vectors.
+        centered: whether they are directions or centered already; otherwise the adapter's mean is subtracted.
 
     Raises:
-        InterpToolkitError: another shape, a vector that is zero or not finite, or no mean to take off.
+        InterpToolkitError: another shape, a vector that is zero or not finite, or no mean to subtract.
     """
     values = vectors.detach().float().cpu()
     values = values[None] if values.ndim == 1 else values
@@ -83,161 +93,141 @@ def given_vectors(vectors: Tensor, contract: Contract, width: int, raw: bool) ->
             f"expected vectors of shape (n, {width}) or ({width},), got {tuple(vectors.shape)}; "
             f"the adapter is for {contract.model_id} at {contract.site or 'any site'}"
         )
-    if raw and contract.mean is None:
-        raise InterpToolkitError("raw=True asks for the adapter's mean to be taken off, and this adapter has none")
-    values = contract.centre(values) if raw else values
+    if not centered and contract.mean is None:
+        raise InterpToolkitError(
+            "centered=False asks for the adapter's mean to be subtracted, and this adapter has none"
+        )
+    values = values if centered else contract.centre(values)
     _require_directions(values)
-    centred = torch.ones(len(values), dtype=torch.bool)
-    if contract.mean is not None and not raw:
-        mean = contract.mean.float().cpu()[None]
-        centred = torch.nn.functional.cosine_similarity(values, mean) < _HOLDS_MEAN
     n = len(values)
-    return Vectors(values, [f"vector {i}" for i in range(n)], [""] * n, [-1] * n, centred.tolist())
+    as_trained = torch.ones(n, dtype=torch.bool)
+    if contract.mean is not None and centered:
+        mean = contract.mean.float().cpu()[None]
+        as_trained = torch.nn.functional.cosine_similarity(values, mean) < _HOLDS_MEAN
+    names = [f"vector {i}" for i in range(n)]
+    return Vectors(values, names, [""] * n, [-1] * n, as_trained.tolist(), _hashes(values))
 
 
-def read_vectors(
-    read: Activations,
+def from_activations(
+    activations: Activations,
     contract: Contract,
     width: int,
     *,
-    means: Means | None = None,
-    any_site: bool = False,
-    source: Callable[[int], str] = "prompt {}".format,
+    center: Means | None = None,
+    on_mismatch: OnMismatch = "error",
 ) -> Vectors:
-    """Activations, which are raw, centred by one rule: see `centring`.
+    """Center activations, which are raw, as `means_by_place` says.
 
     Args:
-        read: at the adapter's places, or at others that have a mean.
+        activations: read at the adapter's places, or at others that have a mean. Their table may have a column
+            ``source`` with a text per row.
         contract: of the adapter.
-        width: of its vectors.
-        means: by site.
-        any_site: whether other sites may be read without a mean.
-        source: the text of a prompt by its number.
+        width: of the adapter's vectors.
+        center: means by site.
+        on_mismatch: whether to refuse sites that are not the adapter's and have no mean, or to warn.
 
     Raises:
         ContractError: a site that is not the adapter's and has no mean.
         InterpToolkitError: another width, a table that does not fit the vectors, means that do not fit the sites, or a
-            vector that is not finite.
+            vector that is zero or not finite.
     """
-    table = read.table
-    if lacking := [name for name in ("prompt", "site", "position") if name not in table]:
-        raise InterpToolkitError(f"expected activations whose table has columns prompt, site and position, without "
-                                 f"{lacking[0]!r}; see read_activations")  # fmt: skip
-    if len(read.vectors) != len(table):
+    table = activations.table
+    if missing := [name for name in ("prompt", "site", "position") if name not in table]:
         raise InterpToolkitError(
-            f"expected a row of the table for each vector, got {len(read.vectors)} vectors and {len(table)} rows; "
-            f"choose the same rows of both"
+            f"expected activations whose table has columns prompt, site and position, without {missing[0]!r}; "
+            f"see read_activations"
         )
-    names = table["site"].tolist()
-    places = {name: parse_place(name) for name in dict.fromkeys(names)}
-    take_off = centring(list(places.values()), contract, means, any_site)
-    if len(read.vectors) and read.vectors.shape[1:] != (width,):
+    if len(activations.vectors) != len(table):
         raise InterpToolkitError(
-            f"expected activations of shape (n, {width}), got {tuple(read.vectors.shape)}; the adapter is for "
-            f"{contract.model_id} at {contract.site or 'any site'}"
+            f"expected a row of the table for each vector, got {len(activations.vectors)} vectors and {len(table)} "
+            f"rows; choose the same rows of both"
         )
-    values = read.vectors.detach().float().cpu().clone()
-    for name, place in places.items():
-        if (mean := take_off[place]) is not None:
-            values[torch.tensor([other == name for other in names])] -= mean
-    _require_directions(values)
-    given = _by_site(means)
-    usual = {name: place == contract.site and not set(place.sites) & set(given) for name, place in places.items()}
-    sources = table["source"].tolist() if "source" in table else [source(i) for i in table["prompt"].tolist()]
-    return Vectors(values, sources, names, table["position"].tolist(), [usual[name] for name in names])
+    places = [parse_place(name) for name in dict.fromkeys(table["site"])]
+    means = means_by_place(places, contract, center, on_mismatch)
+    sources = table["source"] if "source" in table else [f"prompt {i}" for i in table["prompt"]]
+    return _centered(activations, list(sources), contract, width, means, center)
 
 
-def centring(
-    places: Sequence[Place], contract: Contract, means: Means | None = None, any_site: bool = False
-) -> dict[Place, Tensor | None]:
-    """What is taken off raw vectors at each place, None for nothing.
-
-    A mean that is given for a place is taken off; at the adapter's own place (or anywhere, if its file names none) else
-    the adapter's. A place that has neither is refused unless ``any_site``, and then nothing is taken off: the direction
-    that all its vectors share would outweigh what tells them apart.
-
-    Raises:
-        ContractError: a place that is not the adapter's and has no mean.
-        InterpToolkitError: a mean that is not a vector of the model's width, or of a site that is not read.
-    """
-    given = parse_means(means, [site for place in places for site in place.sites], contract.d_model)
-    out: dict[Place, Tensor | None] = {}
-    others = []
-    for place in places:
-        named = [site for site in place.sites if site in given]
-        if named and len(named) == len(place.sites):
-            out[place] = torch.cat([given[site] for site in place.sites])
-        elif named:
-            raise InterpToolkitError(f"expected a mean for each site of {place}, got one for {named[0]} alone")
-        elif contract.site in (place, None):
-            out[place] = None if contract.mean is None else contract.mean.float().cpu()
-        else:
-            if isinstance(place, SiteStack) or isinstance(contract.site, SiteStack):
-                contract.check_site(place)
-            others.append(place)
-            out[place] = None
-    if others and not any_site:
-        raise ContractError(
-            f"the adapter was trained on vectors from {contract.site}, these are from {', '.join(map(str, others))}; "
-            f"read that site, use an adapter for this one, pass the mean of its vectors as means={{site: mean}}, or "
-            f"pass any_site=True (--any-layer) to try it all the same"
-        )
-    return out
-
-
-def parse_means(
-    means: Means | None, sites: Sequence[Site], d_model: int, *, by_distance: bool = False
-) -> dict[Site, Tensor]:
-    """Means by `Site`, float32 on the CPU, each for one of the sites that are read.
+def from_prompts(
+    model: Any,
+    prompts: Prompt | Iterable[Prompt],
+    contract: Contract,
+    width: int,
+    *,
+    sites: PlaceLike | None = None,
+    positions: Positions = "last",
+    chat: bool = True,
+    center: Means | None = None,
+    on_mismatch: OnMismatch = "error",
+    progress: bool = False,
+) -> Vectors:
+    """Read the residual streams of prompts, and center them as `means_by_place` says.
 
     Args:
-        means: by site, hook name or layer number.
-        sites: that are read.
-        d_model: width of the residual stream.
-        by_distance: whether a mean may have a row per distance from the prompt's end, some of which may be missing
-            (NaN).
+        model: the hooked model.
+        prompts: one or several.
+        contract: of the adapter.
+        width: of the adapter's vectors.
+        sites: where to read; by default where the adapter was trained.
+        positions: which tokens, see `read_activations`.
+        chat: whether texts are user turns in the chat template.
+        center: means by site.
+        on_mismatch: whether to refuse sites that are not the adapter's and have no mean, or to warn.
+        progress: whether to show a bar.
 
     Raises:
-        InterpToolkitError: a site twice, or one that is not read; a mean of another shape, or not finite.
+        ContractError: a site that is not the adapter's and has no mean.
+        InterpToolkitError: a prompt, site or position that does not exist, or a vector that is zero or not finite.
     """
-    out = {}
-    for site, mean in _by_site(means).items():
-        if site not in sites:
-            raise InterpToolkitError(
-                f"a mean is given for {site}, which is not read; the sites are {', '.join(map(str, sites))}"
-            )
-        if not isinstance(mean, (Tensor, np.ndarray)):
-            raise InterpToolkitError(f"expected a tensor or an array as the mean for {site}, got {_kind(mean)}")
-        value = torch.as_tensor(mean).detach().float().cpu()
-        if value.shape != (d_model,) and not (by_distance and value.ndim == 2 and value.shape[1] == d_model):
-            rows = f" or (distances, {d_model})" if by_distance else ""
-            hint = "; of a mean per distance take .mean(0)" if value.ndim == 2 and not by_distance else ""
-            raise InterpToolkitError(
-                f"expected a mean of shape ({d_model},){rows} for {site}, got {tuple(value.shape)}{hint}"
-            )
-        if not by_distance and not value.isfinite().all():
-            raise InterpToolkitError(f"the mean for {site} holds NaN or infinity; take it over other prompts")
-        out[site] = value
-    return out
+    prompts, places = list_prompts(prompts), contract.places(sites)
+    every_site = [site for place in places for site in place.sites]
+    for site in every_site if on_mismatch == "warn" else ():
+        backend_of(model).require(site)  # no warning about a site that the model does not have
+    means = means_by_place(places, contract, center, on_mismatch)  # before any work
+    read = read_activations(model, prompts, every_site, positions, chat=chat, progress=progress)
+    if isinstance(places[0], SiteStack):
+        read = stack_sites(read, places[0])
+    sources = [prompt_title(prompts[i]) for i in read.table["prompt"]]
+    vectors = _centered(read, sources, contract, width, means, center)
+    # Where a vector was read, not its rounding, decides its draws.
+    origins = zip(read.table["prompt"], read.table["site"], read.table["position"])
+    return replace(vectors, row_ids=[repr((prompts[i], site, position)) for i, site, position in origins])
+
+
+def _centered(
+    activations: Activations,
+    sources: list[str],
+    contract: Contract,
+    width: int,
+    means: Mapping[Place, Tensor | None],
+    center: Means | None,
+) -> Vectors:
+    """Activations less the means by place, as `Vectors`."""
+    vectors, table = activations.vectors, activations.table
+    if len(vectors) and vectors.shape[1:] != (width,):
+        raise InterpToolkitError(
+            f"expected activations of shape (n, {width}), got {tuple(vectors.shape)}; the adapter is for "
+            f"{contract.model_id} at {contract.site or 'any site'}"
+        )
+    names = table["site"].tolist()
+    values = vectors.detach().float().cpu().clone()
+    for place, mean in means.items():
+        if mean is not None:
+            values[torch.tensor([name == str(place) for name in names])] -= mean
+    _require_directions(values)
+    with_mean = set(means_by_site(center))
+    as_trained = {str(place): place == contract.site and with_mean.isdisjoint(place.sites) for place in means}
+    return Vectors(
+        values, sources, names, table["position"].tolist(), [as_trained[name] for name in names], _hashes(values)
+    )
 
 
 def prompt_title(prompt: Prompt) -> str:
-    """A prompt as the source of its vectors: the text, the last message, or the ids."""
+    """Return a prompt as the source of its vectors: the text, the last message, or the ids."""
     if isinstance(prompt, str):
         return prompt
     last: Any = prompt[-1]
     return str(last.get("content", "")) if isinstance(last, Mapping) else " ".join(str(int(x)) for x in prompt)  # type: ignore[arg-type]
-
-
-def _by_site(means: Means | None) -> dict[Site, Any]:
-    if means is not None and not isinstance(means, Mapping):
-        raise InterpToolkitError(f"expected means by site, such as {{19: mean}}, got {_kind(means)}")
-    out: dict[Site, Any] = {}
-    for key, mean in (means or {}).items():
-        if (site := Site.parse(key)) in out:
-            raise InterpToolkitError(f"two means are given for {site}; expected one")
-        out[site] = mean
-    return out
 
 
 def _tensor(array: Tensor | np.ndarray, name: str) -> Tensor | None:
@@ -257,6 +247,10 @@ def _tensor(array: Tensor | np.ndarray, name: str) -> Tensor | None:
     return None
 
 
+def _hashes(values: Tensor) -> list[str]:
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in values.numpy()]
+
+
 def _kind(value: Any) -> str:
     shape = getattr(value, "shape", None)
     return type(value).__name__ if shape is None else f"{type(value).__name__} of shape {tuple(shape)}"
@@ -268,5 +262,5 @@ def _require_directions(values: Tensor) -> None:
     if len(bad := (values.abs().amax(1) == 0).nonzero().flatten() if len(values) else values):
         raise InterpToolkitError(
             f"vector {bad[0].item()} is zero and has no direction; to see what the adapter says about nothing, pass "
-            f"null=True"
+            f"include_null=True"
         )

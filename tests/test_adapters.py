@@ -739,7 +739,7 @@ def test_without_fingerprints_names_decide():
 
 def test_another_site_is_refused():
     with pytest.raises(
-        ContractError, match=r"trained on vectors from blocks\.19.*these are from blocks\.3.*any_site=True"
+        ContractError, match=r"trained on vectors from blocks\.19.*these are from blocks\.3.*on_mismatch='warn'"
     ):
         _trained("scalar_affine").contract.check_site(Site.after(3))
 

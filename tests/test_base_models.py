@@ -173,10 +173,12 @@ def test_from_reading_to_describing(base, tmp_path, name, backend):
     adapter.save_pretrained(tmp_path / "adapter")
     loaded = Adapter.from_pretrained(tmp_path / "adapter")
     assert (loaded.contract.chat, loaded.contract.soft_prompt) == (False, contract.soft_prompt)
-    said = self_explain(TITLES[:3], model=model, adapter=loaded, null=True)
-    by_hand = self_explain([f"{title}" for title in TITLES[:3]], model=model, adapter=adapter, chat=False, null=True)
+    said = self_explain(TITLES[:3], model=model, adapter=loaded, include_null=True)
+    by_hand = self_explain(
+        [f"{title}" for title in TITLES[:3]], model=model, adapter=adapter, chat=False, include_null=True
+    )
     assert said.to_df().equals(by_hand.to_df())
-    assert all(row.reading is not None for row in said if row.evidence == row.evidence)
+    assert all(row.above_threshold is not None for row in said if row.evidence == row.evidence)
     assert abs(said[-1].evidence) < 1e-4 or said[-1].evidence != said[-1].evidence
 
 
@@ -235,7 +237,7 @@ def test_a_chat_model_reads_plain_text_where_the_adapter_was_trained_so(tiny):
     def told(adapter, **settings):
         adapter.contract = dataclasses.replace(adapter.contract, threshold=EvidenceThreshold(-99.0, 0.05, 20, 0))
         (row,) = self_explain("rivers", model=model, adapter=adapter, **settings)
-        return row.log_prob, row.reading
+        return row.log_prob, row.above_threshold
 
     assert told(plain) == told(plain, chat=False)
     assert told(chat) == told(chat, chat=True) == told(silent) == told(silent, chat=True)

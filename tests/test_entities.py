@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from interp_toolkit import Adapter, ContractError, InterpToolkitError, Site, read_activations, self_explain
+from interp_toolkit import Adapter, ContractError, InterpToolkitError, Sampling, Site, read_activations, self_explain
 from interp_toolkit import activations as module
 from interp_toolkit.activations import site_means, stack_sites
 from interp_toolkit.bridges.entities import extract_entities
@@ -52,7 +52,9 @@ def test_a_grid_is_what_the_steps_by_hand_give(tiny, adapter):
     shallow = torch.tensor((table.site == str(site)).to_numpy())
     vectors[shallow] -= means[site]
     vectors[~shallow] -= adapter.contract.mean
-    told = self_explain(vectors, model=model, adapter=adapter, samples=2, seed=3, max_new_tokens=16).to_df()
+    told = self_explain(
+        vectors, model=model, adapter=adapter, sampling=Sampling(n=2, seed=3, max_new_tokens=16)
+    ).to_df()
     assert grid.cells.description.tolist() == told.description.tolist()
     assert grid.cells.evidence.tolist() == pytest.approx(told.evidence.tolist(), abs=1e-4, nan_ok=True)
     assert grid.cells["sample"].tolist() == [0, 1] * len(table)
@@ -98,7 +100,7 @@ def test_means_by_distance_are_taken_off_each_prompt(tiny, adapter):
     for i, prompt in enumerate(PROMPTS):
         raw = read_activations(model, [prompt], 1, "all", chat=False).vectors[1:]
         taken = means[i][site][[min(2, len(raw) - 1 - k) for k in range(len(raw))]]
-        told = self_explain(raw - taken, model=model, adapter=adapter, max_new_tokens=16)
+        told = self_explain(raw - taken, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=16))
         assert grid.cells.description[grid.cells.prompt == i].tolist() == [row.description for row in told]
     alone = describe_grid(model, PROMPTS[1:2], adapter, sites=1, samples=1, means=means[1])
     assert alone.cells.description.tolist() == grid.cells.description[grid.cells.prompt == 1].tolist()
@@ -115,7 +117,7 @@ def test_an_adapter_of_several_sites_reads_them_together(tiny, tiny_prompt):
     means = {site: torch.full((32,), float(i)) for i, site in enumerate(stack.sites)}
     for given, taken in ((None, mean), (means, torch.cat(list(means.values())))):
         grid = describe_grid(model, PROMPTS, adapter, samples=1, means=given)
-        told = self_explain(vectors - taken, model=model, adapter=adapter, max_new_tokens=16)
+        told = self_explain(vectors - taken, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=16))
         assert grid.cells.description.tolist() == [row.description for row in told]
         assert set(grid.cells.site) == {str(stack)}
     with pytest.raises(ContractError, match="or use an adapter for these"):
@@ -172,7 +174,7 @@ def test_no_prompt_is_left(tiny, adapter):
         (dict(responses=["a"]), "expected responses for each of 3 prompts, got 1"),
         (dict(subjects=["a"] * 4), "expected subjects for each of 3 prompts, got 4"),
         (dict(means=[{}]), "expected means for each of 3 prompts, got 1"),
-        (dict(samples=0), "samples and max_new_tokens of at least 1"),
+        (dict(samples=0), "expected n of at least 1, got 0"),
     ],
 )
 def test_mistakes_are_named(tiny, adapter, unchecked, settings, message):

@@ -1,11 +1,12 @@
 """Evidence in every dtype, and samples that do not depend on what else is described."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from interp_toolkit import Adapter, InterpToolkitError, load_model, self_explain
+from interp_toolkit import Adapter, InterpToolkitError, Sampling, load_model, self_explain
 from interp_toolkit.contract import Contract
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, evidence, generate
@@ -40,7 +41,11 @@ def test_the_null_vector_has_none_in_any_dtype(model, adapter, random_vectors, s
     torch.set_num_threads(threads)
     try:
         rows = self_explain(
-            random_vectors(7), model=model, adapter=adapter, null=True, samples=samples, max_new_tokens=9
+            random_vectors(7),
+            model=model,
+            adapter=adapter,
+            include_null=True,
+            sampling=Sampling(n=samples, max_new_tokens=9),
         ).to_df()
     finally:
         torch.set_num_threads(before)
@@ -85,7 +90,7 @@ def test_a_count_that_does_not_fit_is_refused(tiny, tiny_prompt, random_vectors)
 class TestSamples:
     """A vector's samples are drawn by what it is, the seed and their number."""
 
-    settings = dict(samples=6, seed=0, max_new_tokens=8, temperature=1.0)
+    sampling = Sampling(n=6, seed=0, max_new_tokens=8, temperature=1.0)
 
     @pytest.fixture
     def model(self, tiny):
@@ -93,22 +98,22 @@ class TestSamples:
 
     def test_a_vector_alone_and_among_others(self, model, adapter, random_vectors):
         vectors = random_vectors(40)
-        together = self_explain(vectors, model=model, adapter=adapter, **self.settings).to_df()
+        together = self_explain(vectors, model=model, adapter=adapter, sampling=self.sampling).to_df()
         for i in (0, 1, 17, 39):
-            alone = self_explain(vectors[i], model=model, adapter=adapter, **self.settings).to_df()
+            alone = self_explain(vectors[i], model=model, adapter=adapter, sampling=self.sampling).to_df()
             assert alone.description.tolist() == together.description[together.source == f"vector {i}"].tolist()
 
     def test_a_prompt_alone_and_among_others(self, model, adapter):
         prompts = ["Tell me about rivers.", "Tell me about the history of Poland.", "What is that?", "Baseball."]
-        together = self_explain(prompts, model=model, adapter=adapter, **self.settings).to_df()
+        together = self_explain(prompts, model=model, adapter=adapter, sampling=self.sampling).to_df()
         for prompt in prompts:
-            alone = self_explain(prompt, model=model, adapter=adapter, **self.settings).to_df()
+            alone = self_explain(prompt, model=model, adapter=adapter, sampling=self.sampling).to_df()
             assert alone.description.tolist() == together.description[together.source == prompt].tolist()
 
     def test_fewer_samples_and_shorter_ones_begin_alike(self, model, adapter, random_vectors):
         vectors = random_vectors(3)
-        many = self_explain(vectors, model=model, adapter=adapter, **self.settings).to_df()
-        few = self_explain(vectors, model=model, adapter=adapter, **self.settings | dict(samples=2)).to_df()
+        many = self_explain(vectors, model=model, adapter=adapter, sampling=self.sampling).to_df()
+        few = self_explain(vectors, model=model, adapter=adapter, sampling=replace(self.sampling, n=2)).to_df()
         assert few.description.tolist() == many.description[many["sample"] < 2].tolist()
         run = PromptRun(model, adapter.contract.soft_prompt)
         settings = dict(temperature=1.0, samples=4, until="length")
@@ -119,7 +124,7 @@ class TestSamples:
     def test_another_seed_or_another_vector_draws_otherwise(self, model, adapter, random_vectors):
         vectors = random_vectors(2)
         one, other = (
-            self_explain(vectors, model=model, adapter=adapter, **self.settings | dict(seed=seed)).to_df()
+            self_explain(vectors, model=model, adapter=adapter, sampling=replace(self.sampling, seed=seed)).to_df()
             for seed in (0, 1)
         )
         assert one.description.tolist() != other.description.tolist()

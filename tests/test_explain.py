@@ -10,6 +10,7 @@ from interp_toolkit import (
     Adapter,
     ContractError,
     InterpToolkitError,
+    Sampling,
     Site,
     SoftPrompt,
     load_model,
@@ -39,7 +40,7 @@ def adapter(tiny, tiny_prompt):
 
 def test_a_description_is_what_the_steps_by_hand_give(tiny, adapter, backend):
     model = tiny("llama", backend)
-    got = self_explain(PROMPTS, model=model, adapter=adapter, max_new_tokens=6)
+    got = self_explain(PROMPTS, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=6))
     read = read_activations(model, PROMPTS, 2).vectors
     soft_tokens = adapter(read - adapter.contract.mean)
     run = PromptRun(model, adapter.contract.soft_prompt)
@@ -54,7 +55,11 @@ def test_a_description_is_what_the_steps_by_hand_give(tiny, adapter, backend):
 
 def test_the_table(tiny, adapter):
     found = self_explain(
-        PROMPTS, model=tiny(), adapter=adapter, positions=[-1, -2], samples=2, scales=[0.5, 1.0], max_new_tokens=4
+        PROMPTS,
+        model=tiny(),
+        adapter=adapter,
+        positions=[-1, -2],
+        sampling=Sampling(n=2, scales=[0.5, 1.0], max_new_tokens=4),
     )
     table = found.to_df()
     assert tuple(table.columns) == COLUMNS
@@ -66,7 +71,7 @@ def test_the_table(tiny, adapter):
         "description",
         "log_prob",
         "evidence",
-        "reading",
+        "above_threshold",
         "scale",
     )
     assert len(table) == len(found) == 2 * 2 * 2 * 2
@@ -79,34 +84,39 @@ def test_the_table(tiny, adapter):
 
 
 def test_a_grid_over_layers_and_tokens(tiny, adapter):
-    settings = dict(model=tiny(), adapter=adapter, sites=[1, 2], positions=[-3, -1], max_new_tokens=4)
+    settings = dict(
+        model=tiny(), adapter=adapter, sites=[1, 2], positions=[-3, -1], sampling=Sampling(max_new_tokens=4)
+    )
     with pytest.raises(
-        ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1.*any_site=True"
+        ContractError, match=r"trained on vectors from blocks\.2.*these are from blocks\.1.*on_mismatch='warn'"
     ):
         self_explain(PROMPTS, **{**settings, "sites": [1]})
-    with pytest.raises(ContractError, match=r"these are from blocks\.1\.hook_resid_post; read that site.*means="):
+    with pytest.raises(ContractError, match=r"these are from blocks\.1\.hook_resid_post; read that site.*center="):
         self_explain(PROMPTS, **settings)
-    table = self_explain(PROMPTS, **settings, any_site=True).to_df()
+    with pytest.warns(UserWarning, match="nothing is subtracted there"):
+        table = self_explain(PROMPTS, **settings, on_mismatch="warn").to_df()
     assert table.groupby(["source", "site", "position"], sort=False).ngroups == 8
-    own = self_explain(PROMPTS, model=tiny(), adapter=adapter, positions=[-3, -1], max_new_tokens=4).to_df()
+    own = self_explain(
+        PROMPTS, model=tiny(), adapter=adapter, positions=[-3, -1], sampling=Sampling(max_new_tokens=4)
+    ).to_df()
     at_two = table[table.site == "blocks.2.hook_resid_post"].reset_index(drop=True)
     assert at_two.description.tolist() == own.description.tolist()
     read = read_activations(tiny(), PROMPTS, 1, [-3, -1]).vectors
     means = {Site.after(1): torch.ones(32)}
-    moved = self_explain(PROMPTS, **{**settings, "sites": 1}, means=means)
-    given = self_explain(read - 1, model=tiny(), adapter=adapter, max_new_tokens=4)
+    moved = self_explain(PROMPTS, **{**settings, "sites": 1}, center=means)
+    given = self_explain(read - 1, model=tiny(), adapter=adapter, sampling=Sampling(max_new_tokens=4))
     assert [e.description for e in moved] == [e.description for e in given]
 
 
 def test_vectors_are_taken_as_they_are_or_centred(tiny, adapter):
-    settings = dict(model=tiny(), adapter=adapter, max_new_tokens=5)
+    settings = dict(model=tiny(), adapter=adapter, sampling=Sampling(max_new_tokens=5))
     read = read_activations(tiny(), PROMPTS, 2).vectors
     by_text = self_explain(PROMPTS, **settings)
-    by_raw = self_explain(read, **settings, raw=True)
+    by_raw = self_explain(read, **settings, centered=False)
     by_hand = self_explain(read - adapter.contract.mean, **settings)
     assert [e.description for e in by_raw] == [e.description for e in by_text] == [e.description for e in by_hand]
     assert [(e.source, e.site, e.position) for e in by_raw] == [("vector 0", "", -1), ("vector 1", "", -1)]
-    one = self_explain(read[0], **settings, raw=True)
+    one = self_explain(read[0], **settings, centered=False)
     assert [e.description for e in one] == [by_raw[0].description]
 
 
@@ -115,19 +125,21 @@ def test_no_vectors_make_an_empty_table(tiny, adapter):
 
 
 def test_the_null_vector_has_no_evidence(tiny, adapter):
-    found = self_explain(PROMPTS, model=tiny(), adapter=adapter, null=True, samples=3, max_new_tokens=6)
+    found = self_explain(
+        PROMPTS, model=tiny(), adapter=adapter, include_null=True, sampling=Sampling(n=3, max_new_tokens=6)
+    )
     nothing = [e for e in found if e.source == "null vector"]
     assert len(nothing) == 3
     assert all(abs(e.evidence) < 1e-4 for e in nothing)
     faint = torch.full((32,), 1e-12)  # a vector of no length to speak of is told as nothing, too
-    (e,) = self_explain(faint, model=tiny(), adapter=adapter, max_new_tokens=6)
+    (e,) = self_explain(faint, model=tiny(), adapter=adapter, sampling=Sampling(max_new_tokens=6))
     assert abs(e.evidence) < 0.05
 
 
 def test_seeds(tiny, adapter):
     vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     told = [
-        [e.description for e in self_explain(vectors, model=tiny(), adapter=adapter, samples=6, seed=seed)]
+        [e.description for e in self_explain(vectors, model=tiny(), adapter=adapter, sampling=Sampling(n=6, seed=seed))]
         for seed in (0, 0, 1)
     ]
     assert told[0] == told[1] != told[2]
@@ -141,16 +153,18 @@ def test_seeds(tiny, adapter):
         (
             torch.eye(3, 32) * torch.tensor([[1.0], [0.0], [1.0]]),
             {},
-            "vector 1 is zero and has no direction.*null=True",
+            "vector 1 is zero and has no direction.*include_null=True",
         ),
         (torch.full((1, 32), math.nan), {}, "vector 0 holds NaN or infinity"),
         ("", {}, "prompt 0 is empty"),
         ([], {}, "expected at least one prompt"),
-        ("a", {"sites": 11, "any_site": True}, r"blocks\.11\.hook_resid_post does not exist: the model has 4 layers"),
+        (
+            "a",
+            {"sites": 11, "center": {11: torch.ones(32)}},
+            r"blocks\.11\.hook_resid_post does not exist: the model has 4 layers",
+        ),
         ("a", {"sites": "somewhere"}, "expected a site such as"),
         ("a", {"positions": [99]}, "position 99 does not exist"),
-        ("a", {"samples": 0}, "samples and max_new_tokens of at least 1"),
-        ("a", {"scales": []}, "expected at least one scale"),
         ("a", {"adapter": "/no/adapter"}, "no adapter at /no/adapter"),
         ("a", {"adapter": Adapter.create("scale", 32)}, "the adapter has no contract"),
         ("a", {"adapter": None}, "no adapter is shipped for .*; pass adapter="),
@@ -172,9 +186,16 @@ def test_a_file_that_says_less_asks_for_more(tiny, adapter, tmp_path):
     adapter.save_published(tmp_path / "x.safetensors")
     with pytest.raises(InterpToolkitError, match="does not name the site it was trained on; pass sites="):
         self_explain("a", model=tiny(), adapter=str(tmp_path / "x.safetensors"))
-    assert len(self_explain("a", model=tiny(), adapter=str(tmp_path / "x.safetensors"), sites=1, max_new_tokens=3)) == 1
-    with pytest.raises(InterpToolkitError, match="raw=True asks for the adapter's mean"):
-        self_explain(torch.ones(32), model=tiny(), adapter=str(tmp_path / "x.safetensors"), raw=True)
+    assert (
+        len(
+            self_explain(
+                "a", model=tiny(), adapter=str(tmp_path / "x.safetensors"), sites=1, sampling=Sampling(max_new_tokens=3)
+            )
+        )
+        == 1
+    )
+    with pytest.raises(InterpToolkitError, match="centered=False asks for the adapter's mean"):
+        self_explain(torch.ones(32), model=tiny(), adapter=str(tmp_path / "x.safetensors"), centered=False)
 
 
 # Faces.
@@ -255,8 +276,8 @@ def test_the_default_adapter_reads_topics_and_tells_them_from_nothing(smollm):
     assert (own > shuffled).sum() >= 7
     assert (own > nothing).all()
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
-    read = self_explain(vectors, model=smollm, null=True, max_new_tokens=8).to_df()
-    random = self_explain(noise, model=smollm, max_new_tokens=8).to_df()
+    read = self_explain(vectors, model=smollm, include_null=True, sampling=Sampling(max_new_tokens=8)).to_df()
+    random = self_explain(noise, model=smollm, sampling=Sampling(max_new_tokens=8)).to_df()
     assert read.evidence.iloc[:8].median() > random.evidence.median()
     assert abs(read.evidence.iloc[8]) < 1e-3
 
@@ -275,6 +296,8 @@ def test_the_default_is_chosen_by_what_is_asked(smollm, monkeypatch):
 def test_both_classes_say_the_same(smollm, backend):
     hooked = load_model("smollm2-135m", backend=backend, dtype="float32")
     prompts = ["Tell me about baseball.", "Tell me about Poland."]
-    one, two = (self_explain(prompts, model=model, max_new_tokens=8).to_df() for model in (smollm, hooked))
+    one, two = (
+        self_explain(prompts, model=model, sampling=Sampling(max_new_tokens=8)).to_df() for model in (smollm, hooked)
+    )
     assert one.description.tolist() == two.description.tolist()
     assert torch.allclose(torch.tensor(one.evidence), torch.tensor(two.evidence), atol=1e-3)

@@ -1,5 +1,6 @@
 """What people pass: columns, arrays, generators, activations, numpy's numbers; and arguments that would do nothing."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from interp_toolkit import (
     ContractError,
     Explanations,
     InterpToolkitError,
+    Sampling,
     Site,
     SoftPrompt,
     read_activations,
@@ -47,9 +49,13 @@ def adapter(tiny, tiny_prompt):
 @pytest.fixture
 def explain(tiny, adapter):
     """explain(inputs, ...): descriptions of three tokens by the adapter."""
-    return lambda inputs, **settings: self_explain(
-        inputs, **{"model": tiny(), "adapter": adapter, "max_new_tokens": 3, **settings}
-    )
+
+    def explain(inputs, **settings):
+        fields = {name: settings.pop(name) for name in Sampling.__dataclass_fields__ if name in settings}
+        sampling = Sampling(**{"max_new_tokens": 3, **fields})
+        return self_explain(inputs, **{"model": tiny(), "adapter": adapter, "sampling": sampling, **settings})
+
+    return explain
 
 
 def _texts(explanations):
@@ -205,11 +211,12 @@ def test_activations_keep_where_they_were_read_and_are_centred(tiny, adapter, ex
         explain(other)
     means = {1: np.ones(32)}
     assert (
-        explain(other, means=means)
+        explain(other, center=means)
         .to_df()[columns]
-        .equals(explain(PROMPTS, sites=[1, 2], means=means).to_df()[columns])
+        .equals(explain(PROMPTS, sites=[1, 2], center=means).to_df()[columns])
     )
-    assert len(explain(other, any_site=True)) == 6
+    with pytest.warns(UserWarning, match="nothing is subtracted there"):
+        assert len(explain(other, on_mismatch="warn")) == 6
     with pytest.raises(InterpToolkitError, match="3 vectors and 2 rows; choose the same rows of both"):
         explain(Activations(some.vectors, some.table[:2]))
     with pytest.raises(InterpToolkitError, match="without 'site'; see read_activations"):
@@ -230,8 +237,8 @@ def test_numpy_numbers_are_numbers(tiny, explain):
     assert Site.parse(np.int64(3)) == Site.after(3)
     assert type(Site.parse(np.int64(3)).layer) is int
     assert parse_place(np.array([0, 2])) == parse_place([0, 2])
-    settings = dict(samples=2, seed=1, scales=[0.5, 1.0])
-    numbers = dict(samples=np.int64(2), seed=np.int64(1), scales=np.array([0.5, 1.0]), max_new_tokens=np.int64(3))
+    settings = dict(n=2, seed=1, scales=[0.5, 1.0])
+    numbers = dict(n=np.int64(2), seed=np.int64(1), scales=np.array([0.5, 1.0]), max_new_tokens=np.int64(3))
     for given in (dict(sites=np.int64(2)), dict(sites=[np.int32(2)]), dict(positions=np.int64(-1))):
         assert _texts(explain(PROMPTS, **numbers, **given)) == _texts(explain(PROMPTS, **settings))
     assert [row.scale for row in explain(PROMPTS[0], scales=2.0)] == [2.0]
@@ -302,16 +309,15 @@ def test_positions_of_a_grid(tiny, adapter):
     [
         (dict(seed=-1), "expected seed of at least 0, got -1"),
         (dict(seed=0.5), "expected a whole number for seed, got 0.5"),
-        (dict(samples=2.5), "expected a whole number for samples, got 2.5"),
+        (dict(n=2.5), "expected a whole number for n, got 2.5"),
         (dict(scales="x"), r"expected at least one scale, each a finite number, got \['x'\]"),
         (dict(temperature="0.5"), "expected a temperature of at least 0, got '0.5'"),
         (dict(adapter=3), "expected an Adapter, a path, a hub id or a name, got int"),
-        (dict(soft_prompt="Say {slot}"), "expected a SoftPrompt, got str"),
         (dict(scales=[float("nan")]), r"expected at least one scale, each a finite number, got \[nan\]"),
         (dict(temperature=float("nan")), "expected a temperature of at least 0, got nan"),
         (dict(top_p=0.5), "top_p would have no effect: at temperature 0"),
-        (dict(raw=True), "raw would have no effect: what is read from prompts is raw"),
-        (dict(any_site=True), r"any_site \(--any-layer\) would have no effect: no sites"),
+        (dict(centered=False), "centered would have no effect: what is read from prompts is raw"),
+        (dict(on_mismatch="warn"), r"on_mismatch \(--any-layer\) would have no effect: no sites"),
         (dict(sites=True), "expected a site such as"),
         (dict(sites=[]), "expected at least one site, got none"),
         (dict(sites=1.0), "expected a site such as .* got 1.0"),
@@ -326,8 +332,12 @@ def test_arguments_about_reading_are_refused_with_vectors(tiny, explain, random_
     read = read_activations(tiny(), PROMPTS, 2)
     at = [dict(sites=2), dict(positions=[-1]), dict(positions="all")]
     for given, more, why in (
-        (random_vectors(2), [dict(means={2: torch.ones(32)}), dict(any_site=True)], "vectors are taken as they are"),
-        (read, [dict(raw=True)], "activations are raw"),
+        (
+            random_vectors(2),
+            [dict(center={2: torch.ones(32)}), dict(on_mismatch="warn")],
+            "vectors are taken as they are",
+        ),
+        (read, [dict(centered=False)], "activations are raw"),
     ):
         for settings in at + more:
             with pytest.raises(InterpToolkitError, match=f"{next(iter(settings))} would have no effect: {why}"):
@@ -342,10 +352,10 @@ def test_means_by_layer_name_or_site(tiny, explain):
     by_hand = explain(read_activations(tiny(), PROMPTS, 1).vectors - 1)
     for key in (1, np.int64(1), "blocks.1.hook_resid_post", Site.after(1)):
         for value in (mean, mean.numpy(), mean.double()):
-            found = explain(PROMPTS, sites=1, means={key: value})
+            found = explain(PROMPTS, sites=1, center={key: value})
             assert [row.description for row in found] == [row.description for row in by_hand]
     # At the adapter's own site, a mean that is given is taken instead.
-    own = explain(PROMPTS, means={2: mean})
+    own = explain(PROMPTS, center={2: mean})
     by_hand = explain(read_activations(tiny(), PROMPTS, 2).vectors - 1)
     assert [row.description for row in own] == [row.description for row in by_hand]
 
@@ -371,7 +381,7 @@ def test_means_by_layer_name_or_site(tiny, explain):
 )
 def test_means_that_do_not_fit(tiny, adapter, explain, unchecked, means, message):
     with pytest.raises(InterpToolkitError, match=message):
-        explain(PROMPTS, sites=1, any_site=True, means=means)
+        explain(PROMPTS, sites=1, center=means)
     if isinstance(means, dict) and "per distance" not in message and "NaN" not in message:  # a grid takes these
         with pytest.raises(InterpToolkitError, match=message.replace(r"\(32,\)", r"\(32,\) or \(distances, 32\)")):
             describe_grid(tiny(), PROMPTS, adapter, sites=1, samples=1, means=means)
@@ -380,11 +390,13 @@ def test_means_that_do_not_fit(tiny, adapter, explain, unchecked, means, message
 def test_a_grid_over_sites_needs_their_means(tiny, adapter, explain):
     with pytest.raises(ContractError, match=r"these are from blocks\.0\.hook_resid_post, blocks\.1\.hook_resid_post; "):
         explain(PROMPTS, sites=[0, 1, 2])
-    with pytest.raises(ContractError, match=r"these are from blocks\.0\.hook_resid_post; .*any_site=True"):
-        explain(PROMPTS, sites=[0, 1, 2], means={1: torch.ones(32)})
-    found = explain(PROMPTS, sites=[0, 1, 2], means={1: torch.ones(32)}, any_site=True).to_df()
-    for layer, settings in ((0, dict(any_site=True)), (1, dict(means={1: torch.ones(32)})), (2, {})):
-        alone = explain(PROMPTS, sites=layer, **settings)
+    with pytest.raises(ContractError, match=r"these are from blocks\.0\.hook_resid_post; .*on_mismatch='warn'"):
+        explain(PROMPTS, sites=[0, 1, 2], center={1: torch.ones(32)})
+    with pytest.warns(UserWarning, match=r"on vectors from blocks\.2.*from blocks\.0\.hook_resid_post, without"):
+        found = explain(PROMPTS, sites=[0, 1, 2], center={1: torch.ones(32)}, on_mismatch="warn").to_df()
+    for layer, settings in ((0, {}), (1, dict(center={1: torch.ones(32)})), (2, {})):
+        with pytest.warns(UserWarning, match="subtracted") if layer == 0 else nullcontext():
+            alone = explain(PROMPTS, sites=layer, **({"on_mismatch": "warn"} if layer == 0 else settings))
         here = found[found.site == str(Site.after(layer))]
         assert here.description.tolist() == [row.description for row in alone]
 
@@ -393,8 +405,8 @@ def test_means_of_a_stack_are_those_of_its_sites(tiny, tiny_prompt):
     stack = parse_place([0, 2])
     adapter = Adapter.create("full_rank", 32, sites=2).requires_grad_(False)
     adapter.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
-    settings = dict(model=tiny(), adapter=adapter, max_new_tokens=3)
-    moved = self_explain(PROMPTS, means={0: torch.ones(32), 2: torch.ones(32)}, **settings)
+    settings = dict(model=tiny(), adapter=adapter, sampling=Sampling(max_new_tokens=3))
+    moved = self_explain(PROMPTS, center={0: torch.ones(32), 2: torch.ones(32)}, **settings)
     vectors = read_activations(tiny(), PROMPTS, stack)
     by_hand = self_explain(vectors.vectors - 1, **settings)
     assert [row.description for row in moved] == [row.description for row in by_hand]
@@ -402,41 +414,44 @@ def test_means_of_a_stack_are_those_of_its_sites(tiny, tiny_prompt):
         row.description for row in self_explain(PROMPTS, **settings)
     ]
     with pytest.raises(InterpToolkitError, match=r"a mean for each site of blocks.0.* \+ blocks.2.*, got one for"):
-        self_explain(PROMPTS, means={0: torch.ones(32)}, **settings)
+        self_explain(PROMPTS, center={0: torch.ones(32)}, **settings)
 
 
 # Verdicts.
 
 
 def _verdicts(explanations):
-    return {row.reading for row in explanations}
+    return {row.above_threshold for row in explanations}
 
 
-def test_a_verdict_is_given_only_where_the_threshold_is_calibrated(tiny, explain, random_vectors):
+def test_a_verdict_is_given_only_where_the_threshold_is_calibrated(tiny, adapter, explain, random_vectors):
     longest = dict(max_new_tokens=EvidenceThreshold.MAX_NEW_TOKENS)
     vectors, mean = random_vectors(3), torch.ones(32)
     raw = read_activations(tiny(), PROMPTS, 2)
-    for inputs, settings in ((PROMPTS, {}), (vectors, {}), (raw.vectors, dict(raw=True)), (raw, {})):
+    for inputs, settings in ((PROMPTS, {}), (vectors, {}), (raw.vectors, dict(centered=False)), (raw, {})):
         assert _verdicts(explain(inputs, **longest, **settings)) == {True}
     other_prompt = SoftPrompt.for_chat(tiny().tokenizer, 'Repeat this: "{slot}"', '"')
     for settings in (
-        dict(samples=6),
-        dict(samples=6, temperature=0.1),
+        dict(n=6),
+        dict(n=6, temperature=0.1),
         dict(temperature=0.7),
         dict(scales=[2.0]),
-        dict(soft_prompt=other_prompt),
+        dict(adapter=adapter.with_soft_prompt(other_prompt)),
         dict(max_new_tokens=3),
         dict(max_new_tokens=48),
     ):
         for inputs in (PROMPTS[:1], vectors[:1], Activations(raw.vectors[:1], raw.table[:1])):
             assert _verdicts(explain(inputs, **{**longest, **settings})) == {None}
-    for settings in (dict(sites=1, any_site=True), dict(sites=1, means={1: mean}), dict(means={2: mean})):
+    for settings in (dict(sites=1, center={1: mean}), dict(center={2: mean})):
         assert _verdicts(explain(PROMPTS[:1], **longest, **settings)) == {None}
+    with pytest.warns(UserWarning, match="nothing is subtracted"):
+        assert _verdicts(explain(PROMPTS[:1], sites=1, on_mismatch="warn", **longest)) == {None}
     # Each row by itself.
-    swept = explain(PROMPTS[:1], scales=[0.5, 1.0], null=True, **longest)
-    assert [row.reading for row in swept] == [None, True, True]
-    grid = explain(PROMPTS[:1], sites=[1, 2], any_site=True, **longest)
-    assert [row.reading for row in grid] == [None, True]
+    swept = explain(PROMPTS[:1], include_null=True, scales=[0.5, 1.0], **longest)
+    assert [row.above_threshold for row in swept] == [None, True, True]
+    with pytest.warns(UserWarning, match="nothing is subtracted"):
+        grid = explain(PROMPTS[:1], sites=[1, 2], on_mismatch="warn", **longest)
+    assert [row.above_threshold for row in grid] == [None, True]
 
 
 def test_vectors_that_still_hold_the_mean_have_no_verdict(tiny, adapter, random_vectors):
@@ -446,7 +461,7 @@ def test_vectors_that_still_hold_the_mean_have_no_verdict(tiny, adapter, random_
     settings = dict(model=tiny(), adapter=adapter)
     assert _verdicts(self_explain(vectors, **settings)) == {True}
     assert _verdicts(self_explain(vectors + mean, **settings)) == {None}
-    assert _verdicts(self_explain(vectors + mean, raw=True, **settings)) == {True}
+    assert _verdicts(self_explain(vectors + mean, centered=False, **settings)) == {True}
 
 
 # Shown.

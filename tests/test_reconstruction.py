@@ -46,7 +46,7 @@ def test_cosines_are_those_of_the_descriptions_own_vectors(tiny, adapter):
     told = contract.centre(
         topic_vectors(model, ["Foxes", "the history of Poland", "-", "Foxes", "a game"], contract.site)
     )
-    nothing = self_explain(vectors[:0], model=model, adapter=adapter, null=True)[0].description
+    nothing = self_explain(vectors[:0], model=model, adapter=adapter, include_null=True)[0].description
     null = contract.centre(topic_vectors(model, [nothing or "-"], contract.site))[0]
     for i, row in table.iterrows():
         assert row.cosine == pytest.approx(_cosine(told[i], vectors[i], sites), abs=1e-5)

@@ -114,24 +114,24 @@ def test_coverage_against_accuracy():
         accuracy_by_coverage(evidence, [True] * 4, [0.0])
 
 
-def test_explanations_below_the_threshold_are_no_readings(tiny, adapter, random_vectors, tmp_path):
+def test_explanations_below_the_threshold_abstain(tiny, adapter, random_vectors, tmp_path):
     vectors = random_vectors(6)
     plain = self_explain(vectors, model=tiny(), adapter=adapter)
-    assert {row.reading for row in plain} == {None}
-    assert "reading" not in repr(plain).splitlines()[1]
+    assert {row.above_threshold for row in plain} == {None}
+    assert "verdict" not in repr(plain).splitlines()[1]
     value = sorted(row.evidence for row in plain)[3]
     adapter.contract = replace(adapter.contract, threshold=EvidenceThreshold(value, 0.05, 40, 0))
     adapter.save_pretrained(tmp_path / "a")
     loaded = Adapter.from_pretrained(tmp_path / "a")
     assert loaded.contract.threshold == adapter.contract.threshold
-    found = self_explain(vectors, model=tiny(), adapter=loaded, null=True)
-    assert [row.reading for row in found] == [row.evidence >= value for row in found]
-    assert sum(row.reading for row in found) == 3
-    assert repr(found).count("no reading") == 4
-    assert found._repr_html_().count("<td style='text-align:left'>no reading</td>") == 4
+    found = self_explain(vectors, model=tiny(), adapter=loaded, include_null=True)
+    assert [row.above_threshold for row in found] == [row.evidence >= value for row in found]
+    assert sum(row.above_threshold for row in found) == 3
+    assert repr(found).count("abstains") == 4
+    assert found._repr_html_().count("<td style='text-align:left'>abstains</td>") == 4
     # The threshold is for the adapter's own question.
     other = self_explain(vectors, model=tiny(), adapter=loaded, soft_prompt=loaded.contract.soft_prompt)
-    assert {row.reading for row in other} == {None}
+    assert {row.above_threshold for row in other} == {None}
 
 
 def test_calibrating_gives_a_copy_with_a_threshold_and_changes_nothing_else(tiny, adapter, random_vectors):

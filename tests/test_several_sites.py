@@ -197,12 +197,14 @@ def test_an_adapter_of_several_sites_explains_prompts_and_vectors(tiny, trained,
     adapter = Adapter.from_pretrained(tmp_path / "a")
     assert (adapter.digest, adapter.contract.site, adapter.contract.mean.shape) == (trained.digest, STACK, (64,))
     assert "sites=2, tokens=3" in repr(adapter)
-    found = self_explain(["Tell me about Poland.", "rivers"], model=tiny(), adapter=adapter, positions="all", null=True)
+    found = self_explain(
+        ["Tell me about Poland.", "rivers"], model=tiny(), adapter=adapter, positions="all", include_null=True
+    )
     assert {row.site for row in found} == {str(STACK), ""}
     last = [row for row in found if row.source == "rivers"][-1]
     vector = torch.cat([read_activations(tiny(), "rivers", site).vectors for site in (0, 2)], 1)
     assert torch.equal(read_activations(tiny(), "rivers", STACK).vectors, vector)
-    (again,) = self_explain(vector, model=tiny(), adapter=adapter, raw=True)
+    (again,) = self_explain(vector, model=tiny(), adapter=adapter, centered=False)
     assert again.description == last.description
     assert again.evidence == pytest.approx(last.evidence, abs=1e-4)
     for sites in (2, [2, 0], [0, 1, 2]):

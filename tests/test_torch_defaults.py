@@ -7,6 +7,7 @@ import torch
 
 from interp_toolkit import (
     Adapter,
+    Sampling,
     Site,
     TrainConfig,
     load_model,
@@ -61,7 +62,7 @@ def _everything(folder, prompt, backend):
     result = train_adapter(model, pairs, adapter, config, soft_prompt=prompt, progress=False)
     low_rank.contract = Contract.from_facts(model_facts(model), Site.after(2), prompt, None, True)
     adapter = result.adapter
-    said = self_explain(PROMPTS, model=model, adapter=adapter, samples=2, null=True)
+    said = self_explain(PROMPTS, model=model, adapter=adapter, include_null=True, sampling=Sampling(n=2))
     other = self_explain(vectors, model=model, adapter=low_rank)
     rows = [(row.description, row.evidence) for row in [*said, *other]]
     return vectors, adapter.weight.detach(), result.best_val_loss, rows

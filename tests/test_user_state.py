@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_sae
 
-from interp_toolkit import Adapter, InterpToolkitError, Site, load_model, read_activations, self_explain
+from interp_toolkit import Adapter, InterpToolkitError, Sampling, Site, load_model, read_activations, self_explain
 from interp_toolkit.cache import JsonCache
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract, ModelFacts
@@ -329,7 +329,7 @@ def test_an_adapter_is_refused_when_the_blocks_have_other_weights(load, backend,
     model = load("llama", backend)
     adapter = _adapter(model, tiny_prompt)
     fingerprint = model_facts(model).fingerprint
-    self_explain("foxes?", model=model, adapter=adapter, max_new_tokens=2)
+    self_explain("foxes?", model=model, adapter=adapter, sampling=Sampling(max_new_tokens=2))
     edit(model)
     assert model_facts(model).fingerprint == fingerprint
     with pytest.raises(ContractError, match="blocks of this model have other weights.*fine-tuned.*train an adapter"):
@@ -396,7 +396,7 @@ def test_a_model_in_training_is_read_without_dropout_and_left_as_it_was(load, ar
 
 def test_a_deleted_model_is_freed(load, tiny_prompt, backend):
     model = load("llama", backend)
-    self_explain("foxes?", model=model, adapter=_adapter(model, tiny_prompt), max_new_tokens=2)
+    self_explain("foxes?", model=model, adapter=_adapter(model, tiny_prompt), sampling=Sampling(max_new_tokens=2))
     weight, gone = weakref.ref(next(model.parameters())), weakref.ref(model)
     del model
     gc.collect()
@@ -431,7 +431,9 @@ def test_two_threads_read_and_explain_as_one(load, backend, tiny_prompt):
         return read_activations(model, [prompt, "foxes?"], sites=[1, 2], positions=[-1, -2]).vectors
 
     def explain(prompt):
-        said = self_explain(prompt, model=model, adapter=adapter, sites=2, positions=[-1, -2], max_new_tokens=6)
+        said = self_explain(
+            prompt, model=model, adapter=adapter, sites=2, positions=[-1, -2], sampling=Sampling(max_new_tokens=6)
+        )
         return [(row.description, row.evidence) for row in said]
 
     expected = [read(prompt) for prompt in many], [explain(prompt) for prompt in many]

@@ -211,7 +211,7 @@ def test_the_report_of_explanations_says_what_evidence_is():
     page = explanations_report(_explanations(["a", "b"], reading=False))
     assert "2 descriptions of 2 sources." in page.body
     assert "the description is a guess" in page.body
-    assert ["reading", "no reading"] in _data(page)["same"]
+    assert ["verdict", "abstains"] in _data(page)["same"]
     assert "1 description of 1 source." in explanations_report(_explanations(["a"])).body
 
 

@@ -25,7 +25,7 @@ PAGE = Path("runs") / "demo.html"
 if __name__ == "__main__":
     print("The residual stream at the end of eight questions, and what the model says it means:\n", flush=True)
     # In float32, whatever the processor is fast at, so that the table is the README's.
-    explanations = self_explain(PROMPTS, model=load_model(dtype="float32"), null=True)
+    explanations = self_explain(PROMPTS, model=load_model(dtype="float32"), include_null=True)
     print(explanations.to_text(shutil.get_terminal_size().columns))
     page = explanations_report(explanations).save(PAGE)
     print(f"\nThe same as a page for the browser: {page.resolve().as_uri()}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from interp_toolkit.adapters.config import KINDS, AdapterConfig, class_of_kind
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import html_table
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -218,6 +220,19 @@ class Adapter(nn.Module):
         if facts is not None:
             self.contract.check_model(facts)
         return self.contract
+
+    def with_soft_prompt(self, soft_prompt: SoftPrompt) -> Adapter:
+        """Return this adapter, sharing its weights, for another soft prompt than it was trained with.
+
+        The evidence threshold is left out, since it was calibrated with the old soft prompt.
+
+        Raises:
+            InterpToolkitError: the adapter has not been trained.
+        """
+        contract = replace(self.require_contract(), soft_prompt=soft_prompt, threshold=None)
+        adapter = copy.copy(self)
+        adapter.contract = contract
+        return adapter
 
     @property
     def parameter_count(self) -> int:

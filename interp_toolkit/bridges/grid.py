@@ -11,15 +11,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp_toolkit.activations import Means, mean_at, read_activations, stack_sites
+from interp_toolkit.activations import read_activations, stack_sites
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bridges.twohop import MAX_NEW_TOKENS, continuations
+from interp_toolkit.centering import Means, mean_by_distance, parse_means
 from interp_toolkit.chat import list_prompts
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explain import self_explain
-from interp_toolkit.inputs import parse_means
 from interp_toolkit.models import model_facts
+from interp_toolkit.runtime import Sampling
 from interp_toolkit.sites import Place, PlaceLike, SiteStack
 from interp_toolkit.spans import Span, Where, find_spans
 from interp_toolkit.tables import brief_repr
@@ -136,7 +137,9 @@ def describe_grid(
     by_prompt = [shared] * len(prompts) if listed is None else listed
     # Prompts of one form share their means, and these are checked once.
     checked = {id(mean): parse_means(mean, sites_read, contract.d_model, by_distance=True) for mean in by_prompt}
-    by_means = {key: {str(place): mean_at(place, contract, mean) for place in places} for key, mean in checked.items()}
+    by_means = {
+        key: {str(place): mean_by_distance(place, contract, mean) for place in places} for key, mean in checked.items()
+    }
     centers = [by_means[id(mean)] for mean in by_prompt]
     spans, failed = find_spans(model.tokenizer, prompts, positions, chat)
     table, values = _centred_cells(model, spans, places, centers, contract, adapter.config.width)
@@ -148,10 +151,8 @@ def describe_grid(
         values[torch.from_numpy(described)],
         model=model,
         adapter=adapter,
-        samples=samples,
-        seed=seed,
-        max_new_tokens=_MAX_NEW_TOKENS,
         progress=progress,
+        sampling=Sampling(n=samples, seed=seed, max_new_tokens=_MAX_NEW_TOKENS),
     )
     left = [prompt for prompt in spans if prompt.number not in failed]
     texts = [prompts[prompt.number] for prompt in left]

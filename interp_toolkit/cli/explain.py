@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.errors import InterpToolkitError
     from interp_toolkit.explain import self_explain
+    from interp_toolkit.runtime import Sampling
 
     for text in options.texts:
         # Python decodes arguments that are not UTF-8 to lone surrogates, which tokenizers refuse.
@@ -60,12 +61,11 @@ def _run(options: argparse.Namespace) -> None:
         adapter=options.adapter,
         sites=options.layer,
         positions=[options.position],
-        samples=options.samples,
-        seed=options.seed,
-        null=options.null,
+        include_null=options.null,
         chat=False if options.no_chat else None,
-        any_site=options.any_layer,
+        on_mismatch="warn" if options.any_layer else "error",
         progress=sys.stderr.isatty(),
+        sampling=Sampling(n=options.samples, seed=options.seed),
     )
     if options.html:
         from interp_toolkit.views import explanations_report

@@ -13,12 +13,13 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from interp_toolkit import activations, spans
-from interp_toolkit.activations import Means, site_means
+from interp_toolkit.activations import site_means
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bridges import grid, names, twohop
 from interp_toolkit.bridges.grid import Grid, describe_grid
 from interp_toolkit.bridges.twohop import FAILED, KEPT, SHORTCUT, TwoHop, answers_hops, balanced_sample
 from interp_toolkit.cache import JsonCache
+from interp_toolkit.centering import Means
 from interp_toolkit.evaluation.context import SEED, EvalContext
 from interp_toolkit.sites import Place, Site, SiteStack
 

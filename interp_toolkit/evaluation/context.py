@@ -34,6 +34,7 @@ from interp_toolkit.explain import self_explain
 from interp_toolkit.files import sha256_of
 from interp_toolkit.models import as_hooked_model, model_facts, weights_key
 from interp_toolkit.results import intervals_by_measure
+from interp_toolkit.runtime import Sampling
 from interp_toolkit.tables import brief_repr
 
 SEED = 0
@@ -234,10 +235,8 @@ class EvalContext:
                 vectors,
                 model=self.model,
                 adapter=adapter,
-                samples=samples,
-                temperature=TEMPERATURE if samples > 1 else 0.0,
-                seed=SEED,
-                null=include_null,
+                include_null=include_null,
+                sampling=Sampling(n=samples, temperature=TEMPERATURE if samples > 1 else 0.0, seed=SEED),
             )
             seconds = time.perf_counter() - start
             return dict(rows=[(row.description, row.evidence) for row in table], seconds=seconds)

@@ -81,7 +81,7 @@ def reconstruction_table(
         raise InterpToolkitError(f"expected one for each of at least two vectors, got {n} vectors, {came}")
     n_sites = len(site.sites)
     originals = _directions(vectors.cpu(), n_sites)
-    (null_description,) = self_explain(vectors[:0], model=model, adapter=adapter, null=True)
+    (null_description,) = self_explain(vectors[:0], model=model, adapter=adapter, include_null=True)
 
     def directions_of(topics: Sequence[str]) -> Tensor:
         """Directions of topics, each different one read once."""

@@ -17,6 +17,7 @@ from interp_toolkit.deprecation import moved_names
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import weights_key
+from interp_toolkit.runtime import Sampling
 from interp_toolkit.sae.asking import Ask
 from interp_toolkit.sae.directions import sae_vectors
 from interp_toolkit.sae.facts import OnMismatch, check_sae, flags_renamed, sae_digest
@@ -80,7 +81,7 @@ def describe_features(
     key = [] if cache is None else _key(model, adapter, sae, samples, seed)
 
     def describe(vectors: Tensor) -> list[tuple[str, float]]:
-        table = self_explain(vectors, model=model, adapter=adapter, samples=samples, seed=seed)
+        table = self_explain(vectors, model=model, adapter=adapter, sampling=Sampling(n=samples, seed=seed))
         return [(row.description, row.evidence) for row in table]
 
     rows: list[tuple[int, int, str, float]] = []

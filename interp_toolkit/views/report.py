@@ -111,7 +111,8 @@ def _body(item: Any, heading: str) -> tuple[str, frozenset[str]]:
         return item.body, item.needs
     if isinstance(item, Explanations):
         frame = item.to_df()
-        frame["reading"] = ["no reading" if x is False else "reading" if x else None for x in frame["reading"]]
+        verdicts = ["abstains" if x is False else "above threshold" if x else None for x in frame["above_threshold"]]
+        frame = frame.assign(above_threshold=verdicts).rename(columns={"above_threshold": "verdict"})
         return table_body(frame, "Descriptions"), frozenset()
     if isinstance(item, pd.DataFrame):
         return table_body(item, heading or "Table", caption=not heading), frozenset()

@@ -1,0 +1,104 @@
+"""The engine of hooked models in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_toolkit.contract import ModelFacts
+from interp_toolkit.models import as_hooked_model, backend_of, is_hooked_model, load_model, model_facts
+from interp_toolkit.runtime.engine import Capability, Engine
+from interp_toolkit.runtime.generate import generate
+from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.runtime.score import Scores, score
+from interp_toolkit.runtime.texts import Generation
+from interp_toolkit.soft_prompt import SoftPrompt
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+class LocalEngine:
+    """A hooked model as an `Engine`: everything an engine can do, with `PromptRun`, `generate` and `score`.
+
+    Attributes:
+        model: the hooked model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = as_hooked_model(model)
+        self._last_run: PromptRun | None = None
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Which model this is."""
+        return model_facts(self.model)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """All that an engine may be able to do."""
+        return frozenset(("activations", "gradients", "any_site"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's embedding is."""
+        return backend_of(self.model).device
+
+    def generate(self, soft_prompt: SoftPrompt, soft_tokens: Tensor, **settings: Any) -> list[list[Generation]]:
+        """Write texts behind the soft prompt; ``settings`` as `interp_toolkit.runtime.generate` takes them."""
+        return generate(self._run(soft_prompt), soft_tokens, **settings)
+
+    def score(
+        self,
+        soft_prompt: SoftPrompt,
+        soft_tokens: Tensor,
+        targets: Sequence[Sequence[int]],
+        soft_token_index: Sequence[int] | None = None,
+    ) -> Scores:
+        """Compute log-probabilities of targets behind the soft prompt, see `interp_toolkit.runtime.score`.
+
+        Args:
+            soft_prompt: the text, and where the soft tokens are written.
+            soft_tokens: [n, d_model], or [n, tokens, d_model]; gradients flow to them.
+            targets: token ids, at least one per target.
+            soft_token_index: for every target the row of its soft token; by default target i has row i.
+        """
+        return score(self._run(soft_prompt), soft_tokens, targets, soft_token_index)
+
+    def _run(self, soft_prompt: SoftPrompt) -> PromptRun:
+        """The prompt on the model; kept while the same prompt is used, since its prefix has been run by then."""
+        if self._last_run is None or self._last_run.soft_prompt != soft_prompt:
+            self._last_run = PromptRun(self.model, soft_prompt)
+        return self._last_run
+
+
+def as_engine(model: Any) -> Engine:
+    """Return the engine of a model, or an engine as it is.
+
+    Args:
+        model: a hooked model, what `load_model` takes, or an `Engine`. The default model by its name is loaded once
+            per process.
+
+    Raises:
+        InterpToolkitError: anything else.
+    """
+    if isinstance(model, str) and model == DEFAULT_MODEL:
+        return _default_engine()
+    if not isinstance(model, (str, Path)) and not is_hooked_model(model) and isinstance(model, Engine):
+        return model
+    return LocalEngine(model)
+
+
+_loading = threading.Lock()
+_default: list[LocalEngine] = []
+
+
+def _default_engine() -> LocalEngine:
+    with _loading:
+        if not _default:
+            _default.append(LocalEngine(load_model(DEFAULT_MODEL)))
+        return _default[0]
