@@ -130,7 +130,7 @@ def test_explanations_below_the_threshold_abstain(tiny, adapter, random_vectors,
     assert repr(found).count("abstains") == 4
     assert found._repr_html_().count("<td style='text-align:left'>abstains</td>") == 4
     # The threshold is for the adapter's own question.
-    other = self_explain(vectors, model=tiny(), adapter=loaded, soft_prompt=loaded.contract.soft_prompt)
+    other = self_explain(vectors, model=tiny(), adapter=loaded.with_soft_prompt(loaded.contract.soft_prompt))
     assert {row.above_threshold for row in other} == {None}
 
 
