@@ -9,10 +9,11 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Site
 from interp_toolkit.activations import site_means
+from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.bridges.decoding import decode_rates, layer_position_table
 from interp_toolkit.bridges.grid import Grid, describe_grid
 from interp_toolkit.bridges.names import Entity
-from interp_toolkit.bridges.naming import find_bridge_entities, name_bridges, untrained_adapter
+from interp_toolkit.bridges.naming import find_bridge_entities, name_bridges
 from interp_toolkit.bridges.twohop import balanced_sample, read_twohop
 from interp_toolkit.cli.evaluate import question_files
 from interp_toolkit.contract import Contract

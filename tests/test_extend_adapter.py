@@ -14,6 +14,7 @@ from interp_toolkit import (
     Adapter,
     FileFormatError,
     InterpToolkitError,
+    Sampling,
     Site,
     TrainConfig,
     VectorLabelPairs,
@@ -92,7 +93,12 @@ def test_an_own_kind_is_trained_saved_loaded_and_explains(own_file, tmp_path, ti
     assert again.digest == trained.digest
     assert torch.equal(again(random_vectors(3)), trained(random_vectors(3)))
     texts = [
-        [e.description for e in self_explain(["Tell me about rivers."], model=model, adapter=one, max_new_tokens=6)]
+        [
+            e.description
+            for e in self_explain(
+                ["Tell me about rivers."], model=model, adapter=one, sampling=Sampling(max_new_tokens=6)
+            )
+        ]
         for one in (trained, again)
     ]
     assert texts[0] == texts[1]

@@ -1,10 +1,11 @@
 """Bridge entities of multi-hop questions: looked for in the descriptions of a prompt's tokens."""
 
+from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.bridges.decoding import decode_rates, layer_position_table
 from interp_toolkit.bridges.entities import extract_entities
 from interp_toolkit.bridges.grid import Grid, describe_grid
 from interp_toolkit.bridges.names import Entity, find_names
-from interp_toolkit.bridges.naming import BridgeEntities, find_bridge_entities, name_bridges, untrained_adapter
+from interp_toolkit.bridges.naming import BridgeEntities, find_bridge_entities, name_bridges
 from interp_toolkit.bridges.twohop import TwoHop, answers_hops, read_aliases, read_twohop
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -172,21 +172,3 @@ def _check_bridges(bridges: Sequence[Entity], prompts: int) -> None:
     for bridge in bridges:
         if not isinstance(bridge, Entity):
             raise InterpToolkitError(f"expected an Entity for each bridge, got {bridge!r}; pass Entity({bridge!r})")
-
-
-def untrained_adapter(adapter: Adapter, scale: float) -> Adapter:
-    """Make an adapter that is the untrained direction, s x^, in another adapter's soft prompt.
-
-    It reads one site, since several side by side are no direction of the model: the deepest of the adapter's sites, or
-    those that `find_bridge_entities` has in ``sites``.
-
-    Args:
-        adapter: with its contract.
-        scale: length s of the direction.
-    """
-    contract = adapter.require_contract()
-    untrained = Adapter.create("scale", contract.d_model, init_scale=scale).requires_grad_(False).eval()
-    site = max(contract.site.sites) if contract.site else None
-    mean = contract.mean if site == contract.site else None
-    untrained.contract = replace(contract, site=site, mean=mean, normalize=True, threshold=None)
-    return untrained

@@ -104,6 +104,6 @@ __getattr__ = moved_names(
         "site_means": "interp_toolkit.activations:site_means",
         "round_trip": "interp_toolkit.evaluation:reconstruction_table",
         "take_out": "interp_toolkit.evaluation:project_out",
-        "untrained_adapter": "interp_toolkit.bridges:untrained_adapter",
+        "untrained_adapter": "interp_toolkit.adapters:untrained_adapter",
     },
 )

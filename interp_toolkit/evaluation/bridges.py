@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters import Adapter, untrained_adapter
 from interp_toolkit.bridges.decoding import ANY_CELL, BEST_SITE
-from interp_toolkit.bridges.naming import name_bridges, untrained_adapter
+from interp_toolkit.bridges.naming import name_bridges
 from interp_toolkit.bridges.twohop import KEPT, SHORTCUT, TwoHop, balanced_sample, read_aliases, read_twohop
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation import bridge_tables as tables

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters import Adapter, untrained_adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.torch_defaults import plain_defaults
@@ -134,11 +134,9 @@ def untrained_control(adapter: Adapter, vectors: Tensor, scale: float) -> Contro
     places = contract.site.sites if contract.site else ()
     deepest = places.index(max(places)) if places else config.sites - 1
     at_site = vectors.unflatten(-1, (config.sites, -1))[:, deepest]
-    identity = Adapter.create("identity", config.d_model, normalize=False)
-    site = places[deepest] if places else None
-    identity.contract = replace(contract, site=site, mean=None, normalize=False, threshold=None)
     rows = tuple(range(len(vectors)))
-    return Control(UNTRAINED, identity, torch.nn.functional.normalize(at_site, dim=-1) * scale, rows, rows, scale)
+    directions = torch.nn.functional.normalize(at_site, dim=-1) * scale
+    return Control(UNTRAINED, untrained_adapter(adapter, None), directions, rows, rows, scale)
 
 
 @plain_defaults()
