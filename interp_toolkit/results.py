@@ -141,7 +141,7 @@ def markdown_table(table: Table, columns: Mapping[str, str | Callable[[Row], str
     return "\n".join(lines)
 
 
-def interval_text(value: Row | Sequence[float], digits: str = ".3g") -> str:
+def interval_text(value: Row | Sequence[float | int], digits: str = ".3g") -> str:
     """A number with its 95% interval: ``"1.75 (1.67 to 1.83)"``; the number alone where no interval is known.
 
     Args:
@@ -154,7 +154,7 @@ def interval_text(value: Row | Sequence[float], digits: str = ".3g") -> str:
     return f"{point:{digits}} ({low:{digits}} to {high:{digits}})"
 
 
-def percent_text(value: Row | Sequence[float]) -> str:
+def percent_text(value: Row | Sequence[float | int]) -> str:
     """A share with its 95% interval in per cent: ``"17.4% (16.3 to 18.5)"``.
 
     Args:
@@ -172,7 +172,7 @@ def _is_missing(value: Any) -> bool:
     return value is pd.NA or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _three(value: Row | Sequence[float]) -> Sequence[Any]:
+def _three(value: Row | Sequence[float | int]) -> Sequence[Any]:
     return [value[key] for key in ("value", "low", "high")] if isinstance(value, Mapping) else value
 
 

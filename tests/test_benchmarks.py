@@ -92,5 +92,5 @@ def test_a_trial_of_titles_is_looked_up_among_few():
     whole, trial = (title_context(DATA, limit).titles for limit in (None, 3))
     assert len(whole.index) == 47_538
     assert len(trial.index) < 600
-    assert set(trial.train + trial.dev + trial.held) <= set(trial.index)
-    assert trial.held == whole.held[:3]
+    assert set(trial.train + trial.dev + trial.held_out) <= set(trial.index)
+    assert trial.held_out == whole.held_out[:3]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +154,10 @@ def sae_transfer() -> str:
         by_side[row["measured_on"], row["rows"], row["measure"]] = row
 
     def cell(row: Row, *side: str) -> str:
-        if (*side, "loss") not in row:
+        cells: Mapping[Any, Any] = row
+        if (*side, "loss") not in cells:
             return ""
-        return f"{interval_text(row[*side, 'loss'])}; {row[*side, other]['value']:+.2f}"
+        return f"{interval_text(cells[*side, 'loss'])}; {cells[*side, other]['value']:+.2f}"
 
     other = "more with another's vector"
     columns: dict[str, Callable[[Row], str]] = {

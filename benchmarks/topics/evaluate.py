@@ -81,7 +81,7 @@ def _adapter(context: EvalContext, adapter: Adapter, vectors: Tensor, held_out: 
         digest=adapter.digest,
         site=str(site),
         trained_with=dict(contract.versions),
-        losses=dict(own=losses.matched, shuffled=losses.shuffled, null=losses.null),
+        losses={"own": losses.matched, "shuffled": losses.shuffled, "null": losses.null},
         retrieval={
             "own": context.look_up(greedy, sampled, answers),
             # Each title is compared with the descriptions of the vector half-way round the list.

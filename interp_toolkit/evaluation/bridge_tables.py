@@ -38,7 +38,7 @@ Measured = Sequence[tuple[Group, ByAdapter]]
 """Groups with their descriptions."""
 
 
-def all_groups(measured: Measured, table: Callable[[Group, Found], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def all_groups(measured: Measured, table: Callable[[Group, ByAdapter], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Put the tables of all groups below each other."""
     return [dict(group=group.name) | row for group, results in measured for row in table(group, results)]
 

@@ -47,7 +47,8 @@ def topic_vectors(
     """
     sites: tuple[Site, ...] = parse_place(site).sites
     by_site = topic_vectors_by_site(model, titles, sites, chat=chat, progress=progress)
-    return torch.cat([by_site[x] for x in sites], dim=1) if len(sites) > 1 else by_site[sites[0]]
+    vectors = [by_site[x] for x in sites]
+    return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]
 
 
 @plain_defaults()

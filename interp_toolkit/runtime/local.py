@@ -49,7 +49,16 @@ class LocalEngine:
         return backend_of(self.model).device
 
     def generate(self, soft_prompt: SoftPrompt, soft_tokens: Tensor, **settings: Any) -> list[list[Generation]]:
-        """Write texts behind the soft prompt; ``settings`` as `interp_toolkit.runtime.generate` takes them."""
+        """Write texts behind the soft prompt.
+
+        Args:
+            soft_prompt: the text, and where the soft tokens are written.
+            soft_tokens: [n, d_model], or [n, tokens, d_model].
+            settings: as `interp_toolkit.runtime.generate` takes them.
+
+        Returns:
+            for every soft token its texts.
+        """
         return generate(self._run(soft_prompt), soft_tokens, **settings)
 
     def score(
@@ -71,9 +80,10 @@ class LocalEngine:
 
     def _run(self, soft_prompt: SoftPrompt) -> PromptRun:
         """The prompt on the model; kept while the same prompt is used, since its prefix has been run by then."""
-        if self._last_run is None or self._last_run.soft_prompt != soft_prompt:
-            self._last_run = PromptRun(self.model, soft_prompt)
-        return self._last_run
+        run = self._last_run  # another thread may replace it meanwhile
+        if run is None or run.soft_prompt != soft_prompt:
+            self._last_run = run = PromptRun(self.model, soft_prompt)
+        return run
 
 
 def as_engine(model: Any) -> Engine:

@@ -91,7 +91,16 @@ def score(
 
 
 def batches(run: PromptRun, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of targets that share a pass, in this order; ``lengths`` has each target's by its number, in tokens."""
+    """Group targets into forward passes.
+
+    Args:
+        run: the soft prompt on its model.
+        order: numbers of the targets, in the order in which they are to run.
+        lengths: of every target by its number, in tokens.
+
+    Yields:
+        the numbers of the targets of one pass.
+    """
     for start in range(0, len(order), ROWS):
         yield from run.backend.together(order[start : start + ROWS], lengths)
 

@@ -83,7 +83,9 @@ class Labeller:
         def label(batch: Sequence[pd.DataFrame]) -> list[Labelled]:
             return [_labelled(function(examples)) for examples in batch]
 
-        return cls(name or getattr(function, "__name__", type(function).__name__), label, key and (lambda: key))
+        return cls(
+            name or getattr(function, "__name__", type(function).__name__), label, None if key is None else lambda: key
+        )
 
 
 @dataclass(frozen=True, eq=False)
