@@ -219,10 +219,10 @@ def site_means(
     read = read_activations(model, ids, chosen, "all")
     prompt, position = (read.table[name].to_numpy() for name in ("prompt", "position"))
     distance = np.array([len(row) for row in ids])[prompt] - 1 - position
-    own = position >= np.array(starts)[prompt]
+    in_content = position >= np.array(starts)[prompt]
     means = {}
     for site in dict.fromkeys(chosen):
-        here = torch.from_numpy(own & (read.table["site"] == str(site)).to_numpy())
+        here = torch.from_numpy(in_content & (read.table["site"] == str(site)).to_numpy())
         index = torch.from_numpy(distance.clip(max=rows - 1))[here]
         sums = torch.zeros(rows, read.vectors.shape[1]).index_add(0, index, read.vectors[here])
         means[site] = sums / index.bincount(minlength=rows)[:, None]

@@ -145,6 +145,11 @@ def read_torch_file(path: Path, *, called: str, holds: str, instead: str) -> Any
 def check_dense(tensor: Tensor, path: Path, called: str) -> None:
     """Refuse a tensor out of a ``.pt`` file that is not plain numbers, or claims more of them than the file can hold.
 
+    Args:
+        tensor: as it was read.
+        path: of the file.
+        called: what an error calls the tensor, path included.
+
     Raises:
         FileFormatError: the text names the tensor as ``called``.
     """

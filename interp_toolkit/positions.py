@@ -64,7 +64,7 @@ def token_positions(positions: Positions, length: int, name: str) -> list[int]:
         return list(range(length)) if chosen == "all" else [length - 1]
     if isinstance(chosen, slice):
         try:
-            found = list(range(length))[chosen]
+            chosen_positions = list(range(length))[chosen]
         except (TypeError, ValueError) as error:
             raise InterpToolkitError(f"expected a slice of whole numbers for positions, got {chosen}") from error
     elif isinstance(chosen[0], bool):
@@ -73,7 +73,7 @@ def token_positions(positions: Positions, length: int, name: str) -> list[int]:
                 f"expected a mask with a value for each of the {length} tokens of {name} (chat template included), "
                 f"got {len(chosen)} values"
             )
-        found = [i for i, value in enumerate(chosen) if value]
+        chosen_positions = [i for i, value in enumerate(chosen) if value]
     else:
         for position in chosen:
             if not -length <= position < length:
@@ -81,7 +81,7 @@ def token_positions(positions: Positions, length: int, name: str) -> list[int]:
                     f"position {position} does not exist in {name}, which has {length} tokens "
                     f"(chat template included); choose from {-length} to {length - 1}"
                 )
-        found = [position % length for position in chosen]
-    if not found:
+        chosen_positions = [position % length for position in chosen]
+    if not chosen_positions:
         raise InterpToolkitError(f"the positions choose none of the {length} tokens of {name}; choose at least one")
-    return found
+    return chosen_positions

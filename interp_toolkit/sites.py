@@ -153,8 +153,8 @@ def parse_place(value: PlaceLike) -> Place:
         return value
     if isinstance(value, str):
         value = [part.strip() for part in value.split("+")]
-    parts = parse_sites(value)
-    return parts[0] if len(parts) == 1 else SiteStack(tuple(parts))
+    sites = parse_sites(value)
+    return sites[0] if len(sites) == 1 else SiteStack(tuple(sites))
 
 
 def parse_sites(value: PlaceLike) -> list[Site]:

@@ -50,7 +50,20 @@ class Span:
 def find_spans(
     tokenizer: Any, prompts: Sequence[str], positions: Where, chat: bool
 ) -> tuple[list[Span], dict[int, str]]:
-    """Find the prompts that can be read, and the reasons why others cannot."""
+    """Find the prompts that can be read, and the reasons why others cannot.
+
+    Args:
+        tokenizer: of the model.
+        prompts: texts.
+        positions: which of their tokens, see `Where`.
+        chat: whether the prompts are user turns in the chat template.
+
+    Returns:
+        the tokens of every readable prompt, and by number of the prompt the reason for every other.
+
+    Raises:
+        InterpToolkitError: positions of another kind.
+    """
     if isinstance(positions, str) and positions not in ("content", "all", "last"):
         raise InterpToolkitError(
             f"expected positions 'content', 'all', 'last', a number or a list of numbers, got {positions!r}"
@@ -74,7 +87,16 @@ def find_spans(
 
 
 def contents(tokenizer: Any, ids: Sequence[Sequence[int]], chat: bool) -> list[tuple[int, int]]:
-    """From where to where each prompt's own tokens go: all but what another prompt's ids begin and end with, too."""
+    """Find where the tokens of each prompt's own text begin and end, without those of the chat template.
+
+    Args:
+        tokenizer: of the model.
+        ids: of the prompts' tokens.
+        chat: whether the prompts are user turns in the chat template.
+
+    Returns:
+        first position and the position behind the last, per prompt.
+    """
     probes = prompt_ids(tokenizer, ["0", "Z"], chat)
     spans = []
     for row in ids:

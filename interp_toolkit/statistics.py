@@ -24,7 +24,7 @@ from torch import Tensor
 from interp_toolkit.errors import InterpToolkitError
 
 Values = Sequence[float | int] | np.ndarray | pd.Series | Tensor
-"""One number a row."""
+"""One number per row."""
 Clusters = Sequence[Hashable] | np.ndarray | pd.Series | Tensor
 """For each row what it belongs to, such as the number of its vector."""
 
@@ -318,10 +318,10 @@ def bootstrap_interval(statistic: Callable[..., Any], *columns: np.ndarray, seed
 def _resampled(statistic: Callable[..., Any], columns: tuple[np.ndarray, ...], seed: int) -> np.ndarray:
     rng, n = np.random.default_rng(seed), len(columns[0])
     size = max(1, _DRAWN // n)
-    parts = []
+    values = []
     for start in range(0, _RESAMPLES, size):
         rows = rng.integers(0, n, (min(size, _RESAMPLES - start), n))
         # Columns of ones, as where every unit is one row, need no sums.
         sums = [np.full(len(rows), float(n)) if (x == 1).all() else x[rows].sum(1) for x in columns]
-        parts.append(np.asarray(statistic(*sums), dtype=np.float64))
-    return np.concatenate(parts)
+        values.append(np.asarray(statistic(*sums), dtype=np.float64))
+    return np.concatenate(values)

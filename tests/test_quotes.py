@@ -27,7 +27,7 @@ LABELS = [
 
 def _written(run, ids):
     """What becomes of these tokens, if the model writes them."""
-    text = WrittenText(TextEnds.of(run, "quote"))
+    text = WrittenText(TextEnds.from_run(run, "quote"))
     for token in ids:
         if not text.add(token, -1.0):
             break

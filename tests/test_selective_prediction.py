@@ -41,7 +41,7 @@ def test_evidence_is_what_scoring_by_hand_gives(tiny, adapter, random_vectors):
         log_prob, told = evidence(run, adapter.null(), ids, rows)
         assert torch.allclose(log_prob, score(run, rows, ids).mean(), atol=1e-4)
         assert torch.allclose(told, score(run, rows, ids).mean() - nothing, atol=1e-4)
-    owned = evidence(run, adapter.null(), ids, adapter(vectors[:1]), owners=[0] * 4)[1]
+    owned = evidence(run, adapter.null(), ids, adapter(vectors[:1]), soft_token_index=[0] * 4)[1]
     assert torch.allclose(owned, score(run, adapter(vectors[:1]), ids, [0] * 4).mean() - nothing, atol=1e-4)
     log_prob, told = evidence(run, adapter.null(), [(), ids[1]], adapter(vectors[:2]))
     assert math.isnan(told[0])

@@ -152,7 +152,7 @@ def test_descriptions_and_scores_under_a_hook_are_those_of_whole_passes(
     with model.hooks(fwd_hooks=[(HOOK, edit)]):
         # The run has been used without the hook: what it kept is of no use now.
         targets = [[5, 6, 7], [8], [9, 10], [11, 12]]
-        hooked = score(run, soft, targets, owners=[0, 1, 2, 0]).log_probs.split([3, 1, 2, 2])
+        hooked = score(run, soft, targets, soft_token_index=[0, 1, 2, 0]).log_probs.split([3, 1, 2, 2])
         texts = generate(run, soft, max_new_tokens=4, until="length")
     for target, row, got in zip(targets, (0, 1, 2, 0), hooked):
         expected = whole(row, target[:-1]).gather(1, torch.tensor(target)[:, None])[:, 0]

@@ -64,7 +64,7 @@ class Control:
         run = PromptRun(model, self.adapter.require_contract().require_soft_prompt())
         targets = run.soft_prompt.targets(run.model.tokenizer, [labels[row] for row in self.target_index])
         soft_tokens = _soft_tokens(run, self.adapter, self.vectors)
-        return -score(run, soft_tokens, targets, owners=self.vector_index).mean().cpu()
+        return -score(run, soft_tokens, targets, soft_token_index=self.vector_index).mean().cpu()
 
 
 def matched_control(adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> Control:
@@ -154,7 +154,19 @@ def random_directions(vectors: Float[Tensor, "n width"], sites: int = 1, seed: i
 
 
 def greedy_descriptions(model: Any, adapter: Adapter, vectors: Tensor) -> list[str]:
-    """A greedy description of each vector."""
+    """Describe every vector greedily.
+
+    Args:
+        model: the hooked model.
+        adapter: with its contract.
+        vectors: centred, [n, width].
+
+    Returns:
+        one description per vector.
+
+    Raises:
+        InterpToolkitError: an adapter that has not been trained, or whose file names no soft prompt.
+    """
     run = PromptRun(model, adapter.require_contract().require_soft_prompt())
     return [texts[0].text for texts in generate(run, _soft_tokens(run, adapter, vectors))]
 

@@ -58,6 +58,11 @@ class HeldOut:
 def centred_vectors(context: EvalContext, adapter: Adapter, titles: Sequence[str]) -> Tensor:
     """Topic vectors of titles at the adapter's site, centred by its mean, [titles, width].
 
+    Args:
+        context: with the model that reads the titles.
+        adapter: with its contract.
+        titles: topics.
+
     Raises:
         InterpToolkitError: the adapter's contract names no site.
     """

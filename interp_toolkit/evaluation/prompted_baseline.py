@@ -178,7 +178,7 @@ def baseline_gap(ranks: Sequence[BaselineRanks], at: Sequence[int] = (1, 5, 10, 
         over titles, by Wilson for recall and by the bootstrap for the rest), ``n``, ``seed``.
 
     Raises:
-        InterpToolkitError: no model, or one without a title or with counts that differ.
+        InterpToolkitError: no model, or a model that has no titles or counts that differ.
 
     Example:
         >>> table = baseline_gap([small, large])

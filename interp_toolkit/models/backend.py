@@ -196,7 +196,13 @@ class Backend(ABC):
             yield
 
     def visit(self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit]) -> None:
-        """Run ``tokens`` for the sake of the edits alone; one of them may end the pass with `StopForward`."""
+        """Run tokens for the edits alone; one of them may end the pass with `StopForward`.
+
+        Args:
+            tokens: ids, [batch, length].
+            past: keys and values of the tokens before them, or None.
+            edits: by site, what is done with its activations.
+        """
         with suppress(StopForward):
             self.hidden(tokens, past, edits)
 

@@ -169,7 +169,13 @@ def _difference(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> float:
 
 
 def refuse(name: str, difference: str, advice: str) -> InterpToolkitError:
-    """The error for a model that does not compute what it should."""
+    """The error for a model that does not compute what it should.
+
+    Args:
+        name: of the model.
+        difference: what differs, and by how much.
+        advice: what to do instead.
+    """
     return InterpToolkitError(
         f"expected {name} to compute what its own plain forward pass computes, but {difference}; {advice}, or give "
         f"check=False to use it as it is"

@@ -19,7 +19,13 @@ _facts: weakref.WeakKeyDictionary[nn.Module, tuple[bytes, ModelFacts]] = weakref
 
 
 def name_model(model: Any, model_id: str, revision: str) -> None:
-    """Record what a model was loaded from, which the model itself may not remember."""
+    """Record what a model was loaded from, which the model itself may not remember.
+
+    Args:
+        model: the hooked model.
+        model_id: hub id or folder.
+        revision: commit, or what stands for it.
+    """
     _names[model] = (model_id, revision)
     _facts.pop(model, None)
 

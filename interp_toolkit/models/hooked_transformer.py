@@ -20,6 +20,11 @@ def build_hooked_transformer(hf_model: Any, tokenizer: Any, name: str) -> Any:
 
     No processing is applied (nothing folded, nothing centred), so its residual stream is that of Hugging Face.
 
+    Args:
+        hf_model: of transformers.
+        tokenizer: of the model.
+        name: of the model, for its config.
+
     Raises:
         InterpToolkitError: TransformerLens 4 is installed, or the architecture is none of Llama, Qwen2, Gemma 2, GPT-2.
     """

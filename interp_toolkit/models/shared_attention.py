@@ -39,7 +39,16 @@ class GrowingCache:
         self.length = 0
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer so far, [batch, heads, positions, d_head], with the new ones behind."""
+        """Append keys and values of a layer.
+
+        Args:
+            keys: new ones, [batch, heads, new positions, d_head].
+            values: likewise.
+            layer_idx: number of the layer, as transformers names it.
+
+        Returns:
+            all keys and values of the layer so far, [batch, heads, positions, d_head].
+        """
         old = self._past.layers[layer_idx] if self._past else (None, None)
         start = self._past.length if self._past else 0
         self.length = start + keys.shape[2]

@@ -143,7 +143,7 @@ def _alike(rows: Sequence[Sequence[int]], opening: Sequence[int]) -> list[list[i
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         groups[(len(row), *row[: _shared(row, opening)])].append(i)
-    return [own[start : start + _ROWS] for own in groups.values() for start in range(0, len(own), _ROWS)]
+    return [group[start : start + _ROWS] for group in groups.values() for start in range(0, len(group), _ROWS)]
 
 
 def _opening(tokenizer: Any, chat: bool | None) -> list[int]:

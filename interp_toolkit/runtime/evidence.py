@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.runtime.prefix import PromptRun
@@ -15,6 +16,7 @@ from interp_toolkit.runtime.score import ROWS, batches, score_behind
 from interp_toolkit.torch_defaults import plain_defaults
 
 
+@renamed_arguments(owners="soft_token_index")
 @plain_defaults()
 @torch.no_grad()
 def evidence(
@@ -22,7 +24,7 @@ def evidence(
     null: Float[Tensor, "*tokens d_model"],
     texts: Sequence[Sequence[int]],
     soft_tokens: Float[Tensor, "n *tokens d_model"],
-    owners: Sequence[int] | None = None,
+    soft_token_index: Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, " texts"], Float[Tensor, " texts"]]:
     """Mean log-probability per token of each text given its vector, and that less the same given the null vector.
 
@@ -31,7 +33,7 @@ def evidence(
         null: the null vector's soft token, as `Adapter.null` gives it.
         texts: ids of the tokens of each, as `Generation` has them.
         soft_tokens: of the vectors that the texts are judged by.
-        owners: for each text the row of ``soft_tokens``; by default text i belongs to row i.
+        soft_token_index: for each text the row of ``soft_tokens``; by default text i belongs to row i.
 
     Returns:
         log-probability and evidence, in nats per token, float32; NaN for a text without tokens.
@@ -43,13 +45,13 @@ def evidence(
         >>> texts = [row[0].token_ids for row in generate(run, soft_tokens)]
         >>> log_probs, evidences = evidence(run, adapter.null(), texts, soft_tokens)
     """
-    rows = list(range(len(texts))) if owners is None else list(owners)
+    rows = list(range(len(texts))) if soft_token_index is None else list(soft_token_index)
     if len(rows) != len(texts) or (rows and max(rows) >= len(soft_tokens)):
         raise InterpToolkitError(
             f"expected a soft token for each of {len(texts)} texts, got {len(soft_tokens)} soft tokens"
-            + (f" and {len(rows)} owners" if owners is not None else "")
+            + (f" and {len(rows)} indices" if soft_token_index is not None else "")
         )
-    parts = [torch.empty(2, 0)]
+    batch_results = [torch.empty(2, 0)]
     for start in range(0, len(texts), ROWS):
         batch = rows[start : start + ROWS]
         unique = sorted(set(batch))
@@ -57,8 +59,8 @@ def evidence(
         hidden, past = run.read(prompts, keep=True)
         assert past is not None
         numbers = [unique.index(row) for row in batch]
-        parts.append(evidence_behind(run, prompts, hidden[:, -1], past, texts[start : start + ROWS], numbers))
-    log_probs, evidences = torch.cat(parts, 1)
+        batch_results.append(evidence_behind(run, prompts, hidden[:, -1], past, texts[start : start + ROWS], numbers))
+    log_probs, evidences = torch.cat(batch_results, 1)
     return log_probs, evidences
 
 
@@ -73,7 +75,7 @@ def evidence_behind(
     states: Tensor,
     past: KV,
     texts: Sequence[Sequence[int]],
-    owners: Sequence[int],
+    soft_token_index: Sequence[int],
 ) -> Tensor:
     """`evidence` of texts behind prompts that have been read, the null vector's first.
 
@@ -86,23 +88,23 @@ def evidence_behind(
         states: final hidden states at the last token of each prompt, [1 + n, d_model].
         past: keys and values of the prompts.
         texts: ids of the tokens of each.
-        owners: for each text the number of its soft token, the null vector's not counted.
+        soft_token_index: for each text the number of its soft token, the null vector's not counted.
 
     Returns:
         log-probabilities and evidence, float32 [2, texts] on the CPU.
     """
     # A soft token that equals the null vector's is read as it.
     is_null = (prompts == prompts[0]).flatten(1).all(1).tolist()
-    rows = [0 if is_null[owner + 1] else owner + 1 for owner in owners]
+    rows = [0 if is_null[index + 1] else index + 1 for index in soft_token_index]
     out = torch.full((2, len(texts)), torch.nan)
     # Texts of like length together, so that little is padded.
     order = sorted((i for i, text in enumerate(texts) if len(text)), key=lambda i: len(texts[i]))
     for batch in batches(run, order, [len(text) for text in texts]):
         targets = [texts[i] for i in batch]
         lengths = [len(target) for target in targets]
-        given, nothing = (
+        mean_log_probs, null_log_probs = (
             torch.stack([x.mean() for x in score_behind(run, states, past, targets, chosen).split(lengths)]).cpu()
             for chosen in ([rows[i] for i in batch], [0] * len(batch))
         )
-        out[0, batch], out[1, batch] = given, given - nothing
+        out[0, batch], out[1, batch] = mean_log_probs, mean_log_probs - null_log_probs
     return out

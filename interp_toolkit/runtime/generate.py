@@ -89,7 +89,7 @@ def generate(
         row_ids = [vector.tobytes() for vector in soft_tokens.float().cpu().numpy()] if temperature else []
     elif len(row_ids) != len(soft_tokens):
         raise InterpToolkitError(f"expected a row id for each of {len(soft_tokens)} soft tokens, got {len(row_ids)}")
-    ends = TextEnds.of(run, until)
+    ends = TextEnds.from_run(run, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
@@ -100,11 +100,11 @@ def generate(
         assert past is not None
         states, first = hidden[:, -1], len(prompts) - len(vectors)
         # Row of the prompt that each text goes on from.
-        owners = torch.arange(first, len(prompts), device=states.device).repeat_interleave(samples)
-        texts = _decode(run, states[owners], past.take(owners), temperature, top_p, draws, max_new_tokens, ends)
+        rows = torch.arange(first, len(prompts), device=states.device).repeat_interleave(samples)
+        texts = _decode(run, states[rows], past.take(rows), temperature, top_p, draws, max_new_tokens, ends)
         if null is not None:
             ids = [text.token_ids for text in texts]
-            measured = evidence_behind(run, prompts, states, past, ids, (owners - first).tolist())
+            measured = evidence_behind(run, prompts, states, past, ids, (rows - first).tolist())
             texts = [
                 replace(text, log_prob=log_prob, evidence=value)
                 for text, log_prob, value in zip(texts, *measured.tolist())

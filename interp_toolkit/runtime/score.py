@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.runtime.log_probs import token_log_probs
@@ -38,12 +39,13 @@ class Scores:
         return sums / lengths
 
 
+@renamed_arguments(owners="soft_token_index")
 @plain_defaults()
 def score(
     run: PromptRun,
     soft_tokens: Tensor,
     targets: Sequence[Sequence[int]],
-    owners: Sequence[int] | None = None,
+    soft_token_index: Sequence[int] | None = None,
     smoothing: float = 0.0,
 ) -> Scores:
     """Log-probabilities of target tokens behind the soft prompt.
@@ -55,7 +57,7 @@ def score(
         run: the soft prompt on its model.
         soft_tokens: [n, d_model], or [n, tokens, d_model]; gradients flow to them.
         targets: token ids, each at least one (see `SoftPrompt.targets`).
-        owners: for each target the row of its soft token; by default target i belongs to row i.
+        soft_token_index: for each target the row of its soft token; by default target i belongs to row i.
         smoothing: how much of each log-probability to replace by the mean over the vocabulary (label smoothing).
 
     Raises:
@@ -65,11 +67,11 @@ def score(
         >>> run = PromptRun(model, prompt)
         >>> score(run, adapter(vectors), prompt.targets(model.tokenizer, labels)).mean()
     """
-    rows = list(range(len(targets))) if owners is None else list(owners)
-    if len(rows) != len(targets) or (owners is None and len(targets) != len(soft_tokens)):
+    rows = list(range(len(targets))) if soft_token_index is None else list(soft_token_index)
+    if len(rows) != len(targets) or (soft_token_index is None and len(targets) != len(soft_tokens)):
         raise InterpToolkitError(
             f"expected a soft token for each of {len(targets)} targets, got {len(soft_tokens)} soft tokens"
-            + (f" and {len(rows)} owners" if owners is not None else "")
+            + (f" and {len(rows)} indices" if soft_token_index is not None else "")
         )
     if empty := [i for i, target in enumerate(targets) if not len(target)]:
         raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
@@ -79,14 +81,14 @@ def score(
     # Targets of like length together, so that little is padded; those of one soft token together, so that it is read
     # once. Ties keep their order, and so the numbers.
     order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))
-    parts: list[Tensor | None] = [None] * len(targets)
+    log_probs: list[Tensor | None] = [None] * len(targets)
     for batch in batches(run, order, [len(target) for target in targets]):
         ids = [list(targets[i]) for i in batch]
         score_batch = _score_shared if shared else _score_once
         flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch], smoothing)
         for i, part in zip(batch, flat.split([len(target) for target in ids])):
-            parts[i] = part
-    done = [part for part in parts if part is not None]
+            log_probs[i] = part
+    done = [part for part in log_probs if part is not None]
     return Scores(torch.cat(done) if done else soft_tokens.new_zeros(0), tuple(map(len, targets)))
 
 

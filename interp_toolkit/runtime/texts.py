@@ -54,7 +54,7 @@ class TextEnds:
     stop_text: str = ""
 
     @classmethod
-    def of(cls, run: PromptRun, until: Until) -> TextEnds:
+    def from_run(cls, run: PromptRun, until: Until) -> TextEnds:
         """The ends of texts behind a soft prompt, see `generate`."""
         tokenizer, stop = run.model.tokenizer, run.soft_prompt.stop
         if until != "quote":

@@ -76,7 +76,16 @@ class SAERecipe:
             return settings_from(cls, data, "the recipe")
 
     def rows(self, tokenizer: Any, data: str | Path, split: str) -> TokenRows:
-        """The tokens of the passages that this recipe takes of a split; ``passage`` counts in the split's order."""
+        """The tokens of the passages that this recipe takes of a split; ``passage`` counts in the split's order.
+
+        Args:
+            tokenizer: of the model.
+            data: folder that the recipe's paths are relative to.
+            split: ``"train"`` or ``"eval"``.
+
+        Raises:
+            FileFormatError: the passages are missing or damaged.
+        """
         limit = self.train if split == "train" else self.eval
         passages = read_passages(Path(data) / self.passages, split)
         if limit is not None and limit < len(passages):

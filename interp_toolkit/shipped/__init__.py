@@ -32,12 +32,14 @@ def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
     Raises:
         InterpToolkitError: none is shipped for this model, or none that reads so many sites.
     """
-    found = [adapter for name in NAMES if (adapter := Adapter.from_pretrained(_FOLDER / name)).contract is not None]
-    own = [adapter for adapter in found if adapter.contract and adapter.contract.fingerprint == facts.fingerprint]
-    for adapter in own:
+    shipped = [adapter for name in NAMES if (adapter := Adapter.from_pretrained(_FOLDER / name)).contract]
+    matching = [
+        adapter for adapter in shipped if adapter.contract and adapter.contract.fingerprint == facts.fingerprint
+    ]
+    for adapter in matching:
         if sites in (None, adapter.config.sites):
             return adapter
-    what = f"{facts.model_id}" + (f" with vectors of {sites} sites" if own else "")
+    what = f"{facts.model_id}" + (f" with vectors of {sites} sites" if matching else "")
     raise InterpToolkitError(
         f"no adapter is shipped for {what}; pass adapter=... (a path, a hub id or an Adapter), or train one with "
         f"interp_toolkit.train_adapter"
