@@ -88,7 +88,7 @@ def test_a_notebook_shows_the_verdict_of_the_committed_results(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_of_a_claim_runs_to_its_kept_outputs(told, name):
+def test_a_notebook_of_a_claim_runs_to_its_kept_outputs(name):
     path = BENCHMARKS / f"{name}.ipynb"
     made = runpy.run_path(str(BENCHMARKS.parent / "docs" / "notebooks.py"))["executed"](path)
     kept = nbformat.read(path, as_version=4)
