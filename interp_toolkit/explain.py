@@ -133,8 +133,9 @@ def self_explain(
     """
     engine = as_engine(model)
     inputs, vectors = split_inputs(inputs)
-    adapter = _find_adapter(adapter, engine.facts, vectors, sites)
-    contract = adapter.require_contract(engine.facts)
+    facts = engine.facts  # a property that looks through the model's hooks and weights
+    adapter = _find_adapter(adapter, facts, vectors, sites)
+    contract = adapter.require_contract(facts)
     soft_prompt = contract.require_soft_prompt()
     _require_ability(engine, soft_prompt)
 
