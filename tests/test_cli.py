@@ -240,7 +240,7 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
         timeout=300,
     )
     assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,reading,scale\n")
+    assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,above_threshold,scale\n")
     told = subprocess.run([*command, "--print-completion", "bash"], capture_output=True, text=True, env=environment)
     assert told.returncode == 0
     assert all(option in told.stdout for option in ("evaluate", "--any-layer", "compare"))
