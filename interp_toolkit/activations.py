@@ -1,4 +1,4 @@
-"""Reading the residual stream: prompts, sites and positions in, vectors out."""
+"""Reading vectors inside a model: prompts, sites and positions in, vectors out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.models.batches import padded_batches
 from interp_toolkit.positions import Positions, parse_positions, token_positions
-from interp_toolkit.sites import Site, SiteLike, SiteStack, parse_sites
+from interp_toolkit.sites import PlaceLike, Site, SiteLike, SiteStack, parse_place, parse_sites
 from interp_toolkit.spans import contents
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
@@ -29,7 +29,7 @@ _TOKENS_PER_BATCH = 1024
 
 @dataclass(frozen=True)
 class Activations:
-    """Residual-stream vectors with where each was read.
+    """Vectors read in a model, with where each was read.
 
     Attributes:
         vectors: one row a reading, float32 on the CPU, raw (not centred).
@@ -45,6 +45,36 @@ class Activations:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def at(self, site: PlaceLike) -> Float[Tensor, "prompts positions d_model"]:
+        """The vectors of one site, as an array by prompt and position.
+
+        Args:
+            site: one of those that were read: a `Site`, a hook name, a layer number or a `SiteStack`.
+
+        Returns:
+            [prompts, positions, d_model], in the order of the table.
+
+        Raises:
+            InterpToolkitError: the site was not read, or prompts have different numbers of positions.
+
+        Example:
+            >>> acts = read_activations(model, ["foxes?", "Tell me about bees."], sites=[11, 23], positions=[-2, -1])
+            >>> acts.at(23).shape
+            torch.Size([2, 2, 576])
+        """
+        name = str(parse_place(site))
+        rows = np.flatnonzero(self.table["site"] == name)
+        if not len(rows):
+            known = ", ".join(dict.fromkeys(self.table["site"]))
+            raise InterpToolkitError(f"expected one of the sites that were read ({known}), got {name}")
+        counts = self.table["prompt"].iloc[rows].value_counts()
+        if counts.nunique() > 1:
+            raise InterpToolkitError(
+                f"expected as many positions of each prompt, got {counts.min()} to {counts.max()}; read the same "
+                f"positions of all prompts, or select rows by activations.table"
+            )
+        return self.vectors[torch.from_numpy(rows)].view(len(counts), -1, self.vectors.shape[1])
+
 
 @plain_defaults()
 def read_activations(
@@ -56,10 +86,10 @@ def read_activations(
     chat: bool | None = None,
     progress: bool = False,
 ) -> Activations:
-    """Residual streams of many prompts at chosen sites and positions.
+    """Vectors of many prompts at chosen sites and positions.
 
     Prompts are run in batches of like length; what all of them begin with (a chat template's system turn) is run once;
-    the pass ends at the deepest asked site; nothing but the asked rows is kept. Under hooks or replaced forwards of
+    the pass ends at the deepest of the sites; nothing but the asked rows is kept. Under hooks or replaced forwards of
     your own, each prompt is run whole and without padding, so that what they do to a position is done to that position.
 
     Args:
@@ -141,7 +171,6 @@ def _read(
     counts = np.array([len(sites) * len(at) for at in wanted])
     starts = np.concatenate([[0], np.cumsum(counts)])
     out = torch.empty(int(starts[-1]), backend.d_model)
-    deepest = max(sites)
     bar = tqdm(total=len(tokens), desc="reading", unit="prompt", disable=not progress)
     for batch in padded_batches(backend, [len(row) - shared for row in tokens], _TOKENS_PER_BATCH):
         width = max(len(tokens[i]) - shared for i in batch)
@@ -154,7 +183,7 @@ def _read(
 
         def keep(site: Site, x: Tensor, rows: Tensor = rows, columns: Tensor = columns, seen: dict = seen) -> None:
             seen[site] = x[rows.to(x.device), columns.to(x.device)].float().cpu()
-            if site == deepest:
+            if len(seen) == len(set(sites)):
                 raise StopForward
 
         edits = {site: (lambda x, site=site: keep(site, x)) for site in sites}
@@ -206,7 +235,7 @@ def site_means(
 
     Example:
         >>> means = site_means(model, other_prompts, [19, 23, 27])
-        >>> find_bridge_entities(model, prompts, bridges, adapter, sites=[19, 23, 27], means=means)
+        >>> find_bridge_entities(model, prompts, bridges, adapter, sites=[19, 23, 27], center=means)
     """
     prompts = list_prompts(prompts)
     if len(prompts) < 2:

@@ -146,7 +146,7 @@ def mean_by_distance(place: Place, contract: Contract, means: Mapping[Site, Tens
             return None
         raise InterpToolkitError(
             f"no mean is known for {missing[0]}, and without one what all vectors share outweighs what distinguishes "
-            f"them; pass means=site_means(model, other_prompts, sites)"
+            f"them; pass center=site_means(model, other_prompts, sites)"
         )
     by_site = [torch.atleast_2d(means[site]) for site in place.sites]
     rows = max(map(len, by_site))

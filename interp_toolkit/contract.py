@@ -227,7 +227,7 @@ class Contract:
         """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
 
         Args:
-            sites: one site or several; for an adapter of a stack, that stack.
+            sites: one site or several, each on its own; for an adapter of a stack, that `SiteStack`.
 
         Raises:
             InterpToolkitError: none is asked for, and the adapter's file names none.

@@ -152,8 +152,8 @@ def make_sae(architecture="topk", width=32, features=48, training=False, seed=0,
     from sae_lens.saes.sae import SAEMetadata
 
     kind, config = (get_sae_training_class if training else get_sae_class)(architecture)
-    told = dict(hook_name="blocks.2.hook_resid_post", model_name="llama") | metadata
-    settings = dict(d_in=width, d_sae=features, metadata=SAEMetadata(**told))
+    result = dict(hook_name="blocks.2.hook_resid_post", model_name="llama") | metadata
+    settings = dict(d_in=width, d_sae=features, metadata=SAEMetadata(**result))
     if "topk" in architecture:
         settings["k"] = 6
     if architecture == "matryoshka_batchtopk":

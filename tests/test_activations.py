@@ -4,6 +4,7 @@ import torch
 from interp_toolkit import InterpToolkitError, Site, read_activations
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.models import backend_of
+from interp_toolkit.sites import SiteStack
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland, and of its rivers, please.", "foxes?"]
 
@@ -70,11 +71,11 @@ def test_order_and_company_change_nothing(tiny):
 
 def test_messages_ids_and_plain_text_are_read(tiny):
     model = tiny()
-    said = read_activations(model, "foxes?", sites=[1]).vectors
+    text = read_activations(model, "foxes?", sites=[1]).vectors
     messages = read_activations(model, [{"role": "user", "content": "foxes?"}], sites=[1]).vectors
     ids = read_activations(model, prompt_ids(model.tokenizer, ["foxes?"])[0], sites=[1]).vectors
-    assert torch.equal(said, messages)
-    assert torch.equal(said, ids)
+    assert torch.equal(text, messages)
+    assert torch.equal(text, ids)
     plain = read_activations(model, "foxes?", sites=[1], positions="all", chat=False)
     assert "".join(plain.table.token) == "<|bos|>foxes?"
 
@@ -102,3 +103,19 @@ def test_a_site_below_every_block(tiny, tiny_hf):
     ids = prompt_ids(tiny("gemma2").tokenizer, ["foxes?"])
     embedded = tiny_hf("gemma2").get_input_embeddings()(torch.tensor(ids[0][3]))  # scaled by sqrt(d_model)
     assert torch.allclose(got.vectors[0], embedded, atol=1e-6)
+
+
+def test_the_vectors_of_a_site_as_an_array(tiny):
+    read = read_activations(tiny(), PROMPTS, sites=[2, 0], positions=[-2, -1])
+    array = read.at(0)
+    assert array.shape == (len(PROMPTS), 2, 32)
+    for i, prompt in enumerate(PROMPTS):
+        alone = read_activations(tiny(), prompt, sites=0, positions=[-2, -1]).vectors
+        assert torch.allclose(array[i], alone, atol=1e-5)
+    assert torch.equal(read.at(Site.after(2)), read.at("blocks.2.hook_resid_post"))
+    stack = SiteStack([2, 0])
+    assert torch.equal(read_activations(tiny(), PROMPTS, stack, [-2, -1]).at(stack), torch.cat([read.at(2), array], 2))
+    with pytest.raises(InterpToolkitError, match=r"sites that were read \(blocks.2.*, blocks.0.*\), got blocks.1"):
+        read.at(1)
+    with pytest.raises(InterpToolkitError, match="as many positions of each prompt, got .* to .*activations.table"):
+        read_activations(tiny(), ["foxes?", "Tell me about rivers."], sites=0, positions="all").at(0)

@@ -14,7 +14,7 @@ from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, untrained_
 from interp_toolkit.adapters.config import KINDS
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.shipped import NAMES
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack
 
 D, R = 12, 3
 COUNTS = {
@@ -754,7 +754,7 @@ def test_the_untrained_direction_in_an_adapters_soft_prompt(random_vectors):
     for made in (scaled, plain):
         assert (made.contract.site, made.contract.soft_prompt) == (Site.after(19), LLAMA)
         assert made.contract.normalize == made.config.normalize
-    stack = replace(adapter.contract, site=parse_place([7, 3]), mean=torch.zeros(2 * D))
+    stack = replace(adapter.contract, site=SiteStack([7, 3]), mean=torch.zeros(2 * D))
     assert untrained_adapter(stack, 7.0).contract.site == Site.after(7)
     assert untrained_adapter(stack, 7.0).contract.mean is None
     with pytest.raises(InterpToolkitError, match="has no contract"):

@@ -146,8 +146,8 @@ def test_a_stop_that_shares_a_token_with_the_quote(base):
     text = WrittenText(TextEnds.from_run(run, "quote"))
     going_on = [text.add(token, -1.0) for token in target]
     assert going_on == [True] * (len(target) - 1) + [False]
-    found = text.generation()
-    assert (found.text, found.token_ids, found.ended) == ('12" fox', tuple(target), "quote")
+    actual = text.generation()
+    assert (actual.text, actual.token_ids, actual.finish_reason) == ('12" fox', tuple(target), "quote")
 
 
 @pytest.mark.parametrize(("name", "backend"), MODELS)
@@ -173,13 +173,13 @@ def test_from_reading_to_describing(base, tmp_path, name, backend):
     adapter.save_pretrained(tmp_path / "adapter")
     loaded = Adapter.from_pretrained(tmp_path / "adapter")
     assert (loaded.contract.chat, loaded.contract.soft_prompt) == (False, contract.soft_prompt)
-    said = self_explain(TITLES[:3], model=model, adapter=loaded, include_null=True)
+    text = self_explain(TITLES[:3], model=model, adapter=loaded, include_null=True)
     by_hand = self_explain(
         [f"{title}" for title in TITLES[:3]], model=model, adapter=adapter, chat=False, include_null=True
     )
-    assert said.to_df().equals(by_hand.to_df())
-    assert all(row.above_threshold is not None for row in said if row.evidence == row.evidence)
-    assert abs(said[-1].evidence) < 1e-4 or said[-1].evidence != said[-1].evidence
+    assert text.to_df().equals(by_hand.to_df())
+    assert all(row.above_threshold is not None for row in text if row.evidence == row.evidence)
+    assert abs(text[-1].evidence) < 1e-4 or text[-1].evidence != text[-1].evidence
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox"])
@@ -191,8 +191,8 @@ def test_evaluations_read_as_the_contract_says(base, name):
     assert table["title"].tolist() == pytest.approx([1.0] * 4, abs=1e-5)
     grid = describe_grid(model, ["The capital of Poland is", "A fox"], adapter, samples=1)
     assert len(grid.failed) == 0
-    told = prompted_descriptions(model, ["Poland"], question="{title} is", max_new_tokens=3)
-    assert told[0].text == plain_answers(model, ["Poland is"], max_new_tokens=3)[0]
+    result = prompted_descriptions(model, ["Poland"], question="{title} is", max_new_tokens=3)
+    assert result[0].text == plain_answers(model, ["Poland is"], max_new_tokens=3)[0]
 
 
 @pytest.mark.parametrize(("name", "backend"), MODELS)
@@ -234,18 +234,18 @@ def test_a_chat_model_reads_plain_text_where_the_adapter_was_trained_so(tiny):
     assert not torch.allclose(topic_vectors(model, ["rivers"], 2), expected, atol=1e-2)
     plain, chat, silent = (_adapter(model, chat, site=2) for chat in (False, True, None))
 
-    def told(adapter, **settings):
+    def rows(adapter, **settings):
         adapter.contract = dataclasses.replace(adapter.contract, threshold=EvidenceThreshold(-99.0, 0.05, 20, 0))
         (row,) = self_explain("rivers", model=model, adapter=adapter, **settings)
         return row.log_prob, row.above_threshold
 
-    assert told(plain) == told(plain, chat=False)
-    assert told(chat) == told(chat, chat=True) == told(silent) == told(silent, chat=True)
-    assert told(plain)[0] != told(chat)[0]
+    assert rows(plain) == rows(plain, chat=False)
+    assert rows(chat) == rows(chat, chat=True) == rows(silent) == rows(silent, chat=True)
+    assert rows(plain)[0] != rows(chat)[0]
     # Read in the other way, the threshold says nothing.
-    assert told(plain)[1] is told(chat)[1] is True
-    assert told(plain, chat=True) == (told(chat)[0], None)
-    assert told(silent, chat=False) == (told(plain)[0], None)
+    assert rows(plain)[1] is rows(chat)[1] is True
+    assert rows(plain, chat=True) == (rows(chat)[0], None)
+    assert rows(silent, chat=False) == (rows(plain)[0], None)
     with pytest.raises(InterpToolkitError, match="chat would have no effect: vectors are taken as they are"):
         self_explain(pairs.vectors, model=model, adapter=plain, chat=False)
 

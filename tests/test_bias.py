@@ -84,12 +84,12 @@ def test_shares_are_those_of_the_table_of_controls(tiny, make_adapter, random_ve
     table = bias_share(model, adapter, vectors, LABELS, scale=2.0, named_scale=7.0, **asked)
     truth = control_table(model, adapter, vectors, LABELS, scales=(2.0, 7.0), **asked)
     loss = dict(zip(truth.control[:5], truth.loss)) | {"untrained": truth.loss[5]}
-    told = dict(zip(truth.control[:5], truth.named)) | {"untrained": truth.named[6]}
+    result = dict(zip(truth.control[:5], truth.named)) | {"untrained": truth.named[6]}
     assert table.measure.tolist() == ["loss", "loss", "named", "named"]
     assert table.way.tolist() == ["null vector", "bias only"] * 2
     assert table.scale.tolist() == [2, 2, 7, 7]
-    for found, means in ((table[:2], loss), (table[2:], told)):
-        for row in found.itertuples():
+    for actual, means in ((table[:2], loss), (table[2:], result)):
+        for row in actual.itertuples():
             expected = means["untrained"], means[row.way], means["own vectors"]
             assert (row.untrained, row.bias, row.trained) == pytest.approx(expected, abs=1e-4)
             share = (expected[0] - expected[1]) / (expected[0] - expected[2])
@@ -151,22 +151,22 @@ def test_a_run_trains_the_bias_chooses_on_training_titles_and_is_not_repeated(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bias, "SCALES", (1.0, 4.0))
     adapter, out = make_adapter(), tmp_path / "out.json"
-    told = run_evaluation("bias", context, adapter, out)
-    assert told["failed"] == dict(count=0, rows=[])
-    assert {"model", "revision", "dtype", "adapter", "n", "seed", "split", "training"} <= set(told["settings"])
+    result = run_evaluation("bias", context, adapter, out)
+    assert result["failed"] == dict(count=0, rows=[])
+    assert {"model", "revision", "dtype", "adapter", "n", "seed", "split", "training"} <= set(result["settings"])
     trained = Adapter.from_pretrained(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
-    assert trained.digest == told["bias_only"]["digest"]
+    assert trained.digest == result["bias_only"]["digest"]
     assert trained.contract.soft_prompt == adapter.contract.soft_prompt
 
     dev = topic_vectors(context.model, context.titles.dev, adapter.contract.site)
     scale = best_scale(context.model, adapter, dev, context.titles.dev, scales=(1.0, 4.0))
     held = HeldOut.read(context, adapter)
     expected = bias_share(context.model, adapter, held.vectors, held.titles, bias_only=trained, scale=scale)
-    rows = told["tables"]["bias"]
+    rows = result["tables"]["bias"]
     assert [row["measure"] for row in rows[::2]] == ["loss", "recall@1", "recall@10", "mrr"]
     assert [row["scale"] for row in rows[:2]] == [scale] * 2
     assert [row["share"] for row in rows[:2]] == pytest.approx(expected.share.tolist(), rel=1e-3)
-    assert [row["scale"] for row in told["tables"]["sweep"]] == [1, 4]
-    assert json.loads(out.read_text()) == json.loads(json.dumps(told))
+    assert [row["scale"] for row in result["tables"]["sweep"]] == [1, 4]
+    assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     monkeypatch.setattr(bias, "train_bias_only", None)
-    assert run_evaluation("bias", context, adapter, out) == json.loads(json.dumps(told))
+    assert run_evaluation("bias", context, adapter, out) == json.loads(json.dumps(result))

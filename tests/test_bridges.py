@@ -25,7 +25,7 @@ from interp_toolkit.evaluation import run_evaluation
 from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.models import model_facts
 from interp_toolkit.shipped import find_adapter
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack
 
 COUNTRIES = ["Poland", "Oman", "Chad", "Peru"]
 
@@ -38,12 +38,12 @@ def adapter(tiny, tiny_prompt):
     return made
 
 
-def _found(told, bridges, texts=None, responses=None):
+def _found(result, bridges, texts=None, responses=None):
     """Results of made-up descriptions: for each prompt {(site, from_end): [descriptions]}."""
     rows = [
         dict(prompt=i, site=site, position=9 + end, from_end=end, from_subject=None, token="t", sample=k)
         | dict(description=text, evidence=1.0)
-        for i, cells in enumerate(told)
+        for i, cells in enumerate(result)
         for (site, end), samples in cells.items()
         for k, text in enumerate(samples)
     ]
@@ -60,15 +60,15 @@ def _value(table, measure, what):
 
 
 def test_what_is_named_and_what_is_hidden():
-    told = [{("a", 0): ["the rivers of Polska", "none"]}, {("a", 0): ["Romance", "x"]}, {("a", 0): ["Chad", "x"]}]
+    result = [{("a", 0): ["the rivers of Polska", "none"]}, {("a", 0): ["Romance", "x"]}, {("a", 0): ["Chad", "x"]}]
     bridges = [Entity("Poland", ("Polska",)), Entity("Oman"), Entity("Chad")]
-    found = _found(told, bridges, ["the capital Warsaw", "x", "Chad's capital"], ["zloty", "Oman, I think", ""])
-    assert found.cells.named.tolist() == [True, False, False, False, True, False]
-    assert found.prompts.hit.tolist() == [True, False, True]
-    assert found.prompts.in_prompt.tolist() == [False, False, True]
-    assert found.prompts.in_response.tolist() == [False, True, False]
-    assert found.prompts.hidden.tolist() == [True, False, False]
-    assert found.prompts.bridge.tolist() == ["Poland", "Oman", "Chad"]
+    actual = _found(result, bridges, ["the capital Warsaw", "x", "Chad's capital"], ["zloty", "Oman, I think", ""])
+    assert actual.cells.named.tolist() == [True, False, False, False, True, False]
+    assert actual.prompts.hit.tolist() == [True, False, True]
+    assert actual.prompts.in_prompt.tolist() == [False, False, True]
+    assert actual.prompts.in_response.tolist() == [False, True, False]
+    assert actual.prompts.hidden.tolist() == [True, False, False]
+    assert actual.prompts.bridge.tolist() == ["Poland", "Oman", "Chad"]
 
 
 def test_strangers_are_other_bridges_of_the_kind_that_nobody_has_said():
@@ -79,22 +79,22 @@ def test_strangers_are_other_bridges_of_the_kind_that_nobody_has_said():
         Entity("Nissan", kind="company"),
         Entity("Peru", kind="country"),
     ]
-    told = [{("a", 0): ["x"]}] * 5
-    found = _found(told, bridges, responses=["", "", "", "", "Papua New Guinea"])
-    names = [entity.name for entity in found.entities]
-    strangers = [{names[j] for j in row.nonzero()[0]} for row in found.strangers]
+    result = [{("a", 0): ["x"]}] * 5
+    actual = _found(result, bridges, responses=["", "", "", "", "Papua New Guinea"])
+    names = [entity.name for entity in actual.entities]
+    strangers = [{names[j] for j in row.nonzero()[0]} for row in actual.strangers]
     # Guinea is in Papua New Guinea's name; the company is alone.
     assert strangers == [{"Peru"}, {"Peru"}, {"Guinea", "Papua New Guinea"}, set(), set()]
 
 
 def test_rates_and_chance_by_hand():
-    told = [
+    result = [
         {("a", 0): ["Poland", "Oman"], ("b", 0): ["x", "x"]},
         {("a", 0): ["Poland", "x"], ("b", 0): ["Chad", "Peru"]},
         {("a", 0): ["x", "x"], ("b", 0): ["x", "Chad"]},
         {("a", 0): ["Poland", "Oman"], ("b", 0): ["Chad", "x"]},
     ]
-    table = decode_rates({"trained": _found(told, COUNTRIES)})
+    table = decode_rates({"trained": _found(result, COUNTRIES)})
     assert set(table.seed) == {0}
     assert set(table.n) == set(table.clusters) == {4}
     rate = _value(table, "any cell", "trained")
@@ -120,8 +120,8 @@ def test_guesses_decode_no_more_than_chance(seed):
     rng = np.random.default_rng(seed)
     places = [("a", 0), ("a", -1), ("b", 0), ("b", -1)]
     bridges = COUNTRIES * 60
-    told = [{place: rng.choice([*COUNTRIES, "x", "y"], 2).tolist() for place in places} for _ in bridges]
-    table = decode_rates({"trained": _found(told, bridges)}, seed=seed)
+    result = [{place: rng.choice([*COUNTRIES, "x", "y"], 2).tolist() for place in places} for _ in bridges]
+    table = decode_rates({"trained": _found(result, bridges)}, seed=seed)
     for measure in ("any cell", "best site"):
         ratio = _value(table, measure, "trained / chance")
         assert ratio["value"] == pytest.approx(1, abs=0.25)
@@ -130,12 +130,12 @@ def test_guesses_decode_no_more_than_chance(seed):
 
 def test_the_best_site_is_that_of_other_prompts():
     # Each prompt is named at a site of its own: what is best for others names none of it.
-    told = [{(site, 0): ["Poland" if k == i else "x"] for k, site in enumerate("abcd")} for i in range(4)]
-    told = [
+    result = [{(site, 0): ["Poland" if k == i else "x"] for k, site in enumerate("abcd")} for i in range(4)]
+    result = [
         {place: [text.replace("Poland", COUNTRIES[i]) for text in texts] for place, texts in cells.items()}
-        for i, cells in enumerate(told)
+        for i, cells in enumerate(result)
     ]
-    table = decode_rates({"trained": _found(told, COUNTRIES)}, folds=4)
+    table = decode_rates({"trained": _found(result, COUNTRIES)}, folds=4)
     assert _value(table, "any cell", "trained")["value"] == 1
     assert _value(table, "best site", "trained")["value"] == 0
     # And where one site names all, it is found.
@@ -151,8 +151,8 @@ def test_the_best_site_is_that_of_other_prompts():
 def test_adapters_are_compared_over_the_same_hidden_bridges():
     place = ("a", 0)
     trained = _found([{place: [name]} for name in COUNTRIES], COUNTRIES, responses=["", "", "", "Peru"])
-    told = [{place: ["Poland"]}, {place: ["x"]}, {place: ["x"]}, {place: ["Peru"]}]
-    untrained = _found(told, COUNTRIES, responses=["", "", "", "Peru"])
+    result = [{place: ["Poland"]}, {place: ["x"]}, {place: ["x"]}, {place: ["Peru"]}]
+    untrained = _found(result, COUNTRIES, responses=["", "", "", "Peru"])
     table = decode_rates({"trained": trained, "untrained": untrained})
     assert set(table.n) == {3}
     assert _value(table, "any cell", "trained")["value"] == 1
@@ -161,54 +161,56 @@ def test_adapters_are_compared_over_the_same_hidden_bridges():
     difference = _value(table, "any cell", "trained - untrained")
     assert difference["value"] == pytest.approx(2 / 3)
     assert difference["low"] <= 2 / 3 <= difference["high"]
-    said = decode_rates({"trained": trained, "untrained": untrained}, count_answered=True)
-    assert set(said.n) == {4}
+    text = decode_rates({"trained": trained, "untrained": untrained}, count_answered=True)
+    assert set(text.n) == {4}
 
 
 def test_the_layer_by_position_table_by_hand():
-    told = [
+    result = [
         {("b", 0): ["x", "Poland"], ("b", -1): ["x", "x"], ("a", 0): ["Oman", "Chad"]},
         {("b", 0): ["Oman", "Oman"], ("a", 0): ["x", "Poland"]},
         {("b", 0): ["x", "x"], ("b", -1): ["Chad", "x"], ("a", 0): ["x", "x"]},
         {("b", 0): ["Peru", "x"], ("a", 0): ["x", "x"]},
     ]
-    found = _found(told, COUNTRIES, responses=["", "", "", "Peru"])
-    table = layer_position_table(found)
+    actual = _found(result, COUNTRIES, responses=["", "", "", "Peru"])
+    table = layer_position_table(actual)
     assert list(zip(table.site, table.position)) == [("b", -1), ("b", 0), ("a", 0)]
     assert table.value.tolist() == pytest.approx([1 / 2, 2 / 3, 0])
     assert table.n.tolist() == [2, 3, 3]
     assert table.chance.tolist() == pytest.approx([0, 0, (2 / 2 + 1 / 2 + 0) / 3])
     assert (table.low <= table.value).all()
     assert (table.value <= table.high).all()
-    assert layer_position_table(found, count_answered=True).n.tolist() == [2, 4, 4]
+    assert layer_position_table(actual, count_answered=True).n.tolist() == [2, 4, 4]
     with pytest.raises(InterpToolkitError, match="pass subjects"):
-        layer_position_table(found, "from_subject")
+        layer_position_table(actual, "from_subject")
     with pytest.raises(InterpToolkitError, match="expected prompts with hidden bridges, got none"):
-        layer_position_table(_found(told, COUNTRIES, texts=COUNTRIES))
+        layer_position_table(_found(result, COUNTRIES, texts=COUNTRIES))
 
 
 def test_what_has_no_rate():
-    told = [{("a", 0): ["Poland"]}] * 2
+    result = [{("a", 0): ["Poland"]}] * 2
     with pytest.raises(InterpToolkitError, match="at least two names, got 2 prompts of 1"):
-        decode_rates({"trained": _found(told, ["Poland"] * 2)})
+        decode_rates({"trained": _found(result, ["Poland"] * 2)})
     with pytest.raises(InterpToolkitError, match="at least two names, got 0 prompts of 0"):
         decode_rates({})
     with pytest.raises(InterpToolkitError, match="at least 2 folds, so that there are other prompts for each, got 1"):
-        decode_rates({"trained": _found(told, ["Poland", "Oman"])}, folds=1)
+        decode_rates({"trained": _found(result, ["Poland", "Oman"])}, folds=1)
     # Without others of its kind a bridge has a rate and no chance level.
     alone = [Entity("Poland", kind="country"), Entity("Nissan", kind="company")]
-    assert set(decode_rates({"trained": _found(told, alone)}).what) == {"trained"}
+    assert set(decode_rates({"trained": _found(result, alone)}).what) == {"trained"}
 
 
 def test_bridges_are_looked_for_in_the_grid(tiny, adapter):
     prompts = ["Tell me about rivers", "", "the history of Poland"]
     bridges = [Entity("Oman"), Entity("Chad"), Entity("Poland")]
-    found = find_bridge_entities(tiny(), prompts, bridges, adapter, samples=1, positions=3, subjects=["", "", "Poland"])
+    actual = find_bridge_entities(
+        tiny(), prompts, bridges, adapter, samples=1, positions=3, subjects=["", "", "Poland"]
+    )
     grid = describe_grid(tiny(), prompts, adapter, samples=1, positions=3, subjects=["", "", "Poland"])
-    assert found.cells.drop(columns="named").equals(grid.cells)
-    assert found.prompts.bridge.tolist() == ["Oman", "Poland"]
-    assert found.prompts.in_prompt.tolist() == [False, True]
-    assert found.failed.reason.tolist() == ["the prompt is empty"]
+    assert actual.cells.drop(columns="named").equals(grid.cells)
+    assert actual.prompts.bridge.tolist() == ["Oman", "Poland"]
+    assert actual.prompts.in_prompt.tolist() == [False, True]
+    assert actual.failed.reason.tolist() == ["the prompt is empty"]
     with pytest.raises(InterpToolkitError, match="a bridge for each of 3 prompts, got 2"):
         find_bridge_entities(tiny(), prompts, bridges[:2], adapter)
     with pytest.raises(InterpToolkitError, match="a bridge for each of 3 prompts, got 2"):
@@ -231,7 +233,7 @@ def test_the_untrained_direction(tiny, adapter, tiny_prompt, random_vectors):
     assert torch.equal(made.contract.mean, adapter.contract.mean)
     assert (made.contract.site, made.contract.soft_prompt) == (Site.after(2), tiny_prompt)
     stacked = Adapter.create("low_rank", 32, sites=2, rank=4)
-    stack = parse_place([2, 0])
+    stack = SiteStack([2, 0])
     stacked.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
     alone = untrained_adapter(stacked, 7.0).contract
     assert (alone.site, alone.mean) == (Site.after(2), None)
@@ -244,12 +246,12 @@ def test_the_shipped_adapter_reads_a_country_that_only_its_city_names(smollm):
     known = dict(Madrid="Spain", Cairo="Egypt")
     bridges = [Entity(country, kind="country") for country in known.values()]
     prompts = [form.format(city) for city in known]
-    found = find_bridge_entities(
-        smollm, prompts, bridges, find_adapter("smollm2_rank64"), sites=25, positions=1, samples=1, means=means
+    actual = find_bridge_entities(
+        smollm, prompts, bridges, find_adapter("smollm2_rank64"), sites=25, positions=1, samples=1, center=means
     )
-    assert found.prompts.hit.any()
-    assert not found.prompts.in_prompt.any()
-    assert found.hits(np.ones(len(found.cells), dtype=bool))[1].tolist() == [0, 0]
+    assert actual.prompts.hit.any()
+    assert not actual.prompts.in_prompt.any()
+    assert actual.hits(np.ones(len(actual.cells), dtype=bool))[1].tolist() == [0, 0]
 
 
 # The run.
@@ -298,7 +300,7 @@ def context(tiny, tmp_path, monkeypatch):
 def _verdicts(context, rows):
     """As if the model knew every other question, and no first hop of the rest."""
     known = [i % 2 == 0 for i in range(len(rows))]
-    told = dict(
+    result = dict(
         hop1=known, hop2=True, twohop=True, hop1_answer="so", hop2_answer="that", twohop_answer="that", reason=""
     )
     verdict = ["kept" if x else "shortcut" for x in known]
@@ -309,15 +311,15 @@ def _verdicts(context, rows):
         bridge=[row.bridge.name for row in rows],
         answer="that",
     )
-    return pd.DataFrame(of | told | dict(verdict=verdict))
+    return pd.DataFrame(of | result | dict(verdict=verdict))
 
 
 @pytest.mark.slow
 def test_a_run_measures_every_group_and_is_not_repeated(context, adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(measurement, "filter_questions", _verdicts)
-    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(told))
-    rates = pd.DataFrame(told["tables"]["any cell"])
+    result = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(result))
+    rates = pd.DataFrame(result["tables"]["any cell"])
     kinds = ("two-hop kept", "two-hop shortcut", "one-hop right")
     names = {f"{data} {kind}" for data in ("composed", "mquake") for kind in kinds} | {"composed two-hop chat kept"}
     assert set(rates.group) == names
@@ -325,16 +327,16 @@ def test_a_run_measures_every_group_and_is_not_repeated(context, adapter, tmp_pa
     assert set(rates.what) == of_each | {"trained / untrained", "trained - untrained"}
     assert {"group", "what", "value", "low", "high", "n", "seed"} == set(rates)
     for name in ("hops", "groups", "scales", "any cell", "best site", "extracted", "layers"):
-        assert all({"n", "seed"} <= set(row) for row in told["tables"][name])
-    assert {row["group"] for row in told["tables"]["groups"]} == set(rates.group)
-    assert all(row["counted"] <= row["n"] - row["in_prompt"] for row in told["tables"]["groups"])
-    assert told["cells"]["from_end"]
-    assert {row["group"].split()[0] for row in told["cells"]["from_subject"]} == {"composed"}
-    assert len(told["shortcuts"]) == 4
-    assert told["failed"] == dict(count=0, rows=[])
-    assert "the response may name it" in told["note"]
+        assert all({"n", "seed"} <= set(row) for row in result["tables"][name])
+    assert {row["group"] for row in result["tables"]["groups"]} == set(rates.group)
+    assert all(row["counted"] <= row["n"] - row["in_prompt"] for row in result["tables"]["groups"])
+    assert result["cells"]["from_end"]
+    assert {row["group"].split()[0] for row in result["cells"]["from_subject"]} == {"composed"}
+    assert len(result["shortcuts"]) == 4
+    assert result["failed"] == dict(count=0, rows=[])
+    assert "the response may name it" in result["note"]
     monkeypatch.setattr(measurement, "filter_questions", None)
-    assert run_evaluation("bridges", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert run_evaluation("bridges", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(result))
 
 
 def test_prompts_that_settings_are_chosen_on_are_of_no_table(context, adapter, tmp_path, monkeypatch):
@@ -343,9 +345,9 @@ def test_prompts_that_settings_are_chosen_on_are_of_no_table(context, adapter, t
     scope = replace(scope, tuned=3, prompts=dict(kept=0, shortcut=0, right=8), scales=(2.0,), positions=1)
     monkeypatch.setattr(measurement.Scope, "from_context", lambda context: scope)
     monkeypatch.setattr(measurement, "filter_questions", _verdicts)
-    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
-    assert [row["n"] for row in told["tables"]["scales"]] == [3]
-    read = {row["group"]: row["n"] for row in told["tables"]["groups"]}
+    result = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
+    assert [row["n"] for row in result["tables"]["scales"]] == [3]
+    read = {row["group"]: row["n"] for row in result["tables"]["groups"]}
     # Of eight whose first hop is known, three are set apart where the scale is chosen.
     assert read == {"composed one-hop right": 5, "mquake one-hop right": 8}
 
@@ -384,13 +386,13 @@ def test_a_run_goes_on_where_it_was_stopped(context, adapter, tmp_path, monkeypa
     assert not (tmp_path / "out.json").exists()
     monkeypatch.setattr(questions, "describe_grid", lambda *a, **s: made.append(a) or whole(*a, **s))
     done = len(made)
-    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
+    result = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     assert len(filtered) == 4  # nothing is filtered again
     again = {(tuple(prompts), made_by.digest) for _, prompts, made_by in made[done:]}
     assert len(again) == len(made) - done
     assert not again & {(tuple(prompts), made_by.digest) for _, prompts, made_by in made[:done]}
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "other"))
-    assert run_evaluation("bridges", context, adapter, tmp_path / "again.json") == told
+    assert run_evaluation("bridges", context, adapter, tmp_path / "again.json") == result
 
 
 def test_shards_are_made_anew_by_other_code(context, adapter, tmp_path, monkeypatch):
@@ -414,19 +416,19 @@ def test_rows_that_fail_are_told_and_lose_no_others(context, adapter, tmp_path):
     rows[asked[1].id]["hop2_prompt"] = " "
     rows[asked[4].id]["hop1_prompt"] = ""  # of no group, and so among those that means are taken over
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    told = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
+    result = run_evaluation("bridges", context, adapter, tmp_path / "out.json")
     failed = dict(data="composed", step="filter", text=asked[1].twohop, reason="the cloze of hop2 is empty")
-    assert told["failed"] == dict(count=1, rows=[failed])
-    assert {row["n"] for row in told["tables"]["hops"] if row["data"] == "composed"} == {3}
+    assert result["failed"] == dict(count=1, rows=[failed])
+    assert {row["n"] for row in result["tables"]["hops"] if row["data"] == "composed"} == {3}
 
 
 def test_prompts_that_could_not_be_read_are_told_with_their_adapter():
-    found = _found([{("a", 0): ["x"]}], ["Oman"])
-    lost = replace(found, failed=pd.DataFrame([(1, "a b", "too short")], columns=["prompt", "text", "reason"]))
+    actual = _found([{("a", 0): ["x"]}], ["Oman"])
+    lost = replace(actual, failed=pd.DataFrame([(1, "a b", "too short")], columns=["prompt", "text", "reason"]))
     group = questions.Group("mquake", "one-hop", "plain", "right", (), (), ())
     verdicts = pd.DataFrame(dict(data=["mquake"], verdict="kept", question="q", reason=""))
-    told = tables.failures(verdicts, [(group, dict(trained=found, untrained=lost))])
-    assert told == [dict(data="mquake", step="untrained", text="a b", reason="too short")]
+    result = tables.failures(verdicts, [(group, dict(trained=actual, untrained=lost))])
+    assert result == [dict(data="mquake", step="untrained", text="a b", reason="too short")]
 
 
 @pytest.mark.slow
@@ -434,7 +436,7 @@ def test_an_adapter_of_several_sites_has_one_site_and_as_many_descriptions(
     context, tiny, tiny_prompt, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(measurement, "filter_questions", _verdicts)
-    stack = parse_place([0, 2])
+    stack = SiteStack([0, 2])
     adapter = Adapter.create("low_rank", 32, sites=2, rank=4, init_scale=3.0).requires_grad_(False)
     adapter.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
     asked = {}
@@ -465,8 +467,8 @@ def test_questions_are_needed(context, adapter, tmp_path):
 
 
 def test_old_names_of_arguments_warn():
-    told = [{("a", 0): ["Poland"]}, {("a", 0): ["Oman"]}]
-    result = _found(told, COUNTRIES[:2])
+    shown = [{("a", 0): ["Poland"]}, {("a", 0): ["Oman"]}]
+    result = _found(shown, COUNTRIES[:2])
     with pytest.warns(DeprecationWarning, match="found=...\\) is deprecated; use results="):
         assert len(decode_rates(found={"trained": result}))
     with pytest.warns(DeprecationWarning, match="said=...\\) is deprecated; use count_answered="):

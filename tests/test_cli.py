@@ -224,28 +224,28 @@ def test_train_writes_an_adapter_that_info_and_explain_take(capsys, tmp_path, ch
 def test_the_installed_command_is_quiet_and_helps(smollm):
     environment = {**os.environ, "COLUMNS": "80"}
     command = [sys.executable, "-m", "interp_toolkit.cli"]
-    told = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=120)
-    assert told.returncode == 0
-    assert all(name in told.stdout for name in ("explain", "train", "info", "exit codes", "--print-completion"))
+    result = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("explain", "train", "info", "exit codes", "--print-completion"))
     # Without a network, whatever the environment says of one: a connection would end the process with code 7.
     closed = "import os, socket, sys; socket.socket.connect = lambda *a: os._exit(7); "
     closed += "from interp_toolkit.cli import main; sys.exit(main())"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         environment.pop(name, None)
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", closed, "explain", "Tell me about jazz.", "--csv"],
         capture_output=True,
         text=True,
         env=environment,
         timeout=300,
     )
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("source,site,position,sample,description,log_prob,evidence,above_threshold,scale\n")
-    told = subprocess.run([*command, "--print-completion", "bash"], capture_output=True, text=True, env=environment)
-    assert told.returncode == 0
-    assert all(option in told.stdout for option in ("evaluate", "--any-layer", "compare"))
-    told = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
-    assert told.returncode == 2
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("source,site,position,sample,description,log_prob,evidence,above_threshold,scale\n")
+    result = subprocess.run([*command, "--print-completion", "bash"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0
+    assert all(option in result.stdout for option in ("evaluate", "--any-layer", "compare"))
+    result = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 2
 
 
 def test_every_evaluation_is_there_and_has_a_row_in_the_docs():
@@ -270,23 +270,23 @@ def test_evaluate_prints_tables_and_writes_a_result(capsys, tmp_path, monkeypatc
     assert code == 0
     assert "passed, shuffled" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    told = json.loads(
+    result = json.loads(
         (tmp_path / "evaluations" / "selective_prediction-smollm2_scalar_affine-limit-20.json").read_text()
     )
-    assert told["settings"]["n"] == told["threshold"]["n"] == 20
+    assert result["settings"]["n"] == result["threshold"]["n"] == 20
     assert _run(capsys, *command)[1] == out
     code, printed, _ = _run(capsys, *command, "--json")
     rows = json.loads(printed)
     assert (code, list(rows), list(map(len, rows.values()))) == (
         0,
-        list(told["tables"]),
-        list(map(len, told["tables"].values())),
+        list(result["tables"]),
+        list(map(len, result["tables"].values())),
     )
-    assert rows["readings"][0] == pytest.approx(told["tables"]["readings"][0])
+    assert rows["readings"][0] == pytest.approx(result["tables"]["readings"][0])
     code, printed, _ = _run(capsys, *command, "--csv")
     table = pd.read_csv(io.StringIO(printed))
-    assert (code, table.columns[0], set(table["table"])) == (0, "table", set(told["tables"]))
-    assert len(table) == sum(map(len, told["tables"].values()))
+    assert (code, table.columns[0], set(table["table"])) == (0, "table", set(result["tables"]))
+    assert len(table) == sum(map(len, result["tables"].values()))
     code, _, err = _run(capsys, *command, "--data", "/nowhere")
     assert (code, err.count("\n")) == (2, 1)
     assert "expected a file of topic titles at /nowhere/topics/topics.jsonl.gz, and there is none" in err

@@ -117,17 +117,17 @@ def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatc
     score += ["--adapter", "./adapter", "--features", *some]
     code, out, err = run(*score)
     assert (code, err) == (0, "")
-    told = json.loads((place / "sae-scores.json").read_text())
-    scores = pd.DataFrame(told["tables"]["labels"])
+    result = json.loads((place / "sae-scores.json").read_text())
+    scores = pd.DataFrame(result["tables"]["labels"])
     sources = {"adapter", ORIGINAL, REWORDED, "random labels", "shuffled adapter", f"shuffled {REWORDED}"}
     assert set(scores["source"]) == sources
     assert set(scores.groupby(["source", "feature"]).size()) == {6}
-    table = pd.DataFrame(told["tables"]["table"])
+    table = pd.DataFrame(result["tables"]["table"])
     assert set(table["source"]) == sources
     assert set(table["n"]) == {2}
     assert (table["low"] <= table["value"]).all()
     assert (table["value"] <= table["high"]).all()
-    assert told["settings"]["labeller"] == "distinctive words"
+    assert result["settings"]["labeller"] == "distinctive words"
     # Everything is kept: nothing is described, written or read again.
     for name in (
         "feature_labels.self_explain",
@@ -139,11 +139,11 @@ def test_from_training_to_comparison(place, folder, run, checkpoints, monkeypatc
     compare = ["compare", "made/sae", "own.json", "--adapter", "./adapter", "--scores", "sae-scores.json"]
     code, out, err = run(*compare, "--features", *some)
     assert (code, err) == (0, "")
-    found = json.loads((place / "sae-comparison.json").read_text())["tables"]
-    gaps = [row["disagreement"] for row in found["features"]]
+    actual = json.loads((place / "sae-comparison.json").read_text())["tables"]
+    gaps = [row["disagreement"] for row in actual["features"]]
     assert gaps == sorted(gaps, reverse=True)
-    assert {row["winner"] for row in found["features"]} <= {"label", "description", "tie"}
-    assert {row["measure"] for row in found["summary"]} >= {"similarity", "chance", "tie"}
+    assert {row["winner"] for row in actual["features"]} <= {"label", "description", "tie"}
+    assert {row["measure"] for row in actual["summary"]} >= {"similarity", "chance", "tie"}
     assert "farthest apart" in out
 
 
@@ -217,11 +217,11 @@ def test_contexts_of_another_sae_are_refused(folder, run, sae):
 def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, place, monkeypatch):
     monkeypatch.setattr("interp_toolkit.scoring.feature_labels._SHARD", 2)
     features = [7, 3, 11]
-    found = describe_features(tiny(), adapter, sae, features, samples=1, folder=place)
+    actual = describe_features(tiny(), adapter, sae, features, samples=1, folder=place)
     alone = self_explain(sae_vectors(sae, features).vectors, model=tiny(), adapter=adapter)
-    assert found["feature"].tolist() == features
-    assert found["description"].tolist() == [row.description for row in alone]
-    assert found["evidence"].tolist() == pytest.approx([row.evidence for row in alone], abs=1e-3, nan_ok=True)
+    assert actual["feature"].tolist() == features
+    assert actual["description"].tolist() == [row.description for row in alone]
+    assert actual["evidence"].tolist() == pytest.approx([row.evidence for row in alone], abs=1e-3, nan_ok=True)
     calls = []
     monkeypatch.setattr(
         "interp_toolkit.scoring.feature_labels.self_explain",
@@ -230,7 +230,7 @@ def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, pla
     damaged = sorted((place / "descriptions").glob("*.json"))[0]
     damaged.write_text("[")
     again = describe_features(tiny(), adapter, sae, features, samples=1, folder=place)
-    assert again["description"].tolist() == found["description"].tolist()
+    assert again["description"].tolist() == actual["description"].tolist()
     assert len(calls) == 1
     with pytest.raises(InterpToolkitError, match="each once"):
         describe_features(tiny(), adapter, sae, [1, 1])
@@ -242,8 +242,8 @@ def test_descriptions_are_those_of_the_rows_and_are_kept(tiny, sae, adapter, pla
 
 def test_every_source_has_as_many_tries_and_chance_has_other_labels():
     labels = {1: "rivers", 2: "cats", 3: "bread"}
-    said = [dict(feature=f, number=i, description=f"{f} {i}", evidence=0.0) for f in labels for i in range(4)]
-    rows = comparison_rows({"own": pd.DataFrame(said)}, labels, ["a", "b", "c", "d", "e"], tries=4, seed=1)
+    text = [dict(feature=f, number=i, description=f"{f} {i}", evidence=0.0) for f in labels for i in range(4)]
+    rows = comparison_rows({"own": pd.DataFrame(text)}, labels, ["a", "b", "c", "d", "e"], tries=4, seed=1)
     assert set(rows.groupby(["source", "feature"]).size()) == {4}
     assert rows[rows.source == ORIGINAL].groupby("feature")["label"].unique().map(list).to_dict() == {
         feature: [label] for feature, label in labels.items()
@@ -253,7 +253,7 @@ def test_every_source_has_as_many_tries_and_chance_has_other_labels():
         assert not by[source] & by[f"shuffled {source}"]
     assert {label for _, label in by["random labels"]} <= set("abcde")
     with pytest.raises(InterpToolkitError, match="of the same features, see 3"):
-        comparison_rows({"own": pd.DataFrame(said[:8])}, labels, list("abcdef"), tries=4)
+        comparison_rows({"own": pd.DataFrame(text[:8])}, labels, list("abcdef"), tries=4)
 
 
 @pytest.mark.slow
@@ -282,8 +282,8 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
     benchmark.main()
     out = capsys.readouterr().out
     results = place / "runs" / "sae_labels" / "limit-3" / "results"
-    told = json.loads((results / "scores.json").read_text())
-    table = pd.DataFrame(told["tables"]["generation"])
+    result = json.loads((results / "scores.json").read_text())
+    table = pd.DataFrame(result["tables"]["generation"])
     trained = ("trained, scalar_affine", "trained, full_rank")
     expected = {*trained, "untrained", ORIGINAL, REWORDED, "random labels"}
     expected |= {f"shuffled {name}" for name in (*trained, "untrained", REWORDED)}
@@ -306,7 +306,7 @@ def test_the_benchmark_goes_from_corpus_to_table(place, checkpoints, monkeypatch
     ground = benchmark.Ground(benchmark.SAERecipe.read("sae.yaml"), place, 3)
     sides = ground.features
     assert not set(sides["held"]) & set(sides["train"] + sides["dev"])
-    assert set(pd.DataFrame(told["tables"]["features"])["feature"]) == set(sides["held"])
+    assert set(pd.DataFrame(result["tables"]["features"])["feature"]) == set(sides["held"])
     assert ground.pairs("sae").split("train").labels == tuple((ground.originals[f],) for f in sorted(sides["train"]))
     # The same command finds all done, and prints the same.
     monkeypatch.setattr("interp_toolkit.training.loop.TrainingRun._step", None)
@@ -341,8 +341,8 @@ def test_layers_are_compared_by_what_can_be_read_there(place, checkpoints, monke
     assert set(table["site"]) == {"blocks.0.hook_resid_post", "blocks.2.hook_resid_post"}
     wanted = {"vector_gain", "label_loss", "best_length", "peak_tokens", "explained_variance", "loss_spliced"}
     for _, rows in table.groupby("site"):
-        told = rows.set_index("metric")
-        assert wanted <= set(told.index)
-        assert told.n["vector_gain"] == 8
-        assert 0 < told.n["best_length"] <= 56
+        result = rows.set_index("metric")
+        assert wanted <= set(result.index)
+        assert result.n["vector_gain"] == 8
+        assert 0 < result.n["best_length"] <= 56
     assert pd.read_csv(place / "layers.csv").shape == table.shape

@@ -18,7 +18,7 @@ from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.shipped import default_adapter
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack, parse_place
 from interp_toolkit.statistics import adjust_p_values, paired_difference
 
 LABELS = ["Bees", "Poland and rivers", "fox", "a dog", "history", "baseball"]
@@ -96,8 +96,8 @@ def test_every_row_of_the_table_is_the_loss_under_what_it_is_called(tiny, tiny_p
     assert table.best.tolist() == [False] * 5 + [first_is_best, not first_is_best, False]
     raw = [paired_difference(x, expected[0], seed=3).p for x in expected[1:]]
     assert table.p[1:].tolist() == pytest.approx(adjust_p_values(raw), abs=0.02)
-    told = control_losses(model, adapter, vectors, LABELS)
-    assert (told.matched, told.null) == pytest.approx((table.loss[0], table.loss[1]), abs=1e-4)
+    result = control_losses(model, adapter, vectors, LABELS)
+    assert (result.matched, result.null) == pytest.approx((table.loss[0], table.loss[1]), abs=1e-4)
 
 
 def test_what_is_certain_of_the_table(tiny, make_adapter, random_vectors):
@@ -194,10 +194,10 @@ def test_vectors_that_are_given_in_other_orders_are_described_once(make_adapter,
         return [f"{adapter.kind} {vector.sum():.5f}" for vector in vectors]
 
     asked = make_controls(make_adapter(), random_vectors(4), LABELS[:4], scales=(1.0, 2.0))
-    told = describe_controls(asked, describe)
+    result = describe_controls(asked, describe)
     # Own vectors and random directions together, nothing alone, and both untrained lengths together.
     assert calls == [("scalar_affine", 8), ("scalar_affine", 1), ("identity", 8)]
-    for control, texts in zip(asked, told):
+    for control, texts in zip(asked, result):
         given = control.vectors[list(control.vector_index)]
         assert texts == [f"{control.adapter.kind} {vector.sum():.5f}" for vector in given]
 
@@ -211,7 +211,7 @@ def test_some_rows_of_a_condition_have_the_losses_that_they_had(tiny, make_adapt
 
 def test_an_adapter_of_several_sites_and_tokens(tiny, tiny_tokenizer, make_adapter, random_vectors):
     prompt = SoftPrompt.for_chat(tiny_tokenizer, 'Repeat "{slot}"', '"', tokens=3)
-    many = dict(prompt=prompt, site=[2, 0], sites=2, tokens=3)
+    many = dict(prompt=prompt, site=SiteStack([2, 0]), sites=2, tokens=3)
     adapter, bias_only = make_adapter("full_rank", **many), make_adapter("bias_only", **many)
     vectors = random_vectors(6, 64)
     table = control_table(tiny(), adapter, vectors, LABELS, bias_only=bias_only)
@@ -284,21 +284,21 @@ def context(tiny, tmp_path, monkeypatch):
 def test_a_run_is_the_table_and_is_not_repeated(context, make_adapter, tmp_path, monkeypatch):
     adapter, path = make_adapter(), tmp_path / "out.json"
     monkeypatch.setattr(measurement, "make_controls", partial(make_controls, scales=(2.0,)))
-    told = run_evaluation("controls", context, adapter, path)
-    assert told["failed"] == dict(count=0, rows=[])
-    assert {"model", "revision", "dtype", "adapter", "n", "seed", "split"} <= set(told["settings"])
+    result = run_evaluation("controls", context, adapter, path)
+    assert result["failed"] == dict(count=0, rows=[])
+    assert {"model", "revision", "dtype", "adapter", "n", "seed", "split"} <= set(result["settings"])
     bias_only = Adapter.from_pretrained(next((tmp_path / "runs" / "bias_only").iterdir()) / "best")
     held = HeldOut.read(context, adapter)
     table = control_table(context.model, adapter, held.vectors, held.titles, bias_only=bias_only, scales=(2.0,))
-    rows = told["tables"]["controls"]
+    rows = result["tables"]["controls"]
     assert [row["control"] for row in rows] == table.control.tolist()
     assert [row["loss"] for row in rows] == pytest.approx(table.loss.tolist(), abs=1e-4)
     assert [row["scale"] for row in rows] == [None if x != x else x for x in table.scale]
-    within = [row["value"] for row in told["tables"]["retrieval"] if row["measure"] == "recall@10"]
+    within = [row["value"] for row in result["tables"]["retrieval"] if row["measure"] == "recall@10"]
     assert [row["named"] for row in rows] == within
-    assert json.loads(path.read_text()) == json.loads(json.dumps(told))
+    assert json.loads(path.read_text()) == json.loads(json.dumps(result))
     monkeypatch.setattr(measurement, "row_losses", None)
-    assert run_evaluation("controls", context, adapter, path) == json.loads(json.dumps(told))
+    assert run_evaluation("controls", context, adapter, path) == json.loads(json.dumps(result))
 
 
 def test_losses_are_cached_and_a_run_goes_on_from_them(context, make_adapter, random_vectors, monkeypatch):

@@ -54,13 +54,13 @@ def test_an_embedder_tells_a_label_from_another_ones():
         embedded.extend(texts)
         return _embed_letters(texts)
 
-    found = detection_scores(rows, EXAMPLES, embedding_judge(embed))
+    actual = detection_scores(rows, EXAMPLES, embedding_judge(embed))
     assert len(embedded) == len(set(embedded)) == 2 + 11 - 1  # "bread" is one text
-    assert found["auroc"][:2].min() > 0.8
-    assert found["auroc"][2:].max() < 0.5
-    assert found["active"].tolist() == [3, 2, 2, 3]
-    assert found["inactive"].tolist() == [3] * 4
-    table = score_table(found, "auroc", against="shuffled own")
+    assert actual["auroc"][:2].min() > 0.8
+    assert actual["auroc"][2:].max() < 0.5
+    assert actual["active"].tolist() == [3, 2, 2, 3]
+    assert actual["inactive"].tolist() == [3] * 4
+    table = score_table(actual, "auroc", against="shuffled own")
     assert table[table.what == "less shuffled own"].value.iloc[0] > 0.3
     assert "best label, chosen by other texts" not in set(table["protocol"])
     assert table[(table.source == "own") & (table.protocol == BEST)].n.iloc[0] == 2
@@ -93,12 +93,12 @@ def test_a_chat_model_judges_by_yes_and_no():
         texts = [prompt.removeprefix("T: ").split(" L: ")[0] for prompt in prompts]
         return [Answer(answers.get(text, "Perhaps")) for text in texts]
 
-    found = detection_scores(
+    actual = detection_scores(
         label_rows("x", {1: "{text} water"}), EXAMPLES, llm_judge(ask, "T: {text} L: {label}")
     ).iloc[0]
     assert asked[0] == "T: rivers flow L: {text} water"
-    assert (found.active, found.inactive, found.unjudged) == (3, 1, 2)
-    assert found.auroc == pytest.approx((1 + 1 + 0.5) / 3)
+    assert (actual.active, actual.inactive, actual.unjudged) == (3, 1, 2)
+    assert actual.auroc == pytest.approx((1 + 1 + 0.5) / 3)
     with pytest.raises(InterpToolkitError, match=r"a question with \{text\} and then \{label\}"):
         detection_scores(label_rows("x", {1: "y"}), EXAMPLES, llm_judge(ask, "What is {label}?"))
 
@@ -106,15 +106,15 @@ def test_a_chat_model_judges_by_yes_and_no():
 def test_what_cannot_be_judged_has_its_reason():
     examples = {**EXAMPLES, 3: Examples((), ("a",)), 4: Examples(("a",), ()), 5: Examples(("mute",), ("b",))}
     rows = label_rows("x", {1: "", 3: "l", 4: "l", 5: "l"})
-    found = detection_scores(rows, examples, lambda pairs: [math.nan if text == "mute" else 1.0 for _, text in pairs])
-    assert found["reason"].tolist() == [
+    actual = detection_scores(rows, examples, lambda pairs: [math.nan if text == "mute" else 1.0 for _, text in pairs])
+    assert actual["reason"].tolist() == [
         "the label is empty",
         "the feature is never active",
         "there is no text in which the feature is inactive",
         "the judge could not tell any text of one side",
     ]
-    assert found["auroc"].isna().tolist() == [False, True, True, True]
-    assert found["auroc"].iloc[0] == 0.5
+    assert actual["auroc"].isna().tolist() == [False, True, True, True]
+    assert actual["auroc"].iloc[0] == 0.5
     with pytest.raises(InterpToolkitError, match="examples of each feature, and feature 9 has none"):
         detection_scores(label_rows("x", {9: "l"}), examples, lambda pairs: [0.0] * len(pairs))
     with pytest.raises(InterpToolkitError, match="a judgement of each of 6 pairs, got 1"):
@@ -123,5 +123,5 @@ def test_what_cannot_be_judged_has_its_reason():
 
 def test_examples_are_the_texts_of_contexts():
     frames = {"on": pd.DataFrame({"text": ["a", "b"]}), "off": pd.DataFrame({"text": ["c"]})}
-    found = read_examples([4], lambda f: frames["on"] if f == 4 else frames["off"], lambda f: frames["off"])
-    assert found == {4: Examples(("a", "b"), ("c",))}
+    actual = read_examples([4], lambda f: frames["on"] if f == 4 else frames["off"], lambda f: frames["off"])
+    assert actual == {4: Examples(("a", "b"), ("c",))}

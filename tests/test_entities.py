@@ -13,7 +13,7 @@ from interp_toolkit.bridges.twohop import continuations
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.contract import Contract
 from interp_toolkit.models import model_facts
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack
 
 PROMPTS = ["Tell me about rivers", "0 is the history of Poland", "Zebra"]
 
@@ -44,7 +44,7 @@ def test_content_is_the_prompt_without_the_template(tiny, adapter, chat):
 def test_a_grid_is_what_the_steps_by_hand_give(tiny, adapter):
     model, site = tiny(), Site.after(1)
     means = {site: torch.linspace(-1, 1, 32)}
-    grid = describe_grid(model, PROMPTS, adapter, sites=[1, 2], samples=2, seed=3, means=means)
+    grid = describe_grid(model, PROMPTS, adapter, sites=[1, 2], samples=2, seed=3, center=means)
     assert tuple(grid.cells.columns) == CELLS
     read = read_activations(model, PROMPTS, [1, 2], "all", chat=False)
     keep = (read.table.position > 0).to_numpy()  # the token that begins the text is not the prompt's
@@ -52,11 +52,11 @@ def test_a_grid_is_what_the_steps_by_hand_give(tiny, adapter):
     shallow = torch.tensor((table.site == str(site)).to_numpy())
     vectors[shallow] -= means[site]
     vectors[~shallow] -= adapter.contract.mean
-    told = self_explain(
+    result = self_explain(
         vectors, model=model, adapter=adapter, sampling=Sampling(n=2, seed=3, max_new_tokens=16)
     ).to_df()
-    assert grid.cells.description.tolist() == told.description.tolist()
-    assert grid.cells.evidence.tolist() == pytest.approx(told.evidence.tolist(), abs=1e-4, nan_ok=True)
+    assert grid.cells.description.tolist() == result.description.tolist()
+    assert grid.cells.evidence.tolist() == pytest.approx(result.evidence.tolist(), abs=1e-4, nan_ok=True)
     assert grid.cells["sample"].tolist() == [0, 1] * len(table)
     for name in ("prompt", "site", "position", "token"):
         assert grid.cells[name].tolist() == table[name].repeat(2).tolist()
@@ -96,18 +96,18 @@ def _tail(model):
 def test_means_by_distance_are_taken_off_each_prompt(tiny, adapter):
     model, site = tiny(), Site.after(1)
     means = [{site: torch.randn(3, 32, generator=torch.Generator().manual_seed(i))} for i in range(3)]
-    grid = describe_grid(model, PROMPTS, adapter, sites=1, samples=1, means=means)
+    grid = describe_grid(model, PROMPTS, adapter, sites=1, samples=1, center=means)
     for i, prompt in enumerate(PROMPTS):
         raw = read_activations(model, [prompt], 1, "all", chat=False).vectors[1:]
         taken = means[i][site][[min(2, len(raw) - 1 - k) for k in range(len(raw))]]
-        told = self_explain(raw - taken, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=16))
-        assert grid.cells.description[grid.cells.prompt == i].tolist() == [row.description for row in told]
-    alone = describe_grid(model, PROMPTS[1:2], adapter, sites=1, samples=1, means=means[1])
+        result = self_explain(raw - taken, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=16))
+        assert grid.cells.description[grid.cells.prompt == i].tolist() == [row.description for row in result]
+    alone = describe_grid(model, PROMPTS[1:2], adapter, sites=1, samples=1, center=means[1])
     assert alone.cells.description.tolist() == grid.cells.description[grid.cells.prompt == 1].tolist()
 
 
 def test_an_adapter_of_several_sites_reads_them_together(tiny, tiny_prompt):
-    model, stack = tiny(), parse_place([0, 2])
+    model, stack = tiny(), SiteStack([0, 2])
     adapter = Adapter.create("low_rank", 32, sites=2, rank=4, init_scale=3.0).requires_grad_(False)
     mean = torch.linspace(-1, 1, 64)
     adapter.contract = Contract.from_facts(model_facts(model), stack, tiny_prompt, mean, True)
@@ -116,9 +116,9 @@ def test_an_adapter_of_several_sites_reads_them_together(tiny, tiny_prompt):
     vectors = read.vectors[torch.tensor((read.table.position > 0).to_numpy())]
     means = {site: torch.full((32,), float(i)) for i, site in enumerate(stack.sites)}
     for given, taken in ((None, mean), (means, torch.cat(list(means.values())))):
-        grid = describe_grid(model, PROMPTS, adapter, samples=1, means=given)
-        told = self_explain(vectors - taken, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=16))
-        assert grid.cells.description.tolist() == [row.description for row in told]
+        grid = describe_grid(model, PROMPTS, adapter, samples=1, center=given)
+        result = self_explain(vectors - taken, model=model, adapter=adapter, sampling=Sampling(max_new_tokens=16))
+        assert grid.cells.description.tolist() == [row.description for row in result]
         assert set(grid.cells.site) == {str(stack)}
     with pytest.raises(ContractError, match="or use an adapter for these"):
         describe_grid(model, PROMPTS, adapter, sites=[1])
@@ -137,7 +137,7 @@ def test_positions_count_from_the_subject(tiny, adapter):
 def test_a_bad_prompt_does_not_lose_the_rest(tiny, adapter):
     prompts = ["Tell me about rivers", " ", "f", "Tell me about rivers"]
     means = [{Site.after(2): torch.zeros(32)}] * 3 + [{Site.after(2): torch.full((32,), torch.nan)}]
-    grid = describe_grid(tiny(), prompts, adapter, samples=1, positions=[-5, -1], means=means, responses=list("abcd"))
+    grid = describe_grid(tiny(), prompts, adapter, samples=1, positions=[-5, -1], center=means, responses=list("abcd"))
     first = len(prompt_ids(tiny().tokenizer, prompts[3:], False)[0]) - 5
     assert dict(zip(grid.failed.prompt, grid.failed.reason)) == {
         1: "the prompt is empty",
@@ -146,7 +146,7 @@ def test_a_bad_prompt_does_not_lose_the_rest(tiny, adapter):
     }
     assert grid.failed.text.tolist() == prompts[1:]
     assert set(grid.cells.prompt) == {0}
-    alone = describe_grid(tiny(), prompts[:1], adapter, samples=1, positions=[-5, -1], means=means[:1])
+    alone = describe_grid(tiny(), prompts[:1], adapter, samples=1, positions=[-5, -1], center=means[:1])
     assert grid.cells.description[grid.cells.prompt == 0].tolist() == alone.cells.description.tolist()
     assert grid.prompts.to_dict("records") == [dict(prompt=0, text=prompts[0], response="a")]
 
@@ -168,12 +168,12 @@ def test_no_prompt_is_left(tiny, adapter):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(sites=[1]), r"no mean is known for blocks\.1\.hook_resid_post.*pass means=site_means"),
+        (dict(sites=[1]), r"no mean is known for blocks\.1\.hook_resid_post.*pass center=site_means"),
         (dict(positions="first"), "expected positions 'content', 'all', 'last', a number or a list"),
         (dict(positions=0), "expected a number of tokens of at least 1, got 0"),
         (dict(responses=["a"]), "expected responses for each of 3 prompts, got 1"),
         (dict(subjects=["a"] * 4), "expected subjects for each of 3 prompts, got 4"),
-        (dict(means=[{}]), "expected means for each of 3 prompts, got 1"),
+        (dict(center=[{}]), "expected center for each of 3 prompts, got 1"),
         (dict(samples=0), "expected n of at least 1, got 0"),
     ],
 )
@@ -206,19 +206,19 @@ def test_grids_are_joined_and_kept(tiny, adapter):
 # Entities without a gold list.
 
 
-def _grid(told, prompts):
+def _grid(result, prompts):
     """A grid of (prompt, position, description, evidence)."""
     rows = [
         dict(prompt=i, site="s", position=p, from_end=p, from_subject=None, token=f"t{p}", sample=k, description=text)
         | dict(evidence=evidence)
-        for k, (i, p, text, evidence) in enumerate(told)
+        for k, (i, p, text, evidence) in enumerate(result)
     ]
     frame = pd.DataFrame([(i, *x) for i, x in enumerate(prompts)], columns=["prompt", "text", "response"])
     return Grid(pd.DataFrame(rows), frame, pd.DataFrame(columns=["prompt", "text", "reason"]))
 
 
 def test_entities_are_ranked_by_evidence_over_cells_less_the_habit():
-    told = [
+    result = [
         (0, 0, "Poland", 2.0),
         (0, 0, "Poland's rivers", 3.0),
         (0, 1, "the history of poland", 5.0),
@@ -231,25 +231,25 @@ def test_entities_are_ranked_by_evidence_over_cells_less_the_habit():
         (1, 0, "Opera", 4.0),
     ]
     prompts = [("The currency of the country of Warsaw", "the euro"), ("one", "two"), ("three", "four")]
-    found = extract_entities(_grid(told, prompts)).set_index(["prompt", "entity"])
+    actual = extract_entities(_grid(result, prompts)).set_index(["prompt", "entity"])
     # At position 0 the best sample counts once; at position 1 only the one that writes it as a name.
-    assert found.score[0, "Poland"] == 3.0 + 1.0
-    assert found.cells[0, "Poland"] == 2
-    assert found.evidence[0, "Poland"] == 3.0
-    assert found.description[0, "Poland"] == "Poland's rivers"
-    assert found.token[0, "Poland"] == "t0"
-    assert found.score[0, "Opera"] == 4.5 / 2
-    assert found.elsewhere[0, "Opera"] == 0.5
-    assert found.score[1, "Opera"] == 4.0 / 2
-    own = found.loc[0].sort_values("rank")
+    assert actual.score[0, "Poland"] == 3.0 + 1.0
+    assert actual.cells[0, "Poland"] == 2
+    assert actual.evidence[0, "Poland"] == 3.0
+    assert actual.description[0, "Poland"] == "Poland's rivers"
+    assert actual.token[0, "Poland"] == "t0"
+    assert actual.score[0, "Opera"] == 4.5 / 2
+    assert actual.elsewhere[0, "Opera"] == 0.5
+    assert actual.score[1, "Opera"] == 4.0 / 2
+    own = actual.loc[0].sort_values("rank")
     assert own["rank"].tolist() == list(range(1, len(own) + 1))
     assert own.score.is_monotonic_decreasing
     # What the prompt says, and a text without evidence, are no finds.
     assert not {"Warsaw", "The", "The currency", "Germany"} & set(own.index)
-    assert extract_entities(_grid(told, prompts), limit=1).groupby("prompt").size().tolist() == [1, 1]
+    assert extract_entities(_grid(result, prompts), limit=1).groupby("prompt").size().tolist() == [1, 1]
 
 
 def test_what_the_response_says_in_other_words_order_or_accents_is_no_find():
-    told = [(0, 0, "República de Polónia", 1.0), (0, 0, "Poland Republic", 1.0), (0, 0, "Republic Square", 1.0)]
-    found = extract_entities(_grid(told, [("x", "the Republic of Poland, Polonia")]))
-    assert set(found.entity) == {"República de Polónia", "República", "Republic Square"}
+    result = [(0, 0, "República de Polónia", 1.0), (0, 0, "Poland Republic", 1.0), (0, 0, "Republic Square", 1.0)]
+    actual = extract_entities(_grid(result, [("x", "the Republic of Poland, Polonia")]))
+    assert set(actual.entity) == {"República de Polónia", "República", "Republic Square"}

@@ -108,7 +108,7 @@ def _adapter(model, prompt, kind):
 def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, random_vectors):
     model, vectors = tiny(), random_vectors(5)
     adapter = _adapter(model, tiny_prompt, "scalar_affine")
-    told = control_losses(model, adapter, vectors, LABELS)
+    result = control_losses(model, adapter, vectors, LABELS)
     run = PromptRun(model, tiny_prompt)
     targets = tiny_prompt.targets(model.tokenizer, LABELS)
 
@@ -117,16 +117,16 @@ def test_control_losses_are_those_of_own_other_and_no_vector(tiny, tiny_prompt, 
             each = [-score(run, adapter(faced[i][None]), [targets[i]]).log_probs.mean() for i in range(5)]
         return torch.stack(each).mean().item()
 
-    assert told.matched == pytest.approx(loss(vectors), abs=1e-4)
-    assert told.shuffled == pytest.approx(loss(vectors[[3, 4, 0, 1, 2]]), abs=1e-4)
-    assert told.null == pytest.approx(loss(torch.zeros(5, 32)), abs=1e-4)
+    assert result.matched == pytest.approx(loss(vectors), abs=1e-4)
+    assert result.shuffled == pytest.approx(loss(vectors[[3, 4, 0, 1, 2]]), abs=1e-4)
+    assert result.null == pytest.approx(loss(torch.zeros(5, 32)), abs=1e-4)
 
 
 def test_controls_of_an_adapter_that_sees_no_vector_are_equal(tiny, tiny_prompt, random_vectors):
     model = tiny()
-    told = control_losses(model, _adapter(model, tiny_prompt, "bias_only"), random_vectors(5), LABELS)
-    assert told.matched == pytest.approx(told.shuffled, abs=1e-4)
-    assert told.matched == pytest.approx(told.null, abs=1e-4)
+    result = control_losses(model, _adapter(model, tiny_prompt, "bias_only"), random_vectors(5), LABELS)
+    assert result.matched == pytest.approx(result.shuffled, abs=1e-4)
+    assert result.matched == pytest.approx(result.null, abs=1e-4)
 
 
 def test_what_has_no_controls(tiny, tiny_prompt, random_vectors):

@@ -23,7 +23,7 @@ from interp_toolkit.explanations import COLUMNS, Explanation, Explanations
 from interp_toolkit.models import model_facts
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.shipped import NAMES, default_adapter, find_adapter
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack
 
 PROMPTS = ["Tell me about rivers.", "Tell me about the history of Poland."]
 
@@ -54,14 +54,14 @@ def test_a_description_is_what_the_steps_by_hand_give(tiny, adapter, backend):
 
 
 def test_the_table(tiny, adapter):
-    found = self_explain(
+    actual = self_explain(
         PROMPTS,
         model=tiny(),
         adapter=adapter,
         positions=[-1, -2],
         sampling=Sampling(n=2, scales=[0.5, 1.0], max_new_tokens=4),
     )
-    table = found.to_df()
+    table = actual.to_df()
     assert tuple(table.columns) == COLUMNS
     assert COLUMNS == (
         "source",
@@ -74,13 +74,13 @@ def test_the_table(tiny, adapter):
         "above_threshold",
         "scale",
     )
-    assert len(table) == len(found) == 2 * 2 * 2 * 2
+    assert len(table) == len(actual) == 2 * 2 * 2 * 2
     assert table.source.unique().tolist() == PROMPTS
     assert table["sample"].tolist() == [0, 1] * 8
     assert table.scale.tolist() == [0.5, 0.5, 1.0, 1.0] * 4
     assert set(table.site) == {"blocks.2.hook_resid_post"}
-    assert isinstance(found[0], Explanation)
-    assert [e.description for e in found[2:4]] == table.description.tolist()[2:4]
+    assert isinstance(actual[0], Explanation)
+    assert [e.description for e in actual[2:4]] == table.description.tolist()[2:4]
 
 
 def test_a_grid_over_layers_and_tokens(tiny, adapter):
@@ -125,10 +125,10 @@ def test_no_vectors_make_an_empty_table(tiny, adapter):
 
 
 def test_the_null_vector_has_no_evidence(tiny, adapter):
-    found = self_explain(
+    actual = self_explain(
         PROMPTS, model=tiny(), adapter=adapter, include_null=True, sampling=Sampling(n=3, max_new_tokens=6)
     )
-    nothing = [e for e in found if e.source == "null vector"]
+    nothing = [e for e in actual if e.source == "null vector"]
     assert len(nothing) == 3
     assert all(abs(e.evidence) < 1e-4 for e in nothing)
     faint = torch.full((32,), 1e-12)  # a vector of no length to speak of is told as nothing, too
@@ -138,11 +138,11 @@ def test_the_null_vector_has_no_evidence(tiny, adapter):
 
 def test_seeds(tiny, adapter):
     vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    told = [
+    result = [
         [e.description for e in self_explain(vectors, model=tiny(), adapter=adapter, sampling=Sampling(n=6, seed=seed))]
         for seed in (0, 0, 1)
     ]
-    assert told[0] == told[1] != told[2]
+    assert result[0] == result[1] != result[2]
 
 
 @pytest.mark.parametrize(
@@ -248,9 +248,9 @@ def test_a_shipped_adapter_is_whole_small_and_for_the_embedded_model(smollm, nam
     adapter = find_adapter(name)
     contract = adapter.contract
     contract.check_model(model_facts(smollm))
-    layers = [4, 10, 16, 23] if name == "smollm2_four_layers" else [23]
-    assert contract.site == parse_place(layers)
-    assert contract.mean.shape == (576 * len(layers),)
+    site = SiteStack([4, 10, 16, 23]) if name == "smollm2_four_layers" else Site.after(23)
+    assert contract.site == site
+    assert contract.mean.shape == (576 * len(site.sites),)
     asked = () if name == "smollm2_rank64" else ('Repeat this: "{slot}"', '"')
     assert contract.soft_prompt == SoftPrompt.for_chat(smollm.tokenizer, *asked, tokens=adapter.config.tokens)
     assert contract.threshold is not None

@@ -1,5 +1,7 @@
 """The programs of the page *Extend it* run, on a tiny model."""
 
+import gzip
+import json
 import re
 from pathlib import Path
 
@@ -25,6 +27,9 @@ def registry():
 def test_programs_of_the_page_run(section, tiny, tmp_path, monkeypatch, registry, unchecked):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("interp_toolkit.load_model", lambda name: tiny("qwen2"))
+    with gzip.open("topics.jsonl.gz", "wt") as file:
+        for i in range(510):
+            file.write(json.dumps(dict(title=f"Title {i}", split="val" if i < 5 else "train")) + "\n")
     names = {"__name__": "my_program"}
     programs = FENCES.findall(HEAD) + FENCES.findall(section)
     assert len(programs) >= 2
@@ -33,4 +38,5 @@ def test_programs_of_the_page_run(section, tiny, tmp_path, monkeypatch, registry
 
 
 def test_the_page_has_a_section_per_part():
-    assert {section.split("\n")[0] for section in SECTIONS} >= {"An adapter kind", "A loss", "A labeller", "A view"}
+    parts = {"An adapter kind", "A loss", "A site", "A labeller", "An evaluation", "An engine", "A view"}
+    assert {section.split("\n")[0] for section in SECTIONS} >= parts

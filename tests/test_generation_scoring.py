@@ -96,10 +96,10 @@ def test_activations_are_those_of_the_whole_sae_on_hugging_faces_own_stream(tiny
     for chat in (True, False):
         features = [3, 11, 40]
         thresholds = {3: 0.0, 11: 0.4, 40: 1.0}
-        found = generation_scores(
+        actual = generation_scores(
             model, sae, label_rows("s", {f: "x" for f in features}), thresholds, config=WRITING, chat=chat
         )
-        for row in found.itertuples():
+        for row in actual.itertuples():
             anywhere, content = [], []
             for text in texts:
                 (ids,) = prompt_ids(tokenizer, [text], chat)
@@ -114,7 +114,7 @@ def test_activations_are_those_of_the_whole_sae_on_hugging_faces_own_stream(tiny
             assert row.rate == np.mean(row.hits)
             assert row.peak == pytest.approx(max(content), abs=1e-4)
             assert row.example == texts[int(np.argmax(content))]
-        assert len({row.strict_rate for row in found.itertuples()}) > 1
+        assert len({row.strict_rate for row in actual.itertuples()}) > 1
 
 
 def test_a_feature_of_the_template_hits_by_the_papers_counting_alone(tiny, sae, monkeypatch):
@@ -133,26 +133,26 @@ def test_a_feature_of_the_template_hits_by_the_papers_counting_alone(tiny, sae, 
         sae.W_enc[:, 0] = unit
         sae.b_dec.zero_()
         sae.b_enc[0] = -float((own @ unit).max() + gaps.max() / 2)
-    found = generation_scores(model, sae, label_rows("s", {0: "x"}), {0: 0.0}, config=WRITING).iloc[0]
-    assert (found.rate, found.strict_rate) == (1.0, 0.0)
+    actual = generation_scores(model, sae, label_rows("s", {0: "x"}), {0: 0.0}, config=WRITING).iloc[0]
+    assert (actual.rate, actual.strict_rate) == (1.0, 0.0)
 
 
 def test_a_label_twice_has_other_texts_and_a_shuffled_one_the_same(tiny, sae, tmp_path):
     rows = pd.concat([label_rows("one", {1: ["fox", "fox"], 2: ["dog", "cat"]})])
     rows = pd.concat([rows, shuffled_labels(rows)])
     assert rows["source"].tolist() == ["one"] * 4 + ["shuffled one"] * 4
-    found = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0}, config=WRITING, folder=tmp_path)
+    actual = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0}, config=WRITING, folder=tmp_path)
     texts = write_texts(tiny(), {"fox": 6, "dog": 3, "cat": 3}, WRITING, tmp_path)[0]
     lots = [texts["fox"][:3], texts["fox"][3:], texts["dog"], texts["cat"]]
     assert lots[0] != lots[1]
-    assert all(example in lot for example, lot in zip(found["example"], lots * 2))
-    assert found["feature"].tolist() == [1, 1, 2, 2, 2, 2, 1, 1]
+    assert all(example in lot for example, lot in zip(actual["example"], lots * 2))
+    assert actual["feature"].tolist() == [1, 1, 2, 2, 2, 2, 1, 1]
     # Each row alone, from nothing kept, has the same score.
     for i in (2, 3, 6):
         own = rows.iloc[[i]].assign(number=0)
         alone = generation_scores(tiny(), sae, own, {1: 0.0, 2: 0.0}, config=WRITING).iloc[0]
-        assert (alone.hits, alone.strict_hits) == (found.hits[i], found.strict_hits[i])
-        assert alone.peak == pytest.approx(found.peak[i], abs=1e-4)
+        assert (alone.hits, alone.strict_hits) == (actual.hits[i], actual.strict_hits[i])
+        assert alone.peak == pytest.approx(actual.peak[i], abs=1e-4)
 
 
 def test_scores_are_kept_and_go_on_after_an_interruption(tiny, sae, tmp_path, monkeypatch):
@@ -171,8 +171,8 @@ def test_scores_are_kept_and_go_on_after_an_interruption(tiny, sae, tmp_path, mo
     monkeypatch.setattr(generation, "unchecked_activations", active)
     with pytest.raises(KeyboardInterrupt):
         generation_scores(tiny(), sae, rows, thresholds, config=WRITING, folder=tmp_path)
-    found = generation_scores(tiny(), sae, rows, thresholds, config=WRITING, folder=tmp_path)
-    pd.testing.assert_frame_equal(found, truth)
+    actual = generation_scores(tiny(), sae, rows, thresholds, config=WRITING, folder=tmp_path)
+    pd.testing.assert_frame_equal(actual, truth)
     assert calls == [[3], [2], [2], [1]]  # only the asked features, and none again
     # Another threshold needs no other pass; another SAE does.
     generation_scores(tiny(), sae, rows, {1: 9.0, 2: 9.0, 3: 9.0}, config=WRITING, folder=tmp_path)
@@ -184,12 +184,12 @@ def test_scores_are_kept_and_go_on_after_an_interruption(tiny, sae, tmp_path, mo
 
 def test_a_bad_row_has_its_reason_and_the_others_their_scores(tiny, sae):
     rows = label_rows("one", {1: "fox", 2: " ", 99: "cat", 3: "dog " * 300})
-    found = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0, 3: 0.0}, config=WRITING)
-    assert found["reason"].tolist()[:3] == ["", EMPTY_LABEL, "the SAE has no feature 99: it has 48"]
-    assert found["reason"].iloc[3].startswith("the label is too long: ")
-    assert (found["rate"].iloc[1], found["hits"].iloc[1]) == (0.0, (False,) * 3)
-    assert found["rate"].isna().tolist() == [False, False, True, True]
-    table = score_table(found, "rate")
+    actual = generation_scores(tiny(), sae, rows, {1: 0.0, 2: 0.0, 3: 0.0}, config=WRITING)
+    assert actual["reason"].tolist()[:3] == ["", EMPTY_LABEL, "the SAE has no feature 99: it has 48"]
+    assert actual["reason"].iloc[3].startswith("the label is too long: ")
+    assert (actual["rate"].iloc[1], actual["hits"].iloc[1]) == (0.0, (False,) * 3)
+    assert actual["rate"].isna().tolist() == [False, False, True, True]
+    table = score_table(actual, "rate")
     assert set(table["n"]) == {2}
     assert set(table["failed"]) == {2}
 
@@ -211,9 +211,9 @@ def test_what_cannot_be_scored(tiny, sae):
 
 
 def test_a_fixed_label_gets_as_many_wordings():
-    found = paraphrases({1: "rivers", 2: "{x} y"}, count=6)
-    assert [own[0] for own in found.values()] == ["rivers", "{x} y"]
-    for label, own in zip(("rivers", "{x} y"), found.values()):
+    actual = paraphrases({1: "rivers", 2: "{x} y"}, count=6)
+    assert [own[0] for own in actual.values()] == ["rivers", "{x} y"]
+    for label, own in zip(("rivers", "{x} y"), actual.values()):
         assert len(set(own)) == 6
         assert all(label in text for text in own)
     asked = []
@@ -222,9 +222,9 @@ def test_a_fixed_label_gets_as_many_wordings():
         asked.extend(prompts)
         return [Answer("Rivers\nStreams.\nbodies of water\n"), Answer("", "busy")]
 
-    told = paraphrases({1: "rivers", 2: "y"}, count=4, ask=ask)
-    assert told[1] == ("rivers", "Streams", "bodies of water", "text about rivers")
-    assert told[2][:2] == ("y", "text about y")
+    result = paraphrases({1: "rivers", 2: "y"}, count=4, ask=ask)
+    assert result[1] == ("rivers", "Streams", "bodies of water", "text about rivers")
+    assert result[2][:2] == ("y", "text about y")
     assert "in 3 other ways" in asked[0]
     with pytest.raises(InterpToolkitError, match="label of feature 1 is empty"):
         paraphrases({1: ""})
@@ -234,11 +234,11 @@ def test_a_fixed_label_gets_as_many_wordings():
 
 def test_chance_has_labels_of_other_features():
     rows = label_rows("one", {f: [f"{f} a", f"{f} b"] for f in range(9)})
-    found = shuffled_labels(rows, seed=3)
-    assert sorted(found["label"]) == sorted(rows["label"])
-    assert not any(label.startswith(f"{feature} ") for feature, label in zip(found["feature"], found["label"]))
-    assert check_rows(pd.concat([rows, found])) is not None
-    assert not found.equals(shuffled_labels(rows, seed=4))
+    actual = shuffled_labels(rows, seed=3)
+    assert sorted(actual["label"]) == sorted(rows["label"])
+    assert not any(label.startswith(f"{feature} ") for feature, label in zip(actual["feature"], actual["label"]))
+    assert check_rows(pd.concat([rows, actual])) is not None
+    assert not actual.equals(shuffled_labels(rows, seed=4))
     with pytest.raises(InterpToolkitError, match="at least two features of one"):
         shuffled_labels(rows[rows["feature"] == 1])
     drawn = random_labels([4, 5], [f"l{i}" for i in range(20)], count=6)
@@ -251,7 +251,14 @@ def test_chance_has_labels_of_other_features():
 def _scores(hits):
     """Scores from hits by source, feature and label."""
     rows = [
-        dict(source=source, feature=f, number=i, label=f"{f} {i}", hits=tuple(map(bool, own)), rate=float(np.mean(own)))
+        dict(
+            source=source,
+            feature=f,
+            number=i,
+            label=f"{f} {i}",
+            hits=tuple(map(bool, own)),
+            rate=float(np.mean(own)),
+        )
         for source, features in hits.items()
         for f, labels in enumerate(features)
         for i, own in enumerate(labels)

@@ -136,8 +136,8 @@ def test_the_results_are_of_the_adapters_that_ship():
     from interp_toolkit.evaluation.driver import EVALUATIONS
     from interp_toolkit.shipped import NAMES, find_adapter
 
-    told = json.loads((ROOT / "benchmarks" / "results" / "shipped_adapters.json").read_text())
-    assert {name: row["digest"] for name, row in told["adapters"].items()} == {
+    result = json.loads((ROOT / "benchmarks" / "results" / "shipped_adapters.json").read_text())
+    assert {name: row["digest"] for name, row in result["adapters"].items()} == {
         name: find_adapter(name).digest for name in NAMES
     }
     for path in (ROOT / "benchmarks" / "results" / "trust").glob("*.json"):

@@ -31,7 +31,7 @@ from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import Topics
 from interp_toolkit.runtime.answers import plain_answers
 from interp_toolkit.sae.passages import TokenRows
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack
 
 PROMPTS = ["Tell me about rivers.", "Tell me about Poland.", "foxes?"]
 
@@ -69,7 +69,7 @@ def test_prompts_of_every_kind_of_column_go_by_position(explain):
     expected = _texts(explain(PROMPTS))
     column = pd.Series(PROMPTS, index=[7, 0, 3])
     frame = pd.DataFrame({"text": ["", *PROMPTS], "keep": [False, True, True, True]})
-    for given in (
+    for inputs in (
         column,
         column.sample(frac=1, random_state=0).loc[[7, 0, 3]],
         frame[frame.keep]["text"],
@@ -80,15 +80,15 @@ def test_prompts_of_every_kind_of_column_go_by_position(explain):
         (prompt for prompt in PROMPTS),
         dict.fromkeys(PROMPTS),
     ):
-        if isinstance(given, dict):
-            given = given.keys()
-        assert _texts(explain(given)) == expected
+        if isinstance(inputs, dict):
+            inputs = inputs.keys()
+        assert _texts(explain(inputs)) == expected
 
 
 def test_ids_of_every_kind(tiny, explain):
     (ids,) = prompt_ids(tiny().tokenizer, PROMPTS[:1])
     expected = [row.description for row in explain(PROMPTS[:1])]
-    for given in (
+    for inputs in (
         ids,
         [ids],
         np.array(ids),
@@ -97,24 +97,24 @@ def test_ids_of_every_kind(tiny, explain):
         [torch.tensor(ids)],
         [np.array(ids)],
     ):
-        assert [row.description for row in explain(given)] == expected
+        assert [row.description for row in explain(inputs)] == expected
     with pytest.raises(InterpToolkitError, match=r"shape \(2, \d+\); padding would be read as text"):
         explain(torch.tensor([ids, ids]))
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), np.nan, pd.NA, pd.NaT])
 def test_a_missing_prompt_is_named(tiny, adapter, explain, unchecked, missing):
-    for given in (["a", missing], pd.Series(["a", missing], dtype=object, index=[5, 6])):
+    for inputs in (["a", missing], pd.Series(["a", missing], dtype=object, index=[5, 6])):
         with pytest.raises(
             InterpToolkitError, match=r"prompt 1 is missing \(.*\); expected some text, or leave it out"
         ):
-            explain(given)
+            explain(inputs)
     grid = describe_grid(tiny(), ["rivers", missing], adapter, samples=1)
     assert grid.failed.reason.tolist() == [f"the prompt is missing ({missing!r})"]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("inputs", "message"),
     [
         (pd.DataFrame({"text": ["a"]}), "got DataFrame; pass a column of the data frame"),
         ({"role": "user", "content": "a"}, "a list of messages, .* got dict; pass a list of them"),
@@ -135,9 +135,9 @@ def test_a_missing_prompt_is_named(tiny, adapter, explain, unchecked, missing):
         (np.zeros((2, 32), dtype=complex), "expected real numbers in the array, got complex128"),
     ],
 )
-def test_what_is_no_prompt_is_refused_in_a_sentence(explain, unchecked, given, message):
+def test_what_is_no_prompt_is_refused_in_a_sentence(explain, unchecked, inputs, message):
     with pytest.raises(InterpToolkitError, match=message):
-        explain(given)
+        explain(inputs)
 
 
 def test_columns_in_evaluations_go_by_position(tiny, adapter):
@@ -149,10 +149,10 @@ def test_columns_in_evaluations_go_by_position(tiny, adapter):
         tiny(), column, adapter, responses=pd.Series(["x", "y", "z"], index=[1, 2, 0]), subjects=column, **settings
     )
     assert grid.prompts.to_dict("list") == {"prompt": [0, 1], "text": ["rivers run", "Poland"], "response": ["x", "y"]}
-    found = find_bridge_entities(
+    actual = find_bridge_entities(
         tiny(), column, pd.Series([Entity("a"), Entity("b"), Entity("c")], index=[2, 1, 0]), adapter, **settings
     )
-    assert found.prompts.bridge.tolist() == ["a", "b"]
+    assert actual.prompts.bridge.tolist() == ["a", "b"]
     assert len(plain_answers(tiny(), "rivers", max_new_tokens=2)) == 1  # one prompt, not one per letter
 
 
@@ -165,7 +165,7 @@ def test_vectors_of_every_kind(explain, random_vectors):
     array = vectors.numpy()
     frozen = array.copy()
     frozen.flags.writeable = False
-    for given in (
+    for inputs in (
         array,
         frozen,
         array.astype(np.float64),
@@ -179,10 +179,10 @@ def test_vectors_of_every_kind(explain, random_vectors):
         vectors.double(),
         vectors.clone().requires_grad_(),
     ):
-        assert _texts(explain(given)) == expected
+        assert _texts(explain(inputs)) == expected
     assert _texts(explain(array[0])) == expected[:1]
     assert len(explain(np.zeros((0, 32)))) == 0
-    for given, message in (
+    for inputs, message in (
         ([vectors[0], vectors[1, :5]], r"got Tensor of shape \(32,\) first and Tensor of shape \(5,\) for vector 1"),
         ([vectors[0], "rivers"], r"first and str for vector 1"),
         ([vectors[None]] * 2, r"expected vectors of one width, got Tensor of shape \(1, 3, 32\) first"),
@@ -191,7 +191,7 @@ def test_vectors_of_every_kind(explain, random_vectors):
         ([array[0], array[1] * np.nan], "vector 1 holds NaN or infinity"),
     ):
         with pytest.raises(InterpToolkitError, match=message):
-            explain(given)
+            explain(inputs)
 
 
 def test_activations_keep_where_they_were_read_and_are_centred(tiny, adapter, explain):
@@ -224,7 +224,7 @@ def test_activations_keep_where_they_were_read_and_are_centred(tiny, adapter, ex
     with pytest.raises(InterpToolkitError, match=r"activations of shape \(n, 32\), got \(3, 5\)"):
         explain(Activations(some.vectors[:, :5], some.table))
     with pytest.raises(ContractError, match="trained on vectors from"):
-        explain(read_activations(tiny(), PROMPTS, parse_place([1, 2])))
+        explain(read_activations(tiny(), PROMPTS, SiteStack([1, 2])))
 
 
 # Sites, positions, numbers.
@@ -236,11 +236,11 @@ def test_numpy_numbers_are_numbers(tiny, explain):
         assert torch.equal(read_activations(tiny(), PROMPTS, sites).vectors, read.vectors)
     assert Site.parse(np.int64(3)) == Site.after(3)
     assert type(Site.parse(np.int64(3)).layer) is int
-    assert parse_place(np.array([0, 2])) == parse_place([0, 2])
+    assert SiteStack(np.array([0, 2])) == SiteStack([0, 2])
     settings = dict(n=2, seed=1, scales=[0.5, 1.0])
     numbers = dict(n=np.int64(2), seed=np.int64(1), scales=np.array([0.5, 1.0]), max_new_tokens=np.int64(3))
-    for given in (dict(sites=np.int64(2)), dict(sites=[np.int32(2)]), dict(positions=np.int64(-1))):
-        assert _texts(explain(PROMPTS, **numbers, **given)) == _texts(explain(PROMPTS, **settings))
+    for places in (dict(sites=np.int64(2)), dict(sites=[np.int32(2)]), dict(positions=np.int64(-1))):
+        assert _texts(explain(PROMPTS, **numbers, **places)) == _texts(explain(PROMPTS, **settings))
     assert [row.scale for row in explain(PROMPTS[0], scales=2.0)] == [2.0]
 
 
@@ -331,7 +331,7 @@ def test_settings_that_would_do_nothing_or_harm(explain, unchecked, settings, me
 def test_arguments_about_reading_are_refused_with_vectors(tiny, explain, random_vectors):
     read = read_activations(tiny(), PROMPTS, 2)
     at = [dict(sites=2), dict(positions=[-1]), dict(positions="all")]
-    for given, more, why in (
+    for inputs, more, why in (
         (
             random_vectors(2),
             [dict(center={2: torch.ones(32)}), dict(on_mismatch="warn")],
@@ -341,7 +341,7 @@ def test_arguments_about_reading_are_refused_with_vectors(tiny, explain, random_
     ):
         for settings in at + more:
             with pytest.raises(InterpToolkitError, match=f"{next(iter(settings))} would have no effect: {why}"):
-                explain(given, **settings)
+                explain(inputs, **settings)
 
 
 # Means.
@@ -352,8 +352,8 @@ def test_means_by_layer_name_or_site(tiny, explain):
     by_hand = explain(read_activations(tiny(), PROMPTS, 1).vectors - 1)
     for key in (1, np.int64(1), "blocks.1.hook_resid_post", Site.after(1)):
         for value in (mean, mean.numpy(), mean.double()):
-            found = explain(PROMPTS, sites=1, center={key: value})
-            assert [row.description for row in found] == [row.description for row in by_hand]
+            actual = explain(PROMPTS, sites=1, center={key: value})
+            assert [row.description for row in actual] == [row.description for row in by_hand]
     # At the adapter's own site, a mean that is given is taken instead.
     own = explain(PROMPTS, center={2: mean})
     by_hand = explain(read_activations(tiny(), PROMPTS, 2).vectors - 1)
@@ -384,7 +384,7 @@ def test_means_that_do_not_fit(tiny, adapter, explain, unchecked, means, message
         explain(PROMPTS, sites=1, center=means)
     if isinstance(means, dict) and "per distance" not in message and "NaN" not in message:  # a grid takes these
         with pytest.raises(InterpToolkitError, match=message.replace(r"\(32,\)", r"\(32,\) or \(distances, 32\)")):
-            describe_grid(tiny(), PROMPTS, adapter, sites=1, samples=1, means=means)
+            describe_grid(tiny(), PROMPTS, adapter, sites=1, samples=1, center=means)
 
 
 def test_a_grid_over_sites_needs_their_means(tiny, adapter, explain):
@@ -393,16 +393,16 @@ def test_a_grid_over_sites_needs_their_means(tiny, adapter, explain):
     with pytest.raises(ContractError, match=r"these are from blocks\.0\.hook_resid_post; .*on_mismatch='warn'"):
         explain(PROMPTS, sites=[0, 1, 2], center={1: torch.ones(32)})
     with pytest.warns(UserWarning, match=r"on vectors from blocks\.2.*from blocks\.0\.hook_resid_post, without"):
-        found = explain(PROMPTS, sites=[0, 1, 2], center={1: torch.ones(32)}, on_mismatch="warn").to_df()
+        actual = explain(PROMPTS, sites=[0, 1, 2], center={1: torch.ones(32)}, on_mismatch="warn").to_df()
     for layer, settings in ((0, {}), (1, dict(center={1: torch.ones(32)})), (2, {})):
         with pytest.warns(UserWarning, match="subtracted") if layer == 0 else nullcontext():
             alone = explain(PROMPTS, sites=layer, **({"on_mismatch": "warn"} if layer == 0 else settings))
-        here = found[found.site == str(Site.after(layer))]
+        here = actual[actual.site == str(Site.after(layer))]
         assert here.description.tolist() == [row.description for row in alone]
 
 
 def test_means_of_a_stack_are_those_of_its_sites(tiny, tiny_prompt):
-    stack = parse_place([0, 2])
+    stack = SiteStack([0, 2])
     adapter = Adapter.create("full_rank", 32, sites=2).requires_grad_(False)
     adapter.contract = Contract.from_facts(model_facts(tiny()), stack, tiny_prompt, torch.zeros(64), True)
     settings = dict(model=tiny(), adapter=adapter, sampling=Sampling(max_new_tokens=3))

@@ -34,8 +34,8 @@ def contexts(*texts, on=()):
     rows = []
     for text in texts:
         tokens = tuple(f" {word}" if i else word for i, word in enumerate(text.split(" ")))
-        found = tuple(2.0 if token.strip().strip(",.") in on else 0.0 for token in tokens)
-        rows.append(dict(text=text, tokens=tokens, activations=found))
+        actual = tuple(2.0 if token.strip().strip(",.") in on else 0.0 for token in tokens)
+        rows.append(dict(text=text, tokens=tokens, activations=actual))
     return pd.DataFrame(rows, columns=["text", "tokens", "activations"])
 
 
@@ -81,13 +81,13 @@ def test_tokens_are_found_with_and_without_their_space_and_around_broken_charact
 
 
 def test_words_that_are_active_and_words_around_them_make_the_labels():
-    (found,) = word_labeller(Background.from_texts(NEUTRAL)).label([RIVERS])
-    words, around, *_ = found.labels
+    (actual,) = word_labeller(Background.from_texts(NEUTRAL)).label([RIVERS])
+    words, around, *_ = actual.labels
     assert words == "Danube, Rhine"
     assert around.startswith("Danube, Rhine, in texts about ")
     assert "boat" in around
     assert "harbour" in around
-    assert not found.reason
+    assert not actual.reason
     # What makes a word distinctive is the rest: where everyone speaks of boats, they say nothing.
     boats = Background.from_texts([*NEUTRAL, *["the boat and the harbour"] * 300])
     assert "boat" not in " ".join(word_labeller(boats).label([RIVERS])[0].labels)
@@ -95,9 +95,9 @@ def test_words_that_are_active_and_words_around_them_make_the_labels():
 
 def test_a_phrase_that_contexts_share_is_named():
     own = contexts("he sat in front of me", "a tree in front of her", "the car in front of us", on=("front",))
-    (found,) = word_labeller(Background.from_texts(NEUTRAL)).label([own])
-    assert found.labels[0] == "front"
-    assert found.labels[-1] in ("the phrase in front", "the phrase in front of", "the phrase front of")
+    (actual,) = word_labeller(Background.from_texts(NEUTRAL)).label([own])
+    assert actual.labels[0] == "front"
+    assert actual.labels[-1] in ("the phrase in front", "the phrase in front of", "the phrase front of")
 
 
 def test_marks_have_names_and_no_label_holds_a_double_quote():
@@ -107,9 +107,9 @@ def test_marks_have_names_and_no_label_holds_a_double_quote():
         own = pd.DataFrame(
             [dict(text=text, tokens=tokens, activations=tuple(float(token.strip() == on) for token in tokens))]
         )
-        (found,) = word_labeller(Background.from_texts(NEUTRAL)).label([own])
-        assert found.labels[0] == name
-        assert not any('"' in label for label in found.labels)
+        (actual,) = word_labeller(Background.from_texts(NEUTRAL)).label([own])
+        assert actual.labels[0] == name
+        assert not any('"' in label for label in actual.labels)
     assert [readable(x) for x in ("\n\n", ".", "x", "12")] == ["line break", "full stop", "x", "12"]
 
 
@@ -132,10 +132,10 @@ def test_what_is_labelled_is_kept_and_what_failed_is_tried_again(tmp_path, monke
     monkeypatch.setattr("interp_toolkit.sae.labellers._SHARD", 2)
     label = _Counting(fail=["w1"])
     labeller = Labeller("counting", label)
-    found = label_features(labeller, _numbered, [0, 1, 2, 3, 4], tmp_path)
-    assert found.labels.by_feature() == {0: ("x",), 2: ("x",), 4: ("x",)}
-    assert set(found.labels.table["explainer"]) == {"counting"}
-    assert found.failed.values.tolist() == [[1, "no luck"], [3, INACTIVE]]
+    actual = label_features(labeller, _numbered, [0, 1, 2, 3, 4], tmp_path)
+    assert actual.labels.by_feature() == {0: ("x",), 2: ("x",), 4: ("x",)}
+    assert set(actual.labels.table["explainer"]) == {"counting"}
+    assert actual.failed.values.tolist() == [[1, "no luck"], [3, INACTIVE]]
     assert label.calls == [2, 1, 1]
     label.fail = []
     again = label_features(labeller, _numbered, [0, 1, 2, 3, 4], tmp_path)
@@ -271,13 +271,13 @@ class _Server:
                     time.sleep(0.5)
                 left = outer.script.get(prompt, [])
                 status, answer, *more = left.pop(0) if left else (200, _chat(f"answer to {prompt}"))
-                told = answer.encode()
+                result = answer.encode()
                 self.send_response(status)
                 for name, value in more:
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(told)))
+                self.send_header("content-length", str(len(result)))
                 self.end_headers()
-                self.wfile.write(told)
+                self.wfile.write(result)
 
             def log_message(self, *args):
                 pass
@@ -325,8 +325,8 @@ def test_a_busy_server_is_asked_again_and_a_bad_prompt_has_its_reason(server):
         "odd": [(200, "<html>")],
         "mute": [(200, _chat(None))],
     }
-    told = ask_server(server.url, "m", retries=2, wait=0.001)(["busy", "dead", "bad", "odd", "mute", "good"])
-    assert told == [
+    result = ask_server(server.url, "m", retries=2, wait=0.001)(["busy", "dead", "bad", "odd", "mute", "good"])
+    assert result == [
         Answer("fine"),
         Answer("", "the server said 500: broken (asked 3 times)"),
         Answer("", "the server said 400: too long"),
@@ -395,13 +395,13 @@ def test_the_old_name_of_the_key_warns(server):
 
 def test_a_server_labels_features(server, tmp_path):
     labeller = llm_labeller(ask_server(server.url, "m"), "m", question="{passages}")
-    found = label_features(labeller, lambda feature: RIVERS, [5], tmp_path)
-    (label,) = found.labels.by_feature()[5]
+    actual = label_features(labeller, lambda feature: RIVERS, [5], tmp_path)
+    (label,) = actual.labels.by_feature()[5]
     assert label.startswith("answer to 1. the boat went down the «Danube»")
-    assert found.labels.table["explainer"].tolist() == ["m"]
+    assert actual.labels.table["explainer"].tolist() == ["m"]
 
 
 def test_a_local_model_answers(tiny):
-    told = ask_model(tiny(), max_new_tokens=6)(["fox", "Tell me about rivers."])
-    assert len(told) == 2
-    assert all(bool(answer.text) != bool(answer.reason) for answer in told)
+    result = ask_model(tiny(), max_new_tokens=6)(["fox", "Tell me about rivers."])
+    assert len(result) == 2
+    assert all(bool(answer.text) != bool(answer.reason) for answer in result)

@@ -37,10 +37,10 @@ def test_a_mixture_is_of_directions_at_each_site_alone(random_vectors):
 def test_what_is_left_has_nothing_of_the_first_and_one_direction_whatever_the_share(random_vectors):
     first, second = random_vectors(4, 8, seed=1), random_vectors(4, 8, seed=2)
     left = [project_out(mix(first, second, share, 2), first, 2) for share in (0.1, 0.5, 1.0)]
-    for found in left:
-        along = (found.view(4, 2, 4) * first.view(4, 2, 4)).sum(-1)
+    for actual in left:
+        along = (actual.view(4, 2, 4) * first.view(4, 2, 4)).sum(-1)
         assert along.abs().max() < 1e-5
-    each = [torch.nn.functional.normalize(found.view(4, 2, 4), dim=-1) for found in left]
+    each = [torch.nn.functional.normalize(actual.view(4, 2, 4), dim=-1) for actual in left]
     assert torch.allclose(each[0], each[2], atol=1e-4)
     assert torch.allclose(each[1], each[2], atol=1e-4)
     # What was along the first is all that went.
@@ -50,10 +50,10 @@ def test_what_is_left_has_nothing_of_the_first_and_one_direction_whatever_the_sh
 
 def _tell(vectors, samples):
     """The nearest labels of orthogonal vectors, as many as samples."""
-    told = vectors.topk(samples, dim=1)
+    result = vectors.topk(samples, dim=1)
     return [
         [LABELS[i] if x > 1e-6 else "nothing" for i, x in zip(*row)]
-        for row in zip(told.indices.tolist(), told.values.tolist())
+        for row in zip(result.indices.tolist(), result.values.tolist())
     ]
 
 
@@ -67,12 +67,16 @@ def test_what_is_named_where_the_stronger_half_speaks_first():
     assert len(table) == (3 + 1) * 2 * 3
     assert list(table.columns) == ["vector", "share", "what", "samples", "value", "low", "high", "n"]
     assert set(table.n) == {5}
-    told = table.set_index(["vector", "share", "samples", "what"]).value.to_dict()
+    result = table.set_index(["vector", "share", "samples", "what"]).value.to_dict()
     expected = {("mixture", 0.0, 1): (1, 0), ("mixture", 0.0, 2): (1, 0), ("mixture", 0.1, 1): (1, 0)}
     expected |= {("mixture", 0.1, 2): (1, 1), ("mixture", 0.6, 1): (0, 1), ("mixture", 0.6, 2): (1, 1)}
     expected |= {("first taken out", 1.0, 1): (0, 1), ("first taken out", 1.0, 2): (0, 1)}
     for where, (first, second) in expected.items():
-        assert (told[(*where, "first")], told[(*where, "second")], told[(*where, "control")]) == (first, second, 0)
+        assert (result[(*where, "first")], result[(*where, "second")], result[(*where, "control")]) == (
+            first,
+            second,
+            0,
+        )
 
 
 def test_the_interval_is_wilsons():
@@ -98,12 +102,12 @@ def test_what_cannot_be_mixed(random_vectors):
 
 def test_named_within_looks_at_every_sample():
     entries = ["Bees", "Bee", "Opera", "Poland"]
-    told = [["Opera", "Bees"], ["Poland", "Poland"], ["Bee", "Bee"]]
+    result = [["Opera", "Bees"], ["Poland", "Poland"], ["Bee", "Bee"]]
     wanted = ["Bees", "Bees", "Bees"]
     first = named_within(1, _embed_letters, _embed_letters(entries), entries)
     second = named_within(2, _embed_letters, _embed_letters(entries), entries)
-    assert first(told, wanted) == [True, False, False]
-    assert second(told, wanted) == [True, False, True]
+    assert first(result, wanted) == [True, False, False]
+    assert second(result, wanted) == [True, False, True]
     with pytest.raises(InterpToolkitError, match="the label 'Foxes' is no entry of the index"):
         first([["Bees"]], ["Foxes"])
 
@@ -129,12 +133,12 @@ def test_a_run_tells_all_cells_and_is_not_repeated(tiny, tiny_prompt, tmp_path, 
     adapter.contract = Contract.from_facts(
         model_facts(tiny()), Site.after(2), tiny_prompt, torch.full((32,), 0.1), True
     )
-    told = run_evaluation("mixtures", context, adapter, tmp_path / "out.json")
-    table = told["tables"]["mixtures"]
+    result = run_evaluation("mixtures", context, adapter, tmp_path / "out.json")
+    table = result["tables"]["mixtures"]
     assert len(table) == 2 * (4 + 1) * 2 * 3
     within = {k: [row["value"] for row in table if row["named"] == f"within {k}"] for k in (1, 10)}
     assert all(one <= ten for one, ten in zip(within[1], within[10]))
-    assert told["failed"]["count"] == 0
-    assert [row["second"] for row in told["examples"]] == context.titles.held_out[1:]
+    assert result["failed"]["count"] == 0
+    assert [row["second"] for row in result["examples"]] == context.titles.held_out[1:]
     monkeypatch.setattr(mixtures, "mixture_table", None)
-    assert run_evaluation("mixtures", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert run_evaluation("mixtures", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(result))

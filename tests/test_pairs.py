@@ -143,10 +143,10 @@ def test_a_folder_larger_than_memory_is_read_row_by_row(tmp_path, random_vectors
     labels = [[f"label {i}"] for i in range(n)]
     VectorLabelPairs.from_tensors(torch.ones(n, 1), labels, val_fraction=0.25).save(tmp_path / "p")
     file = tmp_path / "p" / folder.VECTORS
-    told = dict(vectors=dict(dtype="F32", shape=[n, d], data_offsets=[0, 4 * n * d]))
+    result = dict(vectors=dict(dtype="F32", shape=[n, d], data_offsets=[0, 4 * n * d]))
     values = random_vectors(3, d)
     with open(file, "wb") as stream:
-        stream.write((1016).to_bytes(8, "little") + json.dumps(told).encode().ljust(1016))
+        stream.write((1016).to_bytes(8, "little") + json.dumps(result).encode().ljust(1016))
         stream.truncate(1024 + 4 * n * d)
         for row, value in zip((0, 12345, n - 1), values):
             stream.seek(1024 + 4 * row * d)

@@ -220,8 +220,8 @@ def test_a_frame_of_one_row_a_vector(random_vectors):
 def test_a_frame_of_several_rows_a_vector(random_vectors, tmp_path):
     frame = pd.DataFrame(dict(latent=[4, 1, 4], label=["cat", "dog", "feline"]))
     frame.to_parquet(tmp_path / "f.parquet")
-    for told in (frame, frame.set_index(pd.Index([9, 9, 9])), pd.read_parquet(tmp_path / "f.parquet")):
-        pairs = VectorLabelPairs.from_frame(random_vectors(6), told, index_column="latent")
+    for result in (frame, frame.set_index(pd.Index([9, 9, 9])), pd.read_parquet(tmp_path / "f.parquet")):
+        pairs = VectorLabelPairs.from_frame(random_vectors(6), result, index_column="latent")
         assert pairs.labels == (("cat", "feline"), ("dog",))
         assert torch.equal(pairs.vectors, random_vectors(6)[[4, 1]])
 

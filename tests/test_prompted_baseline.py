@@ -90,10 +90,10 @@ def test_prompted_descriptions_are_answers_without_the_name(tiny, monkeypatch):
         return ["Bees fly  far", "A country"]
 
     monkeypatch.setattr("interp_toolkit.evaluation.prompted_baseline.plain_answers", answers)
-    told = prompted_descriptions(tiny(), ["Bees", "{title} {x}"], question="What are {title}? {y}")
+    result = prompted_descriptions(tiny(), ["Bees", "{title} {x}"], question="What are {title}? {y}")
     assert asked == ["What are Bees? {y}", "What are {title} {x}? {y}"]
-    assert told == [PromptedDescription("Bees fly  far", "fly far"), PromptedDescription("A country", "A country")]
-    assert [one.names_title for one in told] == [True, False]
+    assert result == [PromptedDescription("Bees fly  far", "fly far"), PromptedDescription("A country", "A country")]
+    assert [one.names_title for one in result] == [True, False]
     assert not PromptedDescription("Far  off", "Far off").names_title
 
 
@@ -107,13 +107,13 @@ def test_what_cannot_be_asked(tiny):
 def test_a_description_that_finds_its_title_by_the_name_alone_finds_nothing_without_it():
     entries = ["Bees", "Opera", "Poland"]
     prompted = [PromptedDescription(text, redact(text, "Bees")) for text in ("Bees", "Poland")]
-    found = baseline_ranks(
+    actual = baseline_ranks(
         "m", 7, ["Bees", "Opera"], prompted, _embed_letters, _embed_letters(entries), torch.tensor([0, 2])
     )
-    assert found.adapter.tolist() == [1, found.adapter[1].item()]
-    assert found.adapter[1] > 1
-    assert found.prompted.tolist() == [3, 1]
-    assert (found.model, found.parameters) == ("m", 7)
+    assert actual.adapter.tolist() == [1, actual.adapter[1].item()]
+    assert actual.adapter[1] > 1
+    assert actual.prompted.tolist() == [3, 1]
+    assert (actual.model, actual.parameters) == ("m", 7)
 
 
 def test_the_gap_is_paired_by_title():
@@ -189,14 +189,16 @@ def test_a_run_goes_on_where_it_was_stopped_and_is_not_repeated(context, adapter
     done = list(asked)
     assert not (tmp_path / "out.json").exists()
     asked.clear()
-    told = run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
+    result = run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
     assert len(asked) == 1  # of three shards
     assert sorted(title for shard in done + asked for title in shard) == sorted(context.titles.held_out)
     asked.clear()
-    assert run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json") == json.loads(
+        json.dumps(result)
+    )
     assert not asked
-    assert told["failed"] == dict(count=0, rows=[])
-    assert {row["n"] for row in told["tables"]["knowledge"]} == {6}
+    assert result["failed"] == dict(count=0, rows=[])
+    assert {row["n"] for row in result["tables"]["knowledge"]} == {6}
 
 
 def test_a_title_that_is_too_long_to_ask_about_does_not_lose_the_rest(context, adapter, tmp_path, monkeypatch):
@@ -208,14 +210,16 @@ def test_a_title_that_is_too_long_to_ask_about_does_not_lose_the_rest(context, a
         "_prompt",
         lambda question, title: prompt(question, title) + (" and so on" * 300 if title == bad else ""),
     )
-    told = run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
-    assert told["failed"]["count"] == 1
-    (row,) = told["failed"]["rows"]
+    result = run_evaluation("prompted_baseline", context, adapter, tmp_path / "out.json")
+    assert result["failed"]["count"] == 1
+    (row,) = result["failed"]["rows"]
     assert row["title"] == bad
     assert "the question with its answer" in row["reason"]
-    assert {row["n"] for row in told["tables"]["knowledge"]} == {5}
+    assert {row["n"] for row in result["tables"]["knowledge"]} == {5}
     expected = {title: text for title, (text,) in zip(context.titles.held_out, whole)}
-    assert {row["title"]: row["adapter"] for row in told["examples"]} == {t: x for t, x in expected.items() if t != bad}
+    assert {row["title"]: row["adapter"] for row in result["examples"]} == {
+        t: x for t, x in expected.items() if t != bad
+    }
 
 
 def test_an_exception_while_asking_is_no_bad_row(context, adapter, tmp_path, monkeypatch):

@@ -67,21 +67,21 @@ def test_a_text_that_goes_on_is_cut_at_its_first_closing_quote(runs, tiny_tokeni
             ('the song "Help!" by the Beatles".', 'the song "Help!" by the Beatles'),
         ]:
             ids = tiny_tokenizer(written, add_special_tokens=False)["input_ids"]
-            found = _written(run, ids)
-            assert (found.text, found.ended) == (text, "quote")
-            assert closing_quote(tiny_tokenizer.decode(found.token_ids)) is not None
-            assert closing_quote(tiny_tokenizer.decode(found.token_ids[:-1])) is None
-            assert len(found.log_probs) == len(found.token_ids)
+            actual = _written(run, ids)
+            assert (actual.text, actual.finish_reason) == (text, "quote")
+            assert closing_quote(tiny_tokenizer.decode(actual.token_ids)) is not None
+            assert closing_quote(tiny_tokenizer.decode(actual.token_ids[:-1])) is None
+            assert len(actual.log_probs) == len(actual.token_ids)
 
 
 def test_a_text_without_a_closing_quote(runs, tiny_tokenizer):
     chat, plain = runs
     ids = tiny_tokenizer("no end\nThe", add_special_tokens=False)["input_ids"]
-    found = _written(chat, ids)
-    assert (found.text, found.ended) == ("no end\nThe", "length")
-    found = _written(plain, ids)  # a line break stops
-    assert (found.text, found.ended) == ("no end", "stop")
-    assert tiny_tokenizer.decode(found.token_ids) == "no end"
+    actual = _written(chat, ids)
+    assert (actual.text, actual.finish_reason) == ("no end\nThe", "length")
+    actual = _written(plain, ids)  # a line break stops
+    assert (actual.text, actual.finish_reason) == ("no end", "stop")
+    assert tiny_tokenizer.decode(actual.token_ids) == "no end"
 
 
 def test_labels_that_hold_the_stop_are_refused(tiny_tokenizer):

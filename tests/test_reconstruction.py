@@ -12,7 +12,7 @@ from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.evaluation.reconstruction import reconstruction_summary, reconstruction_table
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
-from interp_toolkit.sites import parse_place
+from interp_toolkit.sites import SiteStack
 
 TITLES = ["Rivers", "Poland", "Foxes", "Baseball", "Dogs"]
 
@@ -26,7 +26,7 @@ def _own_cache(tmp_path, monkeypatch):
 def adapter(request, tiny, tiny_prompt):
     sites = request.param
     made = Adapter.create("low_rank", 32, sites=sites, rank=2, init_scale=3.0).requires_grad_(False)
-    place = parse_place([2] if sites == 1 else [1, 3])
+    place = Site.after(2) if sites == 1 else SiteStack([1, 3])
     mean = torch.randn(32 * sites, generator=torch.Generator().manual_seed(2)) * 0.1
     made.contract = Contract.from_facts(model_facts(tiny()), place, tiny_prompt, mean, True)
     return made
@@ -43,16 +43,16 @@ def test_cosines_are_those_of_the_descriptions_own_vectors(tiny, adapter):
     described = ["Foxes", "the history of Poland", "  ", "Foxes", "a game"]
     table = reconstruction_table(model, adapter, vectors, described, titles=TITLES)
     assert table.description.tolist() == described
-    told = contract.centre(
+    result = contract.centre(
         topic_vectors(model, ["Foxes", "the history of Poland", "-", "Foxes", "a game"], contract.site)
     )
     nothing = self_explain(vectors[:0], model=model, adapter=adapter, include_null=True)[0].description
     null = contract.centre(topic_vectors(model, [nothing or "-"], contract.site))[0]
     for i, row in table.iterrows():
-        assert row.cosine == pytest.approx(_cosine(told[i], vectors[i], sites), abs=1e-5)
-        assert row.shuffled == pytest.approx(_cosine(told[i - 2], vectors[i], sites), abs=1e-5)
+        assert row.cosine == pytest.approx(_cosine(result[i], vectors[i], sites), abs=1e-5)
+        assert row.shuffled == pytest.approx(_cosine(result[i - 2], vectors[i], sites), abs=1e-5)
         assert row.null == pytest.approx(_cosine(null, vectors[i], sites), abs=1e-5)
-        nearer = [_cosine(told[i], other, sites) for other in vectors]
+        nearer = [_cosine(result[i], other, sites) for other in vectors]
         assert row["rank"] == 1 + sum(x > nearer[i] + 1e-6 for x in nearer)
     assert table.title.to_numpy() == pytest.approx(np.ones(5), abs=1e-5)
     assert table["rank"].max() > 1
@@ -76,8 +76,8 @@ def test_the_second_way_is_by_texts_that_name_the_description(tiny, adapter):
     table = reconstruction_table(tiny(), adapter, vectors, ["rivers", "none", "a fox"], texts=texts)
 
     def read(text):
-        each = [read_activations(tiny(), text, site).vectors[0] for site in contract.site.sites]
-        return torch.cat(each)
+        item = [read_activations(tiny(), text, site).vectors[0] for site in contract.site.sites]
+        return torch.cat(item)
 
     fox = torch.stack([read(text) for text in texts["a fox"]]).mean(0) - contract.mean
     assert table.texts[2] == pytest.approx(_cosine(fox, vectors[2], sites), abs=1e-5)
@@ -137,9 +137,9 @@ def test_what_a_score_tells_is_the_share_of_pairs_in_the_right_order():
     draw = np.random.default_rng(1)
     scores, right = draw.normal(size=60).round(1), draw.random(60) < 0.3
     pairs = [(a > b) + (a == b) / 2 for a in scores[right] for b in scores[~right]]
-    told = reconstruction._auroc(scores, right)
-    assert told["value"] == pytest.approx(np.mean(pairs))
-    assert told["low"] < told["value"] < told["high"]
+    result = reconstruction._auroc(scores, right)
+    assert result["value"] == pytest.approx(np.mean(pairs))
+    assert result["low"] < result["value"] < result["high"]
     perfect = reconstruction._auroc(right.astype(float), right)
     assert perfect["value"] == perfect["high"] == 1
     assert reconstruction._auroc(np.full(60, -np.inf), right)["value"] == 0.5
@@ -161,17 +161,17 @@ def test_a_run_is_of_the_greedy_descriptions_and_is_not_repeated(tiny, adapter, 
     path.write_text("\n".join(map(json.dumps, rows)))
     context = EvalContext(path, limit=6, model=tiny())
     context._embedder = _Letters()
-    told = run_evaluation("reconstruction", context, adapter, tmp_path / "out.json")
+    result = run_evaluation("reconstruction", context, adapter, tmp_path / "out.json")
     vectors = adapter.contract.centre(topic_vectors(tiny(), context.titles.held_out, adapter.contract.site))
     described = [row.description for row in self_explain(vectors, model=tiny(), adapter=adapter)]
     truth = reconstruction_summary(
         reconstruction_table(tiny(), adapter, vectors, described, titles=context.titles.held_out)
     )
-    found = pd.DataFrame(told["tables"]["round_trip"])
-    assert found.measure.tolist() == truth.measure.tolist()
-    assert found.value.to_numpy() == pytest.approx(truth.value.to_numpy())
-    assert [(row["title"], row["description"]) for row in told["examples"]] == list(
+    actual = pd.DataFrame(result["tables"]["round_trip"])
+    assert actual.measure.tolist() == truth.measure.tolist()
+    assert actual.value.to_numpy() == pytest.approx(truth.value.to_numpy())
+    assert [(row["title"], row["description"]) for row in result["examples"]] == list(
         zip(context.titles.held_out, described)
     )
     monkeypatch.setattr(reconstruction, "reconstruction_table", None)
-    assert run_evaluation("reconstruction", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(told))
+    assert run_evaluation("reconstruction", context, adapter, tmp_path / "out.json") == json.loads(json.dumps(result))

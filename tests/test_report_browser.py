@@ -70,7 +70,7 @@ def opened(browser, tmp_path):
         page = context.new_page()
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda told: problems.append(told.text) if told.type == "error" else None)
+        page.on("console", lambda result: problems.append(result.text) if result.type == "error" else None)
         page.goto(path.as_uri())
         return page
 
@@ -99,9 +99,9 @@ def _cells():
     rows = []
     for site in ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post"):
         for position, token in enumerate(tokens):
-            told = dict(prompt=0, site=site, position=position, token=token)
-            rows.append(told | dict(description=f"said at {position}", evidence=position / 4, named=position == 4))
-            rows.append(told | dict(description=HOSTILE[position % 8], evidence=-0.5, named=False))
+            result = dict(prompt=0, site=site, position=position, token=token)
+            rows.append(result | dict(description=f"said at {position}", evidence=position / 4, named=position == 4))
+            rows.append(result | dict(description=HOSTILE[position % 8], evidence=-0.5, named=False))
     return pd.DataFrame(rows)
 
 
@@ -182,14 +182,14 @@ def test_tokens_are_read_by_arrow_keys_and_by_pointing(opened):
     shown.first.focus()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    told = page.locator(".detail")
-    assert "country · evidence 1.00" in told.inner_text()
+    result = page.locator(".detail")
+    assert "country · evidence 1.00" in result.inner_text()
     assert _texts(page, ".detail li") == ["said at 4 · 1.00", f"{visible(HOSTILE[4])} · \u22120.50"]
     assert page.evaluate("document.activeElement.textContent").startswith(" country")
     page.keyboard.press("End")
-    assert "said at 14" in told.inner_text()
+    assert "said at 14" in result.inner_text()
     shown.nth(2).hover()
-    assert "said at 2 · 0.50" in told.inner_text()
+    assert "said at 2 · 0.50" in result.inner_text()
 
     # Stronger is darker: the colours follow the values.
     strength = shown.evaluate_all("(all) => all.map((one) => Number(one.style.getPropertyValue('--v')))")
@@ -219,10 +219,10 @@ def test_the_grid_shows_descriptions_beside_the_pointer_and_its_numbers(opened):
     hover = page.locator(".hoverlayer .hovertext")
     hover.wait_for()
     # Lines are broken where there was a space.
-    told = re.sub(r"\s+", "", hover.text_content())
-    assert "position6" in told
-    assert "saidat6" in told
-    assert HOSTILE[6].replace(" ", "") in told
+    result = re.sub(r"\s+", "", hover.text_content())
+    assert "position6" in result
+    assert "saidat6" in result
+    assert HOSTILE[6].replace(" ", "") in result
     assert hover.locator("a").count() == 0
 
     page.locator("summary").press("Enter")
@@ -241,7 +241,7 @@ def test_features_are_sorted_by_disagreement_and_filtered(opened):
     features = pd.DataFrame(
         dict(feature=numbers, label=[HOSTILE[i % 8] for i in numbers], disagreement=[i / 30 for i in numbers])
     )
-    said = pd.DataFrame(dict(feature=numbers, description=[f"words {i}" for i in numbers], evidence=numbers))
+    text = pd.DataFrame(dict(feature=numbers, description=[f"words {i}" for i in numbers], evidence=numbers))
     contexts = pd.DataFrame(
         dict(
             feature=[29] * 5,
@@ -249,7 +249,7 @@ def test_features_are_sorted_by_disagreement_and_filtered(opened):
             activations=[(0.0, 1.0, 0.0, 2.0, 0.0, 4.0, 0.0, 0.0)] * 5,
         )
     )
-    page = opened(feature_view(features, said, contexts))
+    page = opened(feature_view(features, text, contexts))
     assert page.locator(".card").count() == 10
     assert _texts(page, ".card h3 small")[:2] == ["feature 29", "feature 28"]
     assert "evidence 29.00" in page.locator(".card").first.inner_text()

@@ -116,7 +116,7 @@ def test_injection_inside_the_model(tiny, tiny_hf, tiny_prompt, random_vectors, 
     run, vectors, targets = _case(tiny(architecture, backend), tiny_prompt.at(where, mode), random_vectors(5))
     layers = hf.transformer.h if architecture == "gpt2" else hf.model.layers
     site, slots = Site.parse(where), list(run.tokens.slots)
-    layer = layers[site.layer + (site.stream == 2)]
+    layer = layers[site.layer + (site.hook == "hook_resid_post")]
 
     def truth(vector, target):
         def write(module, arguments):
@@ -202,8 +202,8 @@ def test_log_probs_of_a_text_are_its_score(tiny, tiny_prompt, random_vectors, ba
     rows = generate(run, vectors, samples=3, temperature=1.3, top_p=0.8, max_new_tokens=8, until="stop")
     texts = [text for row in rows for text in row if text.token_ids]
     owners = [i for i, row in enumerate(rows) for text in row if text.token_ids]
-    told = score(run, vectors, [text.token_ids for text in texts], owners)
-    assert torch.allclose(told.log_probs, torch.tensor([x for text in texts for x in text.log_probs]), atol=1e-4)
+    result = score(run, vectors, [text.token_ids for text in texts], owners)
+    assert torch.allclose(result.log_probs, torch.tensor([x for text in texts for x in text.log_probs]), atol=1e-4)
 
 
 def test_samples_depend_on_vector_seed_and_number_alone(tiny, tiny_prompt, random_vectors, monkeypatch, backend):
@@ -255,9 +255,9 @@ def test_draws_are_looked_up_in_the_cumulated_weights():
     draws[:2] = torch.tensor([0.0, 1 - 1e-16])
     cumulated = weights.double().cumsum(-1)
     truth = torch.searchsorted(cumulated, draws[:, None] * cumulated[:, -1:], right=True)[:, 0]
-    found = _invert(weights, draws)
-    assert torch.equal(found[2:], truth[2:])
-    assert (weights.gather(1, found[:, None]) > 0).all()  # never a token of weight zero
+    actual = _invert(weights, draws)
+    assert torch.equal(actual[2:], truth[2:])
+    assert (weights.gather(1, actual[:, None]) > 0).all()  # never a token of weight zero
 
 
 def test_finished_rows_stop_and_length_is_kept(tiny, tiny_prompt, random_vectors):
@@ -268,11 +268,11 @@ def test_finished_rows_stop_and_length_is_kept(tiny, tiny_prompt, random_vectors
             assert len(ids) == len(text.log_probs) <= 6
             assert not {2, 4} & set(ids)
             written = run.model.tokenizer.decode(ids)
-            if text.ended == "quote":
+            if text.finish_reason == "quote":
                 assert text.text == written[: closing_quote(written)].strip()
             else:
                 assert text.text == described(written)
-                assert text.ended == "stop" or len(ids) == 6
+                assert text.finish_reason == "stop" or len(ids) == 6
 
 
 @pytest.mark.parametrize(
@@ -292,10 +292,10 @@ def test_the_closing_quote(text, end):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [(' a bird" x', "a bird"), ('Bees "', "Bees"), ("no end ", "no end"), ('"', "")]
+    ("text", "result"), [(' a bird" x', "a bird"), ('Bees "', "Bees"), ("no end ", "no end"), ('"', "")]
 )
-def test_what_a_text_describes(text, told):
-    assert described(text) == told
+def test_what_a_text_describes(text, result):
+    assert described(text) == result
 
 
 @pytest.mark.parametrize(

@@ -43,22 +43,22 @@ def test_contexts_are_the_best_of_all(tiny, sae, store, tmp_path):
     for feature in range(48):
         highest = {row: float(own[:, feature].max()) for row, own in acts.items()}
         expected = sorted((value for value in highest.values() if value > 0), reverse=True)[:4]
-        found = contexts.get(feature)
-        assert found["value"].tolist() == pytest.approx(expected, abs=1e-4)
-        assert found["rank"].tolist() == list(range(len(expected)))
-        assert found["row"].is_unique
-        for told in found.itertuples():
-            ids, own = store.rows.ids[told.row], acts[told.row][:, feature]
-            assert told.value == pytest.approx(highest[told.row], abs=1e-4)
-            assert told.passage == store.rows.passage[told.row]
-            end = told.start + len(told.token_ids)
-            assert told.token_ids == ids[told.start : end]
-            assert told.activations == pytest.approx(own[told.start - 1 : end - 1].tolist(), abs=1e-4)
-            assert told.activations[told.peak] == pytest.approx(told.value)
+        actual = contexts.get(feature)
+        assert actual["value"].tolist() == pytest.approx(expected, abs=1e-4)
+        assert actual["rank"].tolist() == list(range(len(expected)))
+        assert actual["row"].is_unique
+        for result in actual.itertuples():
+            ids, own = store.rows.ids[result.row], acts[result.row][:, feature]
+            assert result.value == pytest.approx(highest[result.row], abs=1e-4)
+            assert result.passage == store.rows.passage[result.row]
+            end = result.start + len(result.token_ids)
+            assert result.token_ids == ids[result.start : end]
+            assert result.activations == pytest.approx(own[result.start - 1 : end - 1].tolist(), abs=1e-4)
+            assert result.activations[result.peak] == pytest.approx(result.value)
             # As wide as asked, short only at the ends of a row; the first token is in no window.
-            assert told.start == max(1, told.start + told.peak - 3)
-            assert end == min(len(ids), told.start + told.peak + 3)
-            assert "".join(told.tokens) == told.text == tiny().tokenizer.decode(list(told.token_ids))
+            assert result.start == max(1, result.start + result.peak - 3)
+            assert end == min(len(ids), result.start + result.peak + 3)
+            assert "".join(result.tokens) == result.text == tiny().tokenizer.decode(list(result.token_ids))
     joined = torch.cat(list(acts.values()))
     assert contexts.features["active_tokens"].tolist() == (joined > 0).sum(0).tolist()
     assert contexts.features["max"].tolist() == pytest.approx(joined.amax(0).tolist(), abs=1e-4)
@@ -71,8 +71,8 @@ def test_a_feature_that_never_fires_is_a_named_row(tiny, sae, store, tmp_path):
     contexts = find_top_examples(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
     assert len(contexts.get(5)) == 0
     assert list(contexts.get(5).columns) == list(contexts.get(6).columns)
-    told = contexts.features.set_index("feature").loc[5]
-    assert (told["active_tokens"], told["rate"], told["max"]) == (0, 0, 0)
+    result = contexts.features.set_index("feature").loc[5]
+    assert (result["active_tokens"], result["rate"], result["max"]) == (0, 0, 0)
     assert sae_vectors(sae, [5], activation_rates=contexts.activation_rates).dead.tolist() == [True]
     with pytest.raises(InterpToolkitError, match="feature 48 does not exist"):
         contexts.get(48)
@@ -81,21 +81,21 @@ def test_a_feature_that_never_fires_is_a_named_row(tiny, sae, store, tmp_path):
 
 def test_silent_windows_hold_nothing_of_the_feature(tiny, sae, store, tmp_path):
     contexts = find_top_examples(sae, store, tmp_path / "c.safetensors", tiny().tokenizer, **SIZES)
-    found = {feature: contexts.inactive(feature, 4) for feature in range(48)}
-    assert len(found[5]) == 4  # a dead feature is silent everywhere
+    actual = {feature: contexts.inactive(feature, 4) for feature in range(48)}
+    assert len(actual[5]) == 4  # a dead feature is silent everywhere
     vectors = {number: own for numbers, parts in store.shards() for number, own in zip(numbers, parts)}
     seen = 0
-    for feature, table in found.items():
-        for told in table.itertuples():
-            end = told.start + len(told.token_ids)
-            assert told.token_ids == store.rows.ids[told.row][told.start : end]
-            assert (sae.encode(vectors[told.row])[told.start - 1 : end - 1, feature] == 0).all()
-            assert set(told.activations) == {0.0}
+    for feature, table in actual.items():
+        for result in table.itertuples():
+            end = result.start + len(result.token_ids)
+            assert result.token_ids == store.rows.ids[result.row][result.start : end]
+            assert (sae.encode(vectors[result.row])[result.start - 1 : end - 1, feature] == 0).all()
+            assert set(result.activations) == {0.0}
             seen += 1
         # As many as there are: the windows of the pool in which it fires are missing.
     assert seen > 48
-    assert found[5].equals(contexts.inactive(5, 4))
-    assert not found[5].equals(contexts.inactive(5, 4, seed=1))
+    assert actual[5].equals(contexts.inactive(5, 4))
+    assert not actual[5].equals(contexts.inactive(5, 4, seed=1))
 
 
 def test_a_search_goes_on_to_the_same_result(tiny, sae, store, tmp_path, monkeypatch):

@@ -49,10 +49,10 @@ def test_an_sae_of_low_precision_encodes_as_its_weights_in_float32(architecture,
     before = {name: value.clone() for name, value in sae.state_dict().items()}
     x = _vectors()
     for features in (None, [40, 3, 3, 0]):
-        found = encode_features(sae, x if how == "to" else x.to(dtype), features)
+        actual = encode_features(sae, x if how == "to" else x.to(dtype), features)
         expected = encode_features(rounded, x if how == "to" else x.to(dtype).float(), features)
-        assert found.dtype == torch.float32
-        assert torch.allclose(found, expected, atol=1e-5)
+        assert actual.dtype == torch.float32
+        assert torch.allclose(actual, expected, atol=1e-5)
     assert torch.allclose(sae_vectors(sae).vectors, sae_vectors(rounded).vectors)
     assert sae_digest(sae) == sae_digest(rounded)
     assert all(torch.equal(value, before[name]) and value.dtype == dtype for name, value in sae.state_dict().items())
@@ -95,10 +95,10 @@ def test_scalings_that_differ_by_token(tiny, architecture, scaling):
     assert not {"ln_mu", "ln_std", "x_norm_coeff"} & set(vars(sae))
     assert torch.allclose(sae(x), plain.decode(acts) * scale + shift, atol=1e-3)
     # How far a feature moves the stream depends on the token; where to, does not.
-    found = sae_vectors(sae, [7, 11])
-    assert found.norms.isnan().all()
-    assert torch.equal(found.vectors, sae_vectors(plain, [7, 11]).vectors)
-    assert not found.dead.any()
+    actual = sae_vectors(sae, [7, 11])
+    assert actual.norms.isnan().all()
+    assert torch.equal(actual.vectors, sae_vectors(plain, [7, 11]).vectors)
+    assert not actual.dead.any()
     with pytest.warns(UserWarning, match="trained on another model"):
         quality = sae_quality(tiny(), sae, token_rows(tiny().tokenizer, TEXTS, context=24), on_mismatch="warn")
     assert quality["value"].notna().all()
@@ -137,10 +137,10 @@ def test_the_users_sae_stays_as_it_was(training):
         ("layers.7", Site.after(7)),
         ("model.layers.7.output", Site.after(7)),
         ("model.layers.7.hook_out", Site.after(7)),
-        ("model.layers.7.input", Site(7, 0)),
-        ("model.layers.7.hook_in", Site(7, 0)),
-        ("blocks.7.hook_in", Site(7, 0)),
-        ("blocks.7.hook_resid_mid", Site(7, 1)),
+        ("model.layers.7.input", Site(7, "hook_resid_pre")),
+        ("model.layers.7.hook_in", Site(7, "hook_resid_pre")),
+        ("blocks.7.hook_in", Site(7, "hook_resid_pre")),
+        ("blocks.7.hook_resid_mid", Site(7, "hook_resid_mid")),
         ("model.layers.7.mlp", None),
         ("model.layers.7.self_attn.output", None),
         ("vision_tower.encoder.layers.7", None),
@@ -180,9 +180,9 @@ def test_old_folders_with_a_scaling_of_features(tmp_path):
     acts = sae.encode(x)
     assert torch.allclose(loaded.encode(x), acts, atol=1e-5)
     assert torch.allclose(loaded(x), sae.decode(acts * factor), atol=1e-5)
-    found, plain = sae_vectors(tmp_path), sae_vectors(sae)
-    assert torch.allclose(found.vectors, plain.vectors, atol=1e-6)
-    assert torch.allclose(found.norms, plain.norms * factor, atol=1e-5)
+    actual, plain = sae_vectors(tmp_path), sae_vectors(sae)
+    assert torch.allclose(actual.vectors, plain.vectors, atol=1e-6)
+    assert torch.allclose(actual.norms, plain.norms * factor, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [{}, {"finetuning_scaling_factor": False}])

@@ -15,8 +15,8 @@ from interp_toolkit.sae import pairs as sae_pairs
 ROW = dict(modelId="gemma-2-2b", layer="20-res-16k", typeName="oai_token-act-pair")
 
 
-def _rows(*told, **more):
-    return [dict(ROW, index=str(i), description=text, explanationModelName=by, **more) for i, text, by in told]
+def _rows(*result, **more):
+    return [dict(ROW, index=str(i), description=text, explanationModelName=by, **more) for i, text, by in result]
 
 
 def _write(path, rows):

@@ -144,7 +144,7 @@ def test_a_store_goes_on_and_reads_nothing_twice(tiny, small_shards, monkeypatch
     again = store_activations(tiny(), rows, SITE)[SITE]
     assert len(counted) == shards - 2
     assert (again.tokens_per_second, again.digest) == (None, store.digest)
-    # A damaged shard is read anew, and told of where it is needed before.
+    # A damaged shard is read anew, and a sentence says so before it is needed.
     file = store.files[0]
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(FileFormatError, match="shard 0 of the activation store is missing or damaged"):
@@ -259,13 +259,13 @@ def test_training_takes_gradients_whatever_the_callers_mode(tiny, store, trained
 
 
 def test_settings_that_cannot_be(unchecked):
-    for wrong, said in (
+    for wrong, text in (
         (dict(k=0), "k of at least 1"),
         (dict(features=3, k=4), "k of at most the 3 features"),
         (dict(tokens=5), "tokens for at least one batch of 2048, got 5"),
         (dict(lr=0.0), "lr above 0"),
     ):
-        with pytest.raises(InterpToolkitError, match=said):
+        with pytest.raises(InterpToolkitError, match=text):
             SAEConfig(**wrong)
 
 
@@ -289,27 +289,27 @@ def _perfect(sae):
 def test_quality_of_an_sae_that_keeps_everything(tiny, backend, own):
     model = tiny("llama", backend)
     rows = token_rows(model.tokenizer, TEXTS[:6], context=24)
-    found = sae_quality(model, _perfect(own(features=64)), rows).set_index("metric")
-    value = found["value"]
+    actual = sae_quality(model, _perfect(own(features=64)), rows).set_index("metric")
+    value = actual["value"]
     assert value["explained_variance"] == pytest.approx(1, abs=1e-5)
     assert value["l0"] == pytest.approx(32)
     assert value["loss_spliced"] == pytest.approx(value["loss_clean"], abs=1e-4)
     assert value["loss_recovered"] == pytest.approx(1, abs=1e-2)
     assert value["loss_zero"] != pytest.approx(value["loss_clean"], abs=1e-3)
-    assert (found["n"] == 6).all()
-    told = found.drop("dead_share")
-    assert ((told["low"] <= told["value"] + 1e-9) & (told["value"] <= told["high"] + 1e-9)).all()
+    assert (actual["n"] == 6).all()
+    result = actual.drop("dead_share")
+    assert ((result["low"] <= result["value"] + 1e-9) & (result["value"] <= result["high"] + 1e-9)).all()
 
 
 def test_the_losses_are_the_models_own(tiny, tiny_hf, own):
     rows = token_rows(tiny().tokenizer, TEXTS[:4], context=24)
-    found = sae_quality(tiny(), own(), rows).set_index("metric")["value"]
+    actual = sae_quality(tiny(), own(), rows).set_index("metric")["value"]
     total, count = 0.0, 0
     for row in rows.ids:
         logits = tiny_hf("llama")(torch.tensor([row])).logits[0]
         total += float(torch.nn.functional.cross_entropy(logits[1:-1], torch.tensor(row[2:]), reduction="sum"))
         count += len(row) - 2
-    assert found["loss_clean"] == pytest.approx(total / count, abs=1e-4)
+    assert actual["loss_clean"] == pytest.approx(total / count, abs=1e-4)
 
 
 def test_quality_of_an_sae_that_keeps_nothing(tiny, own):
@@ -318,11 +318,11 @@ def test_quality_of_an_sae_that_keeps_nothing(tiny, own):
         for value in sae.parameters():
             value.zero_()
         sae.b_enc.fill_(-1)
-    found = sae_quality(tiny(), sae, token_rows(tiny().tokenizer, TEXTS[:4], context=24)).set_index("metric")["value"]
-    assert found["loss_spliced"] == pytest.approx(found["loss_zero"], abs=1e-5)
-    assert found["loss_recovered"] == pytest.approx(0, abs=1e-4)
-    assert (found["l0"], found["dead_share"]) == (0, 1)
-    assert found["explained_variance"] < 0
+    actual = sae_quality(tiny(), sae, token_rows(tiny().tokenizer, TEXTS[:4], context=24)).set_index("metric")["value"]
+    assert actual["loss_spliced"] == pytest.approx(actual["loss_zero"], abs=1e-5)
+    assert actual["loss_recovered"] == pytest.approx(0, abs=1e-4)
+    assert (actual["l0"], actual["dead_share"]) == (0, 1)
+    assert actual["explained_variance"] < 0
 
 
 def test_quality_refuses_another_models_sae(tiny, own):
@@ -333,8 +333,8 @@ def test_quality_refuses_another_models_sae(tiny, own):
 def test_activations_of_features_on_texts(tiny, backend, own):
     model, sae = tiny("llama", backend), own(architecture="topk")
     rows = token_rows(model.tokenizer, TEXTS[:5], context=24).ids
-    found = feature_activations(model, sae, rows, [3, 40])
-    for row, acts in zip(rows, found):
+    actual = feature_activations(model, sae, rows, [3, 40])
+    for row, acts in zip(rows, actual):
         alone = sae.encode(read_activations(model, [list(row)], SITE, "all").vectors)[:, [3, 40]]
         assert acts.shape == (len(row), 2)
         assert torch.allclose(acts[1:], alone[1:], atol=1e-3)
@@ -350,9 +350,9 @@ def test_quantiles_are_each_features_own(own):
     x = torch.zeros(100, 32)
     x[:, 0] = torch.arange(100.0)
     x[:10, 1] = 5
-    found = feature_quantiles(sae, x, [0, 1, 32], share=0.95)
-    assert found.tolist() == [94, 5, 0]
-    assert (x[:, 0] > found[0]).float().mean() == pytest.approx(0.05)
+    actual = feature_quantiles(sae, x, [0, 1, 32], share=0.95)
+    assert actual.tolist() == [94, 5, 0]
+    assert (x[:, 0] > actual[0]).float().mean() == pytest.approx(0.05)
     with pytest.raises(InterpToolkitError, match="expected vectors and a share from 0 to 1, got 0 vectors"):
         feature_quantiles(sae, x[:0], [0])
 

@@ -26,9 +26,9 @@ TRAINING = ["standard", "topk", "abstopk", "batchtopk", "jumprelu", "gated", "ma
 @pytest.mark.parametrize("architecture", INFERENCE)
 def test_rows_are_the_directions_in_which_features_write(architecture):
     sae = make_sae(architecture)
-    found = sae_vectors(sae)
-    assert found.vectors.shape == (48, 32)
-    assert torch.allclose(found.vectors.norm(dim=1), torch.ones(48), atol=1e-5)
+    actual = sae_vectors(sae)
+    assert actual.vectors.shape == (48, 32)
+    assert torch.allclose(actual.vectors.norm(dim=1), torch.ones(48), atol=1e-5)
     if architecture == "temporal":
         return  # its decoding waits for an encoding of a whole sequence
     # What one feature adds to the decoded stream, measured.
@@ -36,7 +36,7 @@ def test_rows_are_the_directions_in_which_features_write(architecture):
         one = torch.zeros(1, 48)
         one[0, feature] = 1.0
         moved = (sae.decode(one) - sae.decode(torch.zeros(1, 48)))[0]
-        assert torch.allclose(moved, found.norms[feature] * found.vectors[feature], atol=1e-5)
+        assert torch.allclose(moved, actual.norms[feature] * actual.vectors[feature], atol=1e-5)
 
 
 def test_decoder_norm_rescaling_counts_in_units_of_the_row():
@@ -96,11 +96,11 @@ def test_dead_features_are_marked(tmp_path):
     with torch.no_grad():
         sae.W_dec[5] = 0
         sae.W_dec[6] = float("nan")
-    found = sae_vectors(sae, [4, 5, 6])
-    assert found.dead.tolist() == [False, True, True]
-    assert found.index == (4, 5, 6)
-    assert torch.equal(found.vectors[1:], torch.zeros(2, 32))
-    assert found.norms[1:].tolist() == [0, 0]
+    actual = sae_vectors(sae, [4, 5, 6])
+    assert actual.dead.tolist() == [False, True, True]
+    assert actual.index == (4, 5, 6)
+    assert torch.equal(actual.vectors[1:], torch.zeros(2, 32))
+    assert actual.norms[1:].tolist() == [0, 0]
     firing = torch.ones(48)
     firing[4] = 0
     assert sae_vectors(sae, [4, 7], activation_rates=firing).dead.tolist() == [True, False]
@@ -178,7 +178,11 @@ def test_rows_of_another_space_are_refused():
 
 @pytest.mark.parametrize(
     ("name", "site"),
-    [("model.layers.9", Site.after(9)), ("blocks.3.hook_resid_pre", Site(3, 0)), ("blocks.3.hook_out", Site.after(3))],
+    [
+        ("model.layers.9", Site.after(9)),
+        ("blocks.3.hook_resid_pre", Site(3, "hook_resid_pre")),
+        ("blocks.3.hook_out", Site.after(3)),
+    ],
 )
 def test_names_of_sites(name, site):
     assert sae_facts(make_sae(hook_name=name)).site == site

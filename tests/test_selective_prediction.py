@@ -38,27 +38,27 @@ def test_evidence_is_what_scoring_by_hand_gives(tiny, adapter, random_vectors):
     ids = [text.token_ids for text in texts]
     nothing = score(run, adapter.null().expand(4, -1), ids).mean()
     for rows in (adapter(vectors), adapter(vectors.flip(0))):
-        log_prob, told = evidence(run, adapter.null(), ids, rows)
+        log_prob, result = evidence(run, adapter.null(), ids, rows)
         assert torch.allclose(log_prob, score(run, rows, ids).mean(), atol=1e-4)
-        assert torch.allclose(told, score(run, rows, ids).mean() - nothing, atol=1e-4)
+        assert torch.allclose(result, score(run, rows, ids).mean() - nothing, atol=1e-4)
     owned = evidence(run, adapter.null(), ids, adapter(vectors[:1]), soft_token_index=[0] * 4)[1]
     assert torch.allclose(owned, score(run, adapter(vectors[:1]), ids, [0] * 4).mean() - nothing, atol=1e-4)
-    log_prob, told = evidence(run, adapter.null(), [(), ids[1]], adapter(vectors[:2]))
-    assert math.isnan(told[0])
-    assert math.isfinite(told[1])
+    log_prob, result = evidence(run, adapter.null(), [(), ids[1]], adapter(vectors[:2]))
+    assert math.isnan(result[0])
+    assert math.isfinite(result[1])
 
 
 def test_controls_of_vectors(tiny, adapter, random_vectors):
     vectors = random_vectors(6)
-    found = evidence_controls(tiny(), adapter, vectors, seed=3)
-    said = self_explain(vectors, model=tiny(), adapter=adapter)
-    assert found.descriptions == tuple(row.description for row in said)
-    assert found.matched.tolist() == pytest.approx([row.evidence for row in said], abs=1e-4)
-    assert found.shuffled.shape == found.random.shape == (6,)
+    actual = evidence_controls(tiny(), adapter, vectors, seed=3)
+    text = self_explain(vectors, model=tiny(), adapter=adapter)
+    assert actual.descriptions == tuple(row.description for row in text)
+    assert actual.matched.tolist() == pytest.approx([row.evidence for row in text], abs=1e-4)
+    assert actual.shuffled.shape == actual.random.shape == (6,)
     again, other = (evidence_controls(tiny(), adapter, vectors, seed=seed) for seed in (3, 4))
-    assert torch.equal(again.random, found.random)
-    assert not torch.equal(other.random, found.random)
-    assert torch.equal(other.shuffled, found.shuffled)
+    assert torch.equal(again.random, actual.random)
+    assert not torch.equal(other.random, actual.random)
+    assert torch.equal(other.shuffled, actual.shuffled)
     with pytest.raises(InterpToolkitError, match="at least two vectors, so that there is another for each, got 1"):
         evidence_controls(tiny(), adapter, vectors[:1])
 
@@ -66,13 +66,13 @@ def test_controls_of_vectors(tiny, adapter, random_vectors):
 def test_a_threshold_lets_through_no_more_of_either_control_than_asked():
     rng = np.random.default_rng(0)
     shuffled, random = rng.normal(0, 1, 400), rng.normal(0.5, 2, 400)
-    found = _controls(rng.normal(3, 1, 400), shuffled, random)
+    actual = _controls(rng.normal(3, 1, 400), shuffled, random)
     for rate in (0.05, 0.2, 0.01):
-        threshold = calibrate_threshold(found, rate, seed=7)
-        passed = [(x >= threshold.value).sum().item() for x in (found.shuffled, found.random)]
+        threshold = calibrate_threshold(actual, rate, seed=7)
+        passed = [(x >= threshold.value).sum().item() for x in (actual.shuffled, actual.random)]
         assert max(passed) == round(400 * rate)
         # One control more lets through more: no threshold below does as well.
-        assert max((x >= threshold.value - 0.5).sum() for x in (found.shuffled, found.random)) > 400 * rate
+        assert max((x >= threshold.value - 0.5).sum() for x in (actual.shuffled, actual.random)) > 400 * rate
         assert (threshold.false_positive_rate, threshold.n, threshold.seed) == (rate, 400, 7)
     # Descriptions that are empty are no readings, and do not count as evident.
     empty = _controls([1.0] * 20, [math.nan] * 20, [0.0] * 19 + [5.0])
@@ -80,7 +80,7 @@ def test_a_threshold_lets_through_no_more_of_either_control_than_asked():
     with pytest.raises(InterpToolkitError, match="at least 20 vectors for a rate of 0.05, got 19"):
         calibrate_threshold(_controls([1.0] * 19, [0.0] * 19, [0.0] * 19))
     with pytest.raises(InterpToolkitError, match="between 0 and 1, got 1"):
-        calibrate_threshold(found, 1.0)
+        calibrate_threshold(actual, 1.0)
 
 
 def test_the_table_counts_what_passes():
@@ -124,11 +124,11 @@ def test_explanations_below_the_threshold_abstain(tiny, adapter, random_vectors,
     adapter.save_pretrained(tmp_path / "a")
     loaded = Adapter.from_pretrained(tmp_path / "a")
     assert loaded.contract.threshold == adapter.contract.threshold
-    found = self_explain(vectors, model=tiny(), adapter=loaded, include_null=True)
-    assert [row.above_threshold for row in found] == [row.evidence >= value for row in found]
-    assert sum(row.above_threshold for row in found) == 3
-    assert repr(found).count("abstains") == 4
-    assert found._repr_html_().count("<td style='text-align:left'>abstains</td>") == 4
+    actual = self_explain(vectors, model=tiny(), adapter=loaded, include_null=True)
+    assert [row.above_threshold for row in actual] == [row.evidence >= value for row in actual]
+    assert sum(row.above_threshold for row in actual) == 3
+    assert repr(actual).count("abstains") == 4
+    assert actual._repr_html_().count("<td style='text-align:left'>abstains</td>") == 4
     # The threshold is for the adapter's own question.
     other = self_explain(vectors, model=tiny(), adapter=loaded.with_soft_prompt(loaded.contract.soft_prompt))
     assert {row.above_threshold for row in other} == {None}

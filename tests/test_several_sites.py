@@ -10,7 +10,6 @@ from interp_toolkit import (
     Adapter,
     ContractError,
     InterpToolkitError,
-    Site,
     SoftPrompt,
     TrainConfig,
     VectorLabelPairs,
@@ -29,7 +28,7 @@ from interp_toolkit.training.recipe import Recipe
 from interp_toolkit.training.start import ridge_init
 
 WORDS = ["rivers", "Poland", "a fox", "baseball", "the dog", "history", "that", "jumps over"]
-STACK = parse_place([0, 2])
+STACK = SiteStack([0, 2])
 
 
 def _adapter(kind="low_rank", sites=2, tokens=3, **settings):
@@ -54,7 +53,7 @@ def _pairs(random_vectors, n=48):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ([4, 10], "blocks.4.hook_resid_post + blocks.10.hook_resid_post"),
+        (SiteStack([4, 10]), "blocks.4.hook_resid_post + blocks.10.hook_resid_post"),
         ("hook_embed + blocks.3.hook_resid_mid", "hook_embed + blocks.3.hook_resid_mid"),
         (["blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
         (7, "blocks.7.hook_resid_post"),
@@ -197,20 +196,21 @@ def test_an_adapter_of_several_sites_explains_prompts_and_vectors(tiny, trained,
     adapter = Adapter.from_pretrained(tmp_path / "a")
     assert (adapter.digest, adapter.contract.site, adapter.contract.mean.shape) == (trained.digest, STACK, (64,))
     assert "sites=2, tokens=3" in repr(adapter)
-    found = self_explain(
+    actual = self_explain(
         ["Tell me about Poland.", "rivers"], model=tiny(), adapter=adapter, positions="all", include_null=True
     )
-    assert {row.site for row in found} == {str(STACK), ""}
-    last = [row for row in found if row.source == "rivers"][-1]
+    assert {row.site for row in actual} == {str(STACK), ""}
+    last = [row for row in actual if row.source == "rivers"][-1]
     vector = torch.cat([read_activations(tiny(), "rivers", site).vectors for site in (0, 2)], 1)
     assert torch.equal(read_activations(tiny(), "rivers", STACK).vectors, vector)
     (again,) = self_explain(vector, model=tiny(), adapter=adapter, centered=False)
     assert again.description == last.description
     assert again.evidence == pytest.approx(last.evidence, abs=1e-4)
-    for sites in (2, [2, 0], [0, 1, 2]):
+    for sites in (2, SiteStack([2, 0]), SiteStack([0, 1, 2])):
         with pytest.raises(ContractError, match="read the adapter's own sites together"):
             self_explain("rivers", model=tiny(), adapter=adapter, sites=sites)
-    assert len(self_explain("rivers", model=tiny(), adapter=adapter, sites=[0, 2])) == 1
+    with pytest.warns(DeprecationWarning, match=r"a list for the stack .*SiteStack\(\['blocks.0.hook_resid_post', "):
+        assert len(self_explain("rivers", model=tiny(), adapter=adapter, sites=[0, 2])) == 1
     with pytest.raises(InterpToolkitError, match=r"shape \(n, 64\) or \(64,\), got \(2, 32\); .* at blocks.0"):
         self_explain(random_vectors(2), model=tiny(), adapter=adapter)
     with pytest.raises(InterpToolkitError, match="the published format has adapters of one site and one soft token"):
@@ -346,9 +346,8 @@ def test_recipe_of_several_sites(tmp_path):
         "topics: {titles: t.txt, site: [4, 10]}\ntraining: {ridge_init: 0.03}\n"
     )
     recipe = Recipe.read(written)
-    assert len(parse_place(recipe.topics.site).sites) == 2
+    assert recipe.topics.place() == SiteStack([4, 10])
     assert recipe.training.ridge_init == 0.03
     written.write_text("output: out\nadapter: {kind: scale}\ntopics: {titles: t.txt, site: [4, 10]}\n")
     with pytest.raises(InterpToolkitError, match="several sites or soft tokens belong to the kinds"):
         Recipe.read(written)
-    assert Site.parse(4) in parse_place([4, 10]).sites

@@ -215,7 +215,7 @@ def test_a_clustered_interval_is_as_wide_as_the_robust_error_of_a_regression():
 
 
 def test_intervals_of_clustered_rows_hold_the_truth_as_often_as_they_say():
-    found = {"mean": 0, "share": 0, "rows taken for independent": 0}
+    actual = {"mean": 0, "share": 0, "rows taken for independent": 0}
     for seed in range(200):
         values, names = _clustered(seed)
         for name, got, truth in (
@@ -223,11 +223,11 @@ def test_intervals_of_clustered_rows_hold_the_truth_as_often_as_they_say():
             ("share", proportion_interval(values > 0, names), 0.5),
             ("rows taken for independent", proportion_interval(values > 0), 0.5),
         ):
-            found[name] += got.low <= truth <= got.high
+            actual[name] += got.low <= truth <= got.high
     # Three standard errors of 200 draws at 95% are 0.046.
-    assert 0.90 <= found["mean"] / 200 <= 0.99
-    assert 0.90 <= found["share"] / 200 <= 0.99
-    assert found["rows taken for independent"] / 200 < 0.8
+    assert 0.90 <= actual["mean"] / 200 <= 0.99
+    assert 0.90 <= actual["share"] / 200 <= 0.99
+    assert actual["rows taken for independent"] / 200 < 0.8
 
 
 def test_the_interval_of_a_share_is_wilsons():

@@ -60,7 +60,7 @@ def test_what_the_user_says_stands_in_the_rendering(tokenizer_of, template):
         assert f"user\n{text.strip()}<" in "".join(render(tokenizer, [{"role": "user", "content": text}]).split(" "))
     talk = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     assert all(
-        said in render(tokenizer, [*talk, {"role": "user", "content": "three"}]) for said in ("one", "two", "three")
+        text in render(tokenizer, [*talk, {"role": "user", "content": "three"}]) for text in ("one", "two", "three")
     )
     prompt = SoftPrompt.for_chat(tokenizer)
     assert len(prompt.tokens(tokenizer).slots) == 2
@@ -79,10 +79,10 @@ def test_a_template_that_drops_or_changes_what_is_said_is_refused(tokenizer_of, 
 
 
 def test_parts_that_are_given_are_rendered(tokenizer_of):
-    said = [{"role": "user", "content": [{"type": "text", "text": "a fox"}]}]
-    assert "a fox" in render(tokenizer_of(PARTS), said)
+    text = [{"role": "user", "content": [{"type": "text", "text": "a fox"}]}]
+    assert "a fox" in render(tokenizer_of(PARTS), text)
     with pytest.raises(InterpToolkitError, match="leaves out or changes|refuses these messages"):
-        render(tokenizer_of(UPPER), said)
+        render(tokenizer_of(UPPER), text)
 
 
 class _Tomorrow(datetime.datetime):

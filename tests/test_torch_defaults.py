@@ -62,9 +62,9 @@ def _everything(folder, prompt, backend):
     result = train_adapter(model, pairs, adapter, config, soft_prompt=prompt, progress=False)
     low_rank.contract = Contract.from_facts(model_facts(model), Site.after(2), prompt, None, True)
     adapter = result.adapter
-    said = self_explain(PROMPTS, model=model, adapter=adapter, include_null=True, sampling=Sampling(n=2))
+    text = self_explain(PROMPTS, model=model, adapter=adapter, include_null=True, sampling=Sampling(n=2))
     other = self_explain(vectors, model=model, adapter=low_rank)
-    rows = [(row.description, row.evidence) for row in [*said, *other]]
+    rows = [(row.description, row.evidence) for row in [*text, *other]]
     return vectors, adapter.weight.detach(), result.best_val_loss, rows
 
 

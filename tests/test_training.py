@@ -33,16 +33,16 @@ def _adapter(kind="scalar_affine_low_rank"):
 
 def _reference_losses(hf, run, adapter, vectors, targets, smoothing=0.0, most=math.inf):
     """The losses with nothing shared: whole prompts, Hugging Face's model, logits everywhere."""
-    told = []
+    result = []
     for soft_token, target in zip(adapter(vectors), targets):
         embeddings = hf.get_input_embeddings()(torch.tensor([[*run.tokens.ids, *target]])).clone()
         embeddings[0, list(run.tokens.slots)] = soft_token
         logits = hf(inputs_embeds=embeddings).logits[0, len(run.tokens.ids) - 1 : -1]
-        each = torch.nn.functional.cross_entropy(
+        item = torch.nn.functional.cross_entropy(
             logits, torch.tensor(target), reduction="none", label_smoothing=smoothing
         )
-        told.append(each.clamp(max=most).mean())
-    return torch.stack(told)
+        result.append(item.clamp(max=most).mean())
+    return torch.stack(result)
 
 
 def _gradients(adapter, value):
@@ -93,7 +93,7 @@ def test_smoothing_and_clamp_are_those_of_a_plain_implementation(
 def test_gradient_checkpointing_changes_memory_and_nothing_else(
     tiny, tiny_prompt, random_vectors, backend, architecture, site
 ):
-    model, vectors, found = tiny(architecture, backend), random_vectors(8), []
+    model, vectors, actual = tiny(architecture, backend), random_vectors(8), []
     for recompute in (False, True):
         run, adapter = PromptRun(model, tiny_prompt.at(site), recompute), _adapter()
         targets = tiny_prompt.targets(model.tokenizer, WORDS)
@@ -106,8 +106,8 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(
         run.past  # noqa: B018 - run once, before what is measured
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             value = losses(run, adapter, vectors, targets).mean()
-        found.append((value.item(), _gradients(adapter, value), sum(held.values())))
-    (plain, plain_gradients, plain_size), (value, gradients, size) = found
+        actual.append((value.item(), _gradients(adapter, value), sum(held.values())))
+    (plain, plain_gradients, plain_size), (value, gradients, size) = actual
     assert value == pytest.approx(plain, abs=1e-6)
     _assert_close(gradients, plain_gradients, 1e-5)
     assert size < 0.6 * plain_size
@@ -169,16 +169,16 @@ def test_best_and_last_are_both_kept_with_their_losses(tiny, random_vectors, tmp
     config = dataclasses.replace(FAST, epochs=12, lr=0.1)
     result = train_adapter(model, pairs, _adapter(), config, folder=tmp_path, progress=False)
     held = pairs.split("val")
-    for name, step, told in (
+    for name, step, shown in (
         ("best", result.best_step, result.best_val_loss),
         ("last", 60, result.last_val_loss),
     ):
         adapter = Adapter.from_pretrained(tmp_path / name)
         assert adapter.metadata["global_step"] == str(step)
-        assert float(adapter.metadata["val_loss"]) == pytest.approx(told, abs=1e-5)
+        assert float(adapter.metadata["val_loss"]) == pytest.approx(shown, abs=1e-5)
         run = PromptRun(model, adapter.contract.soft_prompt)
         targets = run.soft_prompt.targets(model.tokenizer, [label for _, label in held.examples])
-        assert losses(run, adapter, held.vectors, targets).mean().item() == pytest.approx(told, abs=1e-4)
+        assert losses(run, adapter, held.vectors, targets).mean().item() == pytest.approx(shown, abs=1e-4)
     assert result.best_step < 60
     assert result.best_val_loss < result.last_val_loss
 
@@ -222,8 +222,8 @@ def test_frozen_parts_keep_their_start(tiny, random_vectors, frozen):
 def test_training_stops_early_when_nothing_gets_better(tiny, random_vectors, monkeypatch):
     from interp_toolkit.training import loop
 
-    told = iter([5.0, 4.0, 4.5, 4.2, 1.0])
-    monkeypatch.setattr(loop, "validation_losses", lambda *_: (next(told), 6.0))
+    shown = iter([5.0, 4.0, 4.5, 4.2, 1.0])
+    monkeypatch.setattr(loop, "validation_losses", lambda *_: (next(shown), 6.0))
     config = dataclasses.replace(FAST, patience=2)
     result = train_adapter(tiny("qwen2"), _pairs(random_vectors), _adapter(), config, progress=False)
     assert result.history.val_loss.tolist() == [5.0, 4.0, 4.5, 4.2]
@@ -266,8 +266,8 @@ def test_the_schedule_and_the_groups_of_the_optimiser():
     assert [round(factor(step), 4) for step in (0, 9, 10, 60, 110)] == [round(1 / 11, 4), round(10 / 11, 4), 1, 0.5, 0]
     settings = TrainConfig(lr=0.01, scale_lr=0.05, matrix_lr=0.003, weight_decay=0.02, matrix_weight_decay=0.1)
     groups = make_optimizer(_adapter(), settings).param_groups
-    told = {tuple(group["params"][0].shape): (group["lr"], group["weight_decay"]) for group in groups}
-    assert told == {(1,): (0.05, 0.0), (32,): (0.01, 0.02), (32, 8): (0.003, 0.1)}
+    result = {tuple(group["params"][0].shape): (group["lr"], group["weight_decay"]) for group in groups}
+    assert result == {(1,): (0.05, 0.0), (32,): (0.01, 0.02), (32, 8): (0.003, 0.1)}
 
 
 def test_every_example_is_seen_once_an_epoch():

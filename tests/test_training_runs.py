@@ -68,11 +68,11 @@ def test_going_on_after_ctrl_c_equals_not_having_stopped(tiny, pairs, tmp_path, 
     assert again.history.equals(whole.history)
     for one, other in ((again.adapter, whole.adapter), (again.last, whole.last)):
         assert one.digest == other.digest
-    told = [_events(tmp_path / name, "step") for name in ("cut", "whole")]
-    for rows in told:
+    result = [_events(tmp_path / name, "step") for name in ("cut", "whole")]
+    for rows in result:
         for row in rows:
             row.pop("pairs_per_second")
-    assert told[0] == told[1]
+    assert result[0] == result[1]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -133,10 +133,10 @@ def test_the_log_tells_the_run(tiny, pairs, tmp_path):
     steps = _events(tmp_path, "step")
     assert [row["step"] for row in steps] == list(range(1, 16))
     assert all(math.isfinite(row[key]) for row in steps for key in ("loss", "gradient_norm", "lr"))
-    told = _events(tmp_path, "validation")
-    assert [row["val_loss"] for row in told] == result.history.val_loss.tolist()
-    assert [shown["label"] for shown in told[0]["descriptions"]] == ["rivers", "Poland"]
-    assert all(isinstance(shown["description"], str) for shown in told[0]["descriptions"])
+    output = _events(tmp_path, "validation")
+    assert [row["val_loss"] for row in output] == result.history.val_loss.tolist()
+    assert [shown["label"] for shown in output[0]["descriptions"]] == ["rivers", "Poland"]
+    assert all(isinstance(shown["description"], str) for shown in output[0]["descriptions"])
     (end,) = _events(tmp_path, "end")
     assert end["best_val_loss"] == result.best_val_loss
 
@@ -200,9 +200,9 @@ def test_a_checkpoint_of_another_run_is_refused(tiny, pairs, tmp_path):
 
 
 def test_every_setting_is_described():
-    told = TrainConfig.describe()
-    assert list(told) == [field.name for field in dataclasses.fields(TrainConfig)]
-    assert told["epochs"] == "passes over all (vector, label) examples."
+    result = TrainConfig.describe()
+    assert list(result) == [field.name for field in dataclasses.fields(TrainConfig)]
+    assert result["epochs"] == "passes over all (vector, label) examples."
 
 
 @pytest.mark.parametrize(
@@ -345,9 +345,9 @@ def test_a_recipe_names_the_soft_prompt(checkpoints, tmp_path, monkeypatch):
     (tmp_path / "titles.txt").write_text("\n".join(f"Topic {i}" for i in range(20)))
     prompt = dict(question="What is this?", answer='"{slot}" means "', site="blocks.1.hook_resid_pre", mode="add")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(_recipe(checkpoints["llama"], soft_prompt=prompt)))
-    told = Recipe.read("run.yaml").run(progress=False).adapter.contract.soft_prompt
-    assert told.template.count(told.marker) == 1
-    assert (str(told.site), told.mode) == ("blocks.1.hook_resid_pre", "add")
+    result = Recipe.read("run.yaml").run(progress=False).adapter.contract.soft_prompt
+    assert result.template.count(result.marker) == 1
+    assert (str(result.site), result.mode) == ("blocks.1.hook_resid_pre", "add")
 
 
 @pytest.mark.parametrize(

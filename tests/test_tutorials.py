@@ -30,17 +30,17 @@ def _read(name):
 
 def _minutes(notebook):
     """What the first cell says that it takes."""
-    said = re.search(r"\*\*What it takes\.\*\* (\w+) minutes", notebook.cells[0].source)
-    return _MINUTES[said[1].lower()]
+    text = re.search(r"\*\*What it takes\.\*\* (\w+) minutes", notebook.cells[0].source)
+    return _MINUTES[text[1].lower()]
 
 
 def _substitute(notebook, changes):
     """Puts other text for text that must be there, once, in a code cell."""
     for old, new in changes.items():
-        found = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
-        assert len(found) == 1, f"expected {old!r} in one cell, found it in {len(found)}"
-        assert found[0].source.count(old) == 1, old
-        found[0].source = found[0].source.replace(old, new)
+        actual = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
+        assert len(actual) == 1, f"expected {old!r} in one cell, it is in {len(actual)}"
+        assert actual[0].source.count(old) == 1, old
+        actual[0].source = actual[0].source.replace(old, new)
     return notebook
 
 

@@ -47,8 +47,8 @@ def _write(path, rows):
 
 
 def _row(number, type="a->b->c", bridge="Poland", kind="country", **clozes):
-    told = dict(hop1=f"one {number}", hop2=f"two {number}", twohop=f"both {number}") | clozes
-    return TwoHop(number, type, Entity(bridge, kind=kind), Entity("zloty"), "", **told)
+    result = dict(hop1=f"one {number}", hop2=f"two {number}", twohop=f"both {number}") | clozes
+    return TwoHop(number, type, Entity(bridge, kind=kind), Entity("zloty"), "", **result)
 
 
 def test_both_kinds_of_file(tmp_path):
@@ -154,16 +154,16 @@ VERDICTS = {
 
 def test_verdicts(tiny, monkeypatch):
     rows = [_row(i) for i in range(len(VERDICTS))]
-    told = {
+    result = {
         cloze: text
         for row, texts in zip(rows, VERDICTS)
         for cloze, text in zip((row.hop1, row.hop2, row.twohop), texts)
     }
-    monkeypatch.setattr(module, "continuations", lambda model, prompts, progress: [told[x] for x in prompts])
-    found = answers_hops(tiny(), rows)
-    assert [tuple(x) for x in found[["verdict", "hop1", "hop2", "twohop"]].to_numpy()] == list(VERDICTS.values())
-    assert found.hop1_answer.tolist() == [texts[0] for texts in VERDICTS]
-    assert set(found.reason) == {""}
+    monkeypatch.setattr(module, "continuations", lambda model, prompts, progress: [result[x] for x in prompts])
+    actual = answers_hops(tiny(), rows)
+    assert [tuple(x) for x in actual[["verdict", "hop1", "hop2", "twohop"]].to_numpy()] == list(VERDICTS.values())
+    assert actual.hop1_answer.tolist() == [texts[0] for texts in VERDICTS]
+    assert set(actual.reason) == {""}
 
 
 def test_a_cloze_that_several_rows_share_is_asked_once_and_an_empty_one_fails_alone(tiny, monkeypatch):
@@ -175,10 +175,10 @@ def test_a_cloze_that_several_rows_share_is_asked_once_and_an_empty_one_fails_al
 
     monkeypatch.setattr(module, "continuations", tell)
     rows = [_row(0), _row(1, hop1="one 0"), _row(2, hop1=" ", twohop="")]
-    found = answers_hops(tiny(), rows)
+    actual = answers_hops(tiny(), rows)
     assert sorted(asked) == ["both 0", "both 1", "one 0", "two 0", "two 1"]
-    assert found.verdict.tolist() == ["two-hop wrong", "two-hop wrong", "failed"]
-    assert found.reason[2] == "the cloze of hop1 and twohop is empty"
+    assert actual.verdict.tolist() == ["two-hop wrong", "two-hop wrong", "failed"]
+    assert actual.reason[2] == "the cloze of hop1 and twohop is empty"
     assert answers_hops(tiny(), []).empty
 
 
@@ -189,5 +189,5 @@ def test_what_the_embedded_model_knows(smollm):
         twohop="The currency of the country where the city of Kawasaki is located is the",
     )
     known = TwoHop(0, "a->b->c", Entity("Japan"), Entity("yen"), "Kawasaki", **clozes)
-    found = answers_hops(smollm, [known, TwoHop(1, "a->b->c", Entity("Chad"), Entity("franc"), "Kawasaki", **clozes)])
-    assert found.verdict.tolist() == ["kept", "two-hop wrong"]
+    actual = answers_hops(smollm, [known, TwoHop(1, "a->b->c", Entity("Chad"), Entity("franc"), "Kawasaki", **clozes)])
+    assert actual.verdict.tolist() == ["kept", "two-hop wrong"]

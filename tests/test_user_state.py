@@ -384,12 +384,12 @@ def test_a_model_in_training_is_read_without_dropout_and_left_as_it_was(load, ar
     model = load(architecture, backend)
     adapter = _adapter(model, tiny_prompt)
     expected = read_activations(model, PROMPTS, sites=[2]).vectors
-    said = self_explain(PROMPTS, model=model, adapter=adapter)
+    text = self_explain(PROMPTS, model=model, adapter=adapter)
     _noisy(model)
     modes = _modes(model)
     assert torch.equal(read_activations(model, PROMPTS, sites=[2]).vectors, expected)
     again = self_explain(PROMPTS, model=model, adapter=adapter)
-    assert [(row.description, row.evidence) for row in again] == [(row.description, row.evidence) for row in said]
+    assert [(row.description, row.evidence) for row in again] == [(row.description, row.evidence) for row in text]
     assert _modes(model) == modes
     assert all(p.grad is None for p in model.parameters())
 
@@ -431,10 +431,10 @@ def test_two_threads_read_and_explain_as_one(load, backend, tiny_prompt):
         return read_activations(model, [prompt, "foxes?"], sites=[1, 2], positions=[-1, -2]).vectors
 
     def explain(prompt):
-        said = self_explain(
+        text = self_explain(
             prompt, model=model, adapter=adapter, sites=2, positions=[-1, -2], sampling=Sampling(max_new_tokens=6)
         )
-        return [(row.description, row.evidence) for row in said]
+        return [(row.description, row.evidence) for row in text]
 
     expected = [read(prompt) for prompt in many], [explain(prompt) for prompt in many]
     with ThreadPoolExecutor(2) as pool:

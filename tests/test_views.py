@@ -89,8 +89,8 @@ def _cells():
         for position, token in ((4, " the"), (5, " the"), (6, HOSTILE[0])):
             for sample in range(2):
                 value = position + sample + (100 if "10" in site else 0)
-                told = dict(prompt=0, site=site, position=position, token=token, sample=sample)
-                rows.append(told | dict(description=f"said {value}", evidence=float(value), named=value == 105))
+                result = dict(prompt=0, site=site, position=position, token=token, sample=sample)
+                rows.append(result | dict(description=f"said {value}", evidence=float(value), named=value == 105))
     return pd.DataFrame(rows)
 
 
@@ -127,20 +127,20 @@ def test_explanations_show_a_page_of_rows_and_how_many_more():
 def test_adapters_have_a_face():
     adapter = Adapter.create("scalar_affine_low_rank", d_model=32, rank=4)
     page = adapter._repr_html_()
-    for told in ("scalar_affine_low_rank", ">32<", f">{adapter.parameter_count}<", ">4<", "not trained"):
-        assert told in page
+    for result in ("scalar_affine_low_rank", ">32<", f">{adapter.parameter_count}<", ">4<", "not trained"):
+        assert result in page
     assert "<" not in repr(adapter)
 
 
 def test_pairs_have_a_face(random_vectors):
     labels = [["<b>cat</b>", "feline"], *[[f"label {i}"] for i in range(39)]]
     pairs = VectorLabelPairs.from_tensors(random_vectors(40), labels, val_fraction=0.1, site=2)
-    told = repr(pairs)
-    assert told == (
+    result = repr(pairs)
+    assert result == (
         "VectorLabelPairs: 40 vectors of width 32, 36 to train and 4 to validate, read at blocks.2.hook_resid_post"
     )
     page = pairs._repr_html_()
-    assert told in page
+    assert result in page
     assert "&lt;b&gt;cat&lt;/b&gt; · feline" in page
     assert "30 more" in page
     assert page.count("<tr>") == 11
@@ -473,8 +473,8 @@ def test_features_come_in_the_order_of_disagreement():
 
 
 def test_a_table_of_agreement_is_enough_for_features():
-    told = dict(feature=[3, 5], label=["cats", "rivers"], description=["kittens", None], evidence=[2.0, math.nan])
-    cards = _data(feature_view(pd.DataFrame(told | dict(winner=["label", ""], disagreement=[0.2, math.nan]))))[
+    result = dict(feature=[3, 5], label=["cats", "rivers"], description=["kittens", None], evidence=[2.0, math.nan])
+    cards = _data(feature_view(pd.DataFrame(result | dict(winner=["label", ""], disagreement=[0.2, math.nan]))))[
         "features"
     ]
     assert cards[0]["descriptions"] == [dict(text="kittens", evidence=2.0, scores=[])]
@@ -484,8 +484,8 @@ def test_a_table_of_agreement_is_enough_for_features():
 
 def test_what_a_feature_card_shows_once_or_not_at_all():
     table = pd.DataFrame(dict(feature=[4], label=["type"], others=["kind | sort"], winner=[""], overlap=[0.0]))
-    said = pd.DataFrame(dict(feature=[4] * 3, description=["disparity", "kind", "sort"]))
-    (card,) = _data(feature_view(table, said))["features"]
+    text = pd.DataFrame(dict(feature=[4] * 3, description=["disparity", "kind", "sort"]))
+    (card,) = _data(feature_view(table, text))["features"]
     assert card["scores"] == [["overlap", 0.0]]
     assert ["others", "kind | sort"] in _data(feature_view(table))["features"][0]["scores"]
 
@@ -506,7 +506,7 @@ def test_features_that_cannot_be_shown_are_refused():
 
 def test_results_of_evaluations_become_tables_and_charts(tmp_path):
     coverage = [dict(coverage=c, accuracy=1 - c / 2, low=0.4, high=1.0, n=10, right="within 1") for c in (0.5, 1.0)]
-    told = dict(
+    result = dict(
         settings=dict(task="abstention", adapter="abc", samples=6),
         failed=[],
         tables=dict(coverage=coverage, sweep=[dict(scale=1.0, loss=3.0), dict(scale=2.0, loss=2.0)]),
@@ -514,7 +514,7 @@ def test_results_of_evaluations_become_tables_and_charts(tmp_path):
         arms=dict(one=dict(loss=1.0, seconds=2, steps=[5, 6]), other=dict(loss=3.0, seconds=4)),
     )
     path = tmp_path / "abstention.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(result))
     page = _Page(results_report([path]).body)
     kinds = [(attrs["data-view"], attrs["aria-label"]) for tag, attrs in page.tags if tag == "figure"]
     assert [kind for kind in kinds if not kind[1].startswith("Numbers of")] == [

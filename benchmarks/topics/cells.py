@@ -29,7 +29,7 @@ from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
 from interp_toolkit.pairs.topics import PROMPT
 from interp_toolkit.results import finished_result, write_result
-from interp_toolkit.sites import Place, parse_place
+from interp_toolkit.sites import Place, Site, SiteStack
 from interp_toolkit.training import TrainResult
 
 # Titles on which a cell is measured: of `val` those described and those scored, and as many it was trained on.
@@ -113,7 +113,7 @@ def run_cell(cell: Cell, context: EvalContext, folders: Folders) -> None:
     """
     count = SIZES[cell.size][0]
     titles, dev = context.titles.train[:count], context.titles.dev
-    site = parse_place(LAYERS if KINDS[cell.kind][0].get("sites") else SITE)
+    site = SiteStack(LAYERS) if KINDS[cell.kind][0].get("sites") else Site.parse(SITE)
     held_out = context.titles.held_out[:HELD]
     config = cell.config
     if context.limit is not None:  # a trial: one pass over its few titles, whatever the size

@@ -17,6 +17,7 @@ from interp_toolkit.bridges.twohop import MAX_NEW_TOKENS, continuations
 from interp_toolkit.centering import Means, mean_by_distance, parse_means
 from interp_toolkit.chat import list_prompts
 from interp_toolkit.contract import Contract
+from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import model_facts
@@ -80,6 +81,7 @@ class Grid:
         return cls(_cells(data["cells"]), pd.DataFrame(data["prompts"]), pd.DataFrame(data["failed"]))
 
 
+@renamed_arguments(means="center")
 @plain_defaults()
 def describe_grid(
     model: Any,
@@ -91,7 +93,7 @@ def describe_grid(
     samples: int = 2,
     seed: int = 0,
     chat: bool = False,
-    means: Means | Sequence[Means] | None = None,
+    center: Means | Sequence[Means] | None = None,
     responses: Iterable[str] | None = None,
     subjects: Iterable[str] | None = None,
     progress: bool = False,
@@ -112,7 +114,7 @@ def describe_grid(
         seed: of the sampling.
         chat: whether prompts go through the chat template. By default they are read as plain text to continue, as
             clozes are.
-        means: what to subtract at each site, by distance from the prompt's end (see `site_means`), or one vector for
+        center: what to subtract at each site, by distance from the prompt's end (see `site_means`), or one vector for
             all tokens; or a list of these, one per prompt, where prompts are of several forms. By default the adapter's
             own mean at its own site; other sites must be given theirs, and sites that are not read none.
         responses: the model's continuation of each prompt; by default generated, greedily (10 tokens, 40 in chat).
@@ -125,11 +127,11 @@ def describe_grid(
     """
     contract = adapter.require_contract(model_facts(model))
     prompts = list_prompts(prompts)
-    shared = means if isinstance(means, Mapping) else {}
-    listed = None if means is None or isinstance(means, Mapping) else list(means)
+    shared = center if isinstance(center, Mapping) else {}
+    listed = None if center is None or isinstance(center, Mapping) else list(center)
     responses = None if responses is None else list(responses)
     subjects = None if subjects is None else list(subjects)
-    for name, values in (("means", listed), ("responses", responses), ("subjects", subjects)):
+    for name, values in (("center", listed), ("responses", responses), ("subjects", subjects)):
         if values is not None and len(values) != len(prompts):
             raise InterpToolkitError(f"expected {name} for each of {len(prompts)} prompts, got {len(values)}")
     places = contract.places(sites)

@@ -224,7 +224,7 @@ class Grids:
             samples=samples,
             seed=SEED,
             chat=chat,
-            means=[self._mean(group.alike(row, self._alike), chat, site) for row in rows],
+            center=[self._mean(group.alike(row, self._alike), chat, site) for row in rows],
             responses=None if chat else list(group.answers[shard]),
             subjects=[row.subject for row in rows],
         )

@@ -152,7 +152,7 @@ def _sites(context: EvalContext, place: Place, scope: Scope) -> list[Site]:
     if isinstance(place, SiteStack):
         return list(place.sites)
     layers = model_facts(context.model).n_layers
-    near = [Site(min(max(place.layer + round(depth * layers), 0), layers - 1), place.stream) for depth in scope.depths]
+    near = [Site(min(max(place.layer + round(depth * layers), 0), layers - 1), place.hook) for depth in scope.depths]
     return list(dict.fromkeys(near))
 
 

@@ -54,6 +54,7 @@ class Backend(ABC):
         self.rotary_limit = rotary_limit(getattr(model, "original_model", model))
         self.lock = threading.RLock()
         self._running = False
+        self._tried: dict[Site, tuple[tuple[int, ...], bool]] = {}
         self.change: str | None = None
         self.look()
 
@@ -215,23 +216,62 @@ class Backend(ABC):
             logits = self.logit_transform(logits)
         return logits.view(*hidden.shape[:-1], -1)
 
-    def require(self, site: Site) -> HookPoint:
-        """The hook point of a site.
+    def require(self, site: Site, to_write: bool = False) -> None:
+        """Refuse a site that the model does not have, or whose vectors are not of the width d_model.
+
+        Args:
+            site: a hook point. One outside the residual stream is tried on two tokens, once per model and site.
+            to_write: whether soft tokens are to be written there; otherwise it is only read.
 
         Raises:
-            InterpToolkitError: the model has no such layer or stream.
+            InterpToolkitError: the model has no such layer or hook point, a pass does not reach it, it has another
+                shape, or what is written there changes nothing.
         """
-        site.require_in(self.n_layers)
-        # The class itself may ignore a name it does not know, so every name is looked up first.
-        point = self._hook_point(str(site))
-        if point is None:
-            raise InterpToolkitError(f"{type(self.model).__name__} has no hook point {site}; choose another stream")
+        self._point(site)
         width = self.embedding_weight.shape[1]
         if site == Site.embedding() and width != self.d_model:
             raise InterpToolkitError(
                 f"expected {site} to be of the stream's width {self.d_model}, it is of {width} in this model, which "
                 f"projects it; take blocks.0.hook_resid_pre instead, as in soft_prompt.at('blocks.0.hook_resid_pre')"
             )
+        if site.in_stream:
+            return
+        shape, has_effect = self._try(site)
+        if shape != (1, 2, self.d_model):
+            seen = f"one of shape {list(shape)}" if shape else "a hook point that a pass does not reach with a tensor"
+            raise InterpToolkitError(
+                f"expected a hook point of shape [batch, position, {self.d_model}], got {site}, for two tokens {seen}; "
+                f"choose another, such as blocks.{site.layer}.hook_resid_post"
+            )
+        if to_write and not has_effect:
+            raise InterpToolkitError(
+                f"expected a hook point through which the model computes, got {site}, where what is written changes "
+                f"nothing; choose another, such as blocks.{site.layer}.hook_resid_post"
+            )
+
+    @torch.no_grad()
+    def _try(self, site: Site) -> tuple[tuple[int, ...], bool]:
+        """The shape at a hook point for two tokens, empty where none was seen, and whether writing there matters."""
+        if site not in self._tried:
+            tokens = torch.tensor([[0, 1]], device=self.device)
+            shapes: list[tuple[int, ...]] = []
+            plain, _ = self.hidden(tokens, edits={site: lambda x: shapes.append(tuple(getattr(x, "shape", ())))})
+            has_effect = False
+            if shapes and shapes[-1] == (1, 2, self.d_model):
+                # Not a constant, which a norm may take off again.
+                other = torch.arange(self.d_model)
+                changed, _ = self.hidden(tokens, edits={site: lambda x: x + other.to(x)})
+                has_effect = not torch.equal(plain, changed)
+            self._tried[site] = (shapes[-1] if shapes else (), has_effect)
+        return self._tried[site]
+
+    def _point(self, site: Site) -> HookPoint:
+        """The hook point of a site."""
+        site.require_in(self.n_layers)
+        # The class itself may ignore a name it does not know, so every name is looked up first.
+        point = self._hook_point(str(site))
+        if point is None:
+            raise InterpToolkitError(f"{type(self.model).__name__} has no hook point {site}; choose another")
         return point
 
     @contextmanager
@@ -241,7 +281,7 @@ class Backend(ABC):
         placed: list[tuple[HookPoint, Any]] = []
         try:
             for site, edit in edits.items():
-                point = self.require(site)
+                point = self._point(site)
                 point.add_hook(lambda tensor, hook, edit=edit: edit(tensor), level=_HOOK_LEVEL)
                 placed.append((point, point.fwd_hooks[-1]))
             yield

@@ -36,7 +36,7 @@ class PromptRun:
         self.model = model = as_hooked_model(model)
         self.recompute = recompute
         self.backend = backend_of(model)
-        self.backend.require(soft_prompt.site)
+        self.backend.require(soft_prompt.site, to_write=True)
         self.soft_prompt = soft_prompt
         self.tokens = soft_prompt.tokens(model.tokenizer) if tokens is None else tokens
         require_rows(len(self.backend.embedding_weight), self.tokens.ids, "the soft prompt")

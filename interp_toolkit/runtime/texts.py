@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interp_toolkit.chat import encode, stop_ids
+from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.quotes import QUOTE, closing_quote, described
 from interp_toolkit.runtime.prefix import PromptRun
 
 Until = Literal["quote", "stop", "length"]
 
 
+@renamed_fields(ended="finish_reason")
 @dataclass(frozen=True)
 class Generation:
     """A text that the model wrote.
@@ -23,7 +25,7 @@ class Generation:
         text: up to the closing quote or stop token, stripped.
         token_ids: of the tokens written, the closing one included and a stop token left out.
         log_probs: of each of them under the model (temperature 1), in nats.
-        ended: by the closing ``"quote"``, a ``"stop"`` token, or ``"length"``.
+        finish_reason: what ended it: the closing ``"quote"``, a ``"stop"`` token, or the greatest ``"length"``.
         log_prob: mean log-probability per token given its vector, as `evidence` measures it; NaN where it was not asked
             for, or without tokens.
         evidence: ``log_prob`` less the same given the null vector, in nats per token; NaN likewise.
@@ -32,7 +34,7 @@ class Generation:
     text: str
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
-    ended: Until
+    finish_reason: Until
     log_prob: float = math.nan
     evidence: float = math.nan
 
@@ -104,13 +106,13 @@ class WrittenText:
         if ends.stop_text and stopped:
             text = text.split(ends.stop_text)[0]
             ids = ids[:-1] if ends.decode(ids[:-1]) == text else ids
-        ended: Until = "quote" if self._closed else "stop" if stopped else "length"
+        finish_reason: Until = "quote" if self._closed else "stop" if stopped else "length"
         if self._closed and not (stopped and text.endswith(QUOTE)):
             # The model went on behind the closing quote.
             ids, stopped = ids[: self._closed], False
             text = ends.decode(ids)
         text = described(text, stopped) if ends.quotes else text.strip()
-        return Generation(text, tuple(ids), tuple(self._log_probs[: len(ids)]), ended)
+        return Generation(text, tuple(ids), tuple(self._log_probs[: len(ids)]), finish_reason)
 
 
 _quotes: weakref.WeakKeyDictionary[Any, frozenset[int]] = weakref.WeakKeyDictionary()

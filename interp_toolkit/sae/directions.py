@@ -105,7 +105,8 @@ def sae_vectors(
 
 def _check_rows(sae: Any, facts: SAEFacts) -> None:
     place = facts.writes_to
-    if place and parse_site(place) is None and not _ADDED.fullmatch(place):
+    site = parse_site(place)
+    if place and not (site and site.in_stream) and not _ADDED.fullmatch(place):
         raise InterpToolkitError(
             f"the SAE's decoder rows are directions at {place}, not of the residual stream; take one of a "
             f"hook_resid_pre, hook_resid_mid, hook_resid_post, hook_mlp_out or hook_attn_out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
 from interp_toolkit.settings import naming, read_yaml, settings_from, with_new_names
-from interp_toolkit.sites import PlaceLike, Site, parse_place
+from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.config import TrainConfig
@@ -40,7 +40,7 @@ class TopicSource:
     """
 
     titles: str
-    site: PlaceLike
+    site: SiteLike | Sequence[SiteLike] | SiteStack
     train: int | None = None
     val: int | None = None
     dev: int | None = None
@@ -49,10 +49,19 @@ class TopicSource:
     chat: bool | None = None
 
     def __post_init__(self) -> None:
-        parse_place(self.site)
+        self.place()
         for name in ("train", "val", "dev", "labels"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InterpToolkitError(f"expected {name} of at least 1 in 'topics', got {value}")
+
+    def place(self) -> Place:
+        """Where the vectors are read.
+
+        Raises:
+            InterpToolkitError: no site, the same twice, or a text that names no site.
+        """
+        sites = self.site if isinstance(self.site, (list, tuple)) else parse_place(self.site).sites
+        return Site.parse(sites[0]) if len(sites) == 1 else SiteStack(sites)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Recipe:
         if (self.topics is None) == (self.pairs is None):
             raise InterpToolkitError("a training file names its pairs once: expected either 'topics' or 'pairs'")
         # Checked now, with any width, rather than after the vectors have been read.
-        sites = len(parse_place(self.topics.site).sites) if self.topics else 1
+        sites = len(self.topics.place().sites) if self.topics else 1
         AdapterConfig.from_dict({"d_model": 10**6, "sites": sites, **self.adapter})
 
     @classmethod
@@ -235,7 +244,7 @@ def _topic_pairs(model: Any, source: TopicSource, data: Path, progress: bool) ->
     return topic_pairs(
         model,
         [topics.titles[row] for row in taken],
-        source.site,
+        source.place(),
         labels=[topics.labels[row] for row in taken],
         splits=[splits[row] for row in taken],
         chat=source.chat,

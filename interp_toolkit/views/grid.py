@@ -110,12 +110,12 @@ def _by_depth(names: list[str]) -> list[str]:
 
 
 def _short_names(names: list[str]) -> list[str]:
-    """Layer numbers where all sites are of one stream, else their names."""
+    """Layer numbers where all sites are the same hook point of a block, else their names."""
     try:
         sites = [Site.parse(name) for name in names]
     except InterpToolkitError:
         return [escaped(name, 40) for name in names]
-    return [str(site.layer) for site in sites] if len({site.stream for site in sites}) == 1 else names
+    return [str(site.layer) for site in sites] if len({site.hook for site in sites}) == 1 else names
 
 
 def _tick(token: str) -> str:
