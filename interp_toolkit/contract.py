@@ -48,7 +48,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class EvidenceThreshold:
-    """The evidence above which a description counts as a reading.
+    """The evidence from which on a description is taken to be of its vector.
 
     It is calibrated on greedy descriptions of at most `MAX_NEW_TOKENS` tokens, see `calibrate_threshold`, and says
     nothing of others: see `applies`.
@@ -107,7 +107,7 @@ class Contract:
         mean: what was taken off them (the mean over the training vectors), or None for directions taken as they are.
         normalize: whether the adapter scales vectors to length one first.
         soft_prompt: the question, its slots, and where soft tokens are written; None where the file does not say.
-        threshold: the evidence above which a description is a reading; None before calibration.
+        threshold: the evidence from which on a description is taken to be of its vector; None before calibration.
         versions: library versions at training time, for the record.
         block_signs: `ModelFacts.block_signs`; empty where the adapter's file does not say.
         chat: whether the prompts that vectors were read from were user turns in the chat template (True) or plain text

@@ -9,7 +9,7 @@
 benchmarks/results. A test fails where they are stale.
 
 `make` trains the shipped adapters by the files in benchmarks/configs, goes on where it was interrupted, and calibrates.
-`calibrate` sets the evidence above which a description is a reading, on 500 training titles. `measure` describes each
+`calibrate` sets the threshold of evidence, on 500 training titles. `measure` describes each
 held-out title (split `val`) that did not choose the weights once, greedily, and looks it up among all titles by
 all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]'); it goes on where it was interrupted.
 

@@ -52,7 +52,7 @@ def make(data: Path, names: Sequence[str]) -> None:
 
 
 def calibrate(data: Path, names: Sequence[str]) -> None:
-    """Set the evidence above which a description is a reading, on training titles."""
+    """Set the threshold of evidence, on training titles."""
     model = load_model("smollm2-135m")
     titles = Titles.read(data / TITLES, None).dev
     for name in names:
@@ -61,7 +61,7 @@ def calibrate(data: Path, names: Sequence[str]) -> None:
         threshold = calibrate_threshold(evidence_controls(model, adapter, vectors, progress=True))
         adapter.contract = replace(adapter.require_contract(), threshold=threshold)
         _save(adapter, name)
-        print(f"{name}: a reading from an evidence of {threshold.value:.3f} nats per token on")
+        print(f"{name}: a threshold of {threshold.value:.3f} nats per token")
 
 
 def _save(adapter: Adapter, name: str) -> None:

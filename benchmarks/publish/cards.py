@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 import interp_toolkit
 from benchmarks.arguments import RESULTS
 from interp_toolkit.json_lines import read_json
@@ -41,7 +43,7 @@ def card(name: str) -> str:
     start = f" It began as the best fit of its rank to the larger adapter `{run['start']}`." if "start" in run else ""
     accumulated = run.get("gradient_accumulation_steps") or run["accumulate"]  # the name in adapters of version 0.1
     seen = int(run["global_step"]) * int(run["batch_size"]) * int(accumulated)
-    return f"""# {name}
+    text = f"""# {name}
 
 An adapter of kind `{config["adapter"]["kind"]}` with {row["parameters"]:,} parameters, for {contract["model_id"]}
 (revision `{contract["revision"]}`). It turns {vectors}
@@ -68,7 +70,34 @@ titles by {settings["embedder"]}, {settings["protocol"]}, with 95% bootstrap int
 
 **Limits.** It names topics, in the style of a title, and knows what a model of this size knows. It was trained
 on one place and one way of asking; at other layers, tokens and kinds of vectors it is a guess. Read the evidence:
-near zero, the description is what the bias says about nothing; from {threshold["value"]:.2f} nats per token on,
-`self_explain` calls it a reading, which at most {100 * threshold["false_positive_rate"]:.0f}% of texts about other
-vectors reach, or about random ones. It was trained on English titles alone.
+near zero, the description is what the bias says about nothing; {threshold["value"]:.2f} nats per token is the threshold
+of `self_explain`, which at most {100 * threshold["false_positive_rate"]:.0f}% of texts about other vectors reach, or
+about random ones. It was trained on English titles alone.
 """
+    return str(ModelCard(f"---\n{_metadata(name, contract, row, settings)}\n---\n\n{text}"))
+
+
+def _metadata(name: str, contract: dict, row: dict, settings: dict) -> str:
+    """What the hub reads of a card: the base model, the library, and the measured recalls."""
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            task_name="self-interpretation",
+            dataset_type="topics",
+            dataset_name="titles of Wikipedia's vital articles",
+            dataset_split=settings["split"],
+            metric_type="recall",
+            metric_name=f"recall@{k} among {settings['index']:,} titles",
+            metric_value=round(row["retrieval"][f"recall@{k}"][0], 4),
+        )
+        for k in (1, 5, 10, 100)
+    ]
+    return ModelCardData(
+        language="en",
+        license="apache-2.0",
+        base_model=contract["model_id"],
+        library_name="interp-toolkit",
+        tags=["interpretability", "self-interpretation", "adapter"],
+        model_name=name,
+        eval_results=results,
+    ).to_yaml()

@@ -19,11 +19,11 @@ _GROUPS = {
     "composed one-hop right": "one-hop",
 }
 _READINGS = {
-    "passed, shuffled": "controls called a reading: descriptions of other vectors",
-    "passed, random": "controls called a reading: random directions",
-    "kept": "descriptions called a reading",
+    "passed, shuffled": "controls above the threshold: descriptions of other vectors",
+    "passed, random": "controls above the threshold: random directions",
+    "kept": "descriptions above the threshold",
     "accuracy, all": "right among the first 10, all descriptions",
-    "accuracy, kept": "right among the first 10, those called a reading",
+    "accuracy, kept": "right among the first 10, of those above the threshold",
 }
 _SOURCES = dict(adapter="by the adapter's description", prompted="by what the model says when asked", gap="the gap")
 _COSINES = dict(cosine="cosine with its own vector", shuffled="with another's", null="of no vector's description")
