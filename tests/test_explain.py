@@ -131,7 +131,7 @@ def test_the_null_vector_has_no_evidence(tiny, adapter):
     nothing = [e for e in actual if e.source == "null vector"]
     assert len(nothing) == 3
     assert all(abs(e.evidence) < 1e-4 for e in nothing)
-    faint = torch.full((32,), 1e-12)  # a vector of no length to speak of is told as nothing, too
+    faint = torch.full((32,), 1e-12)  # a vector of no length to speak of counts as nothing, too
     (e,) = self_explain(faint, model=tiny(), adapter=adapter, sampling=Sampling(max_new_tokens=6))
     assert abs(e.evidence) < 0.05
 
@@ -288,7 +288,7 @@ def test_the_default_is_chosen_by_what_is_asked(smollm, monkeypatch):
     assert default_adapter(facts, 1).config.sites == 1
     with pytest.raises(InterpToolkitError, match="no adapter is shipped for .* with vectors of 3 sites; pass adapter="):
         self_explain(torch.ones(2, 3 * 576), model=smollm)
-    # Widths that are no multiple of d_model are told apart by the adapter of one site.
+    # Widths that are no multiple of d_model are refused by the adapter of one site.
     with pytest.raises(InterpToolkitError, match=r"expected vectors of shape \(n, 576\) .* got \(2, 100\)"):
         self_explain(torch.ones(2, 100), model=smollm)
 

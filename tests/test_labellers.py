@@ -114,7 +114,7 @@ def test_marks_have_names_and_no_label_holds_a_double_quote():
 
 
 class _Counting:
-    """Labels every feature by its number of calls, and fails where it is told to."""
+    """Labels every feature by its number of calls, and fails where it should."""
 
     def __init__(self, fail=()):
         self.calls, self.fail = [], list(fail)

@@ -214,7 +214,7 @@ def test_the_grid_shows_descriptions_beside_the_pointer_and_its_numbers(opened):
     assert chart.locator("a[href^=http]").count() == 0
 
     box = chart.locator(".nsewdrag").first.bounding_box()
-    # Cell 6 of 15, of the upper of two rows: where the seventh hostile text is told second.
+    # Cell 6 of 15, of the upper of two rows: where the seventh hostile text comes second.
     page.mouse.move(box["x"] + box["width"] * _place(page, 6), box["y"] + box["height"] * 0.25, steps=3)
     hover = page.locator(".hoverlayer .hovertext")
     hover.wait_for()

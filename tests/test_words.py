@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import re
 import tokenize
 from pathlib import Path
@@ -87,12 +88,21 @@ def _files():
     for path in sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("*.py")]):
         if "tutorials" not in path.parts and "benchmarks" not in path.parts:
             yield "docs", path
+    for path in sorted([*(ROOT / "tutorials").glob("*.ipynb"), *(ROOT / "benchmarks").glob("*.ipynb")]):
+        yield "notebooks", path
     for name in ("README.md", "CONTRIBUTING.md"):
         yield name, ROOT / name
 
 
 def _hits(path):
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        code, prose = (
+            "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == kind)
+            for kind in ("code", "markdown")
+        )
+        return list(names_in(code)), list(prose_in(prose))
     if path.suffix == ".py":
         return list(names_in(text)), list(prose_in(_strings_and_comments(text)))
     return [], list(prose_in(text))
@@ -111,6 +121,16 @@ def test_names_and_prose_are_plain(room):
             all_hits += [f"{path.relative_to(ROOT)}:{line}: {word}" for line, word in hits]
     assert not names, "name these for what they hold:\n" + "\n".join(names)
     assert not prose, "say these in the words of docs/glossary.md:\n" + "\n".join(prose)
+
+
+def test_no_name_in_a_test_says_nothing():
+    names = [
+        f"{path.name}:{line}: {name}"
+        for path in sorted((ROOT / "tests").glob("*.py"))
+        for line, name in names_in(path.read_text(encoding="utf-8"))
+        if name in ("told", "found") and "found={" not in path.read_text(encoding="utf-8").split("\n")[line - 1]
+    ]
+    assert not names, "name these for what they hold:\n" + "\n".join(names)
 
 
 def test_the_check_sees_names_and_prose():
