@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,8 +30,9 @@ def tables(results: Path) -> str:
     if path.exists():
         frames = {name: pd.DataFrame(rows) for name, rows in read_result(path)["tables"].items()}
         for name in ("generation", "detection"):
-            is_mean = frames[name]["what"] == "mean"
-            means, gaps = frames[name][is_mean], frames[name][~is_mean]
+            scores: Any = frames[name]
+            is_mean = scores["what"] == "mean"
+            means, gaps = scores[is_mean], scores[~is_mean]
             sections += [(name, means[_COLUMNS]), (f"{name}, {gaps['what'].iloc[0]}", gaps[[*_COLUMNS, "p"]])]
         sections += [("descriptions and labels", frames["agreement"]), ("the SAE", frames["sae"])]
     if not sections:
