@@ -53,8 +53,8 @@ def means_by_place(
             raise InterpToolkitError(
                 f"expected a mean for each site of {place}, got one for {sites_with_mean[0]} alone"
             )
-        elif contract.site in (place, None):
-            means[place] = None if contract.mean is None else contract.mean.float().cpu()
+        elif (trained := contract.reading_place(place)) is not None:
+            means[place] = None if trained.mean is None else trained.mean.float().cpu()
         else:
             if isinstance(place, SiteStack) or isinstance(contract.site, SiteStack):
                 contract.check_site(place)
@@ -130,7 +130,9 @@ def means_by_site(means: Means | None) -> dict[Site, Any]:
 
 
 def mean_by_distance(place: Place, contract: Contract, means: Mapping[Site, Tensor]) -> Tensor | None:
-    """Return what is subtracted at a place, a row per distance from the prompt's end; None for the adapter's own mean.
+    """Return what is subtracted at a place, a row per distance from the prompt's end; None for nothing.
+
+    That is the mean that was passed, or else the adapter's own for the place.
 
     Args:
         place: where vectors are read.
@@ -142,8 +144,9 @@ def mean_by_distance(place: Place, contract: Contract, means: Mapping[Site, Tens
     """
     missing = [site for site in place.sites if site not in means]
     if missing:
-        if place == contract.site and len(missing) == len(place.sites):
-            return None
+        trained = contract.reading_place(place) if contract.site is not None else None
+        if trained is not None and len(missing) == len(place.sites):
+            return None if trained.mean is None else trained.mean.float().cpu()[None]
         raise InterpToolkitError(
             f"no mean is known for {missing[0]}, and without one what all vectors share outweighs what distinguishes "
             f"them; pass center=site_means(model, other_prompts, sites)"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.reading_place import EvidenceThreshold, ReadingPlace, parse_reading_place
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
@@ -46,57 +46,12 @@ class ModelFacts:
         return same_blocks(signs, self.block_signs)
 
 
-@dataclass(frozen=True)
-class EvidenceThreshold:
-    """The evidence from which on a description is taken to be of its vector.
-
-    It is calibrated on greedy descriptions of at most `MAX_NEW_TOKENS` tokens, see `calibrate_threshold`, and says
-    nothing of others: see `applies`.
-
-    Attributes:
-        value: in nats per token.
-        false_positive_rate: share of controls without meaning that it lets through, as chosen.
-        n: how many vectors it was calibrated on.
-        seed: of the controls.
-    """
-
-    value: float
-    false_positive_rate: float
-    n: int
-    seed: int
-
-    MAX_NEW_TOKENS: ClassVar[int] = 24
-
-    def __post_init__(self) -> None:
-        numbers = (self.value, self.false_positive_rate)
-        if not all(isinstance(x, Real) and x == x for x in numbers) or not isinstance(self.n, Integral):
-            raise InterpToolkitError(f"expected numbers in a threshold of evidence, got {self!r:.200}")
-
-    @classmethod
-    def applies(
-        cls, *, as_trained: bool, scale: float, temperature: float, max_new_tokens: int, other_soft_prompt: bool
-    ) -> bool:
-        """Whether a threshold says anything of a description: only where it was written as those in the calibration.
-
-        That is: of a vector from the adapter's site, centred by the adapter's mean (or given as centred already, or as
-        a direction), at scale 1, greedily, in the adapter's own soft prompt, and of the same greatest length. Samples
-        are less probable than greedy texts, and a shorter or longer text has another mean per token. The token that a
-        vector is read at is not regarded.
-
-        Args:
-            as_trained: whether the vector is from the adapter's site and centred by its mean.
-            scale: factor on the vector.
-            temperature: of the sampling.
-            max_new_tokens: greatest length, in tokens.
-            other_soft_prompt: whether another soft prompt than the adapter's is used.
-        """
-        usual = temperature == 0 and max_new_tokens == cls.MAX_NEW_TOKENS and not other_soft_prompt
-        return as_trained and scale == 1 and usual
-
-
 @dataclass(frozen=True, eq=False)
 class Contract:
     """What an adapter was trained with, saved beside its weights.
+
+    An adapter may have been trained for a range of places: that of ``site``, where prompts are read by default, and
+    those of ``more``, each with its own mean and threshold.
 
     Attributes:
         model_id: hub id of the model, or the folder it came from.
@@ -112,6 +67,8 @@ class Contract:
         block_signs: `ModelFacts.block_signs`; empty where the adapter's file does not say.
         chat: whether the prompts that vectors were read from were user turns in the chat template (True) or plain text
             (False); None where nothing says so, and then they are user turns where the model has a chat template.
+        more: further places that vectors may be from. A site of an adapter for a stack fills its part of the stack, or
+            that of the stack's nearest site, and the other parts are zero, as they were for such vectors in training.
     """
 
     model_id: str
@@ -126,8 +83,40 @@ class Contract:
     versions: Mapping[str, str] = field(default_factory=dict)
     block_signs: tuple[int, ...] = ()
     chat: bool | None = None
+    more: tuple[ReadingPlace, ...] = ()
 
     __repr__ = brief_repr
+
+    @property
+    def reading_places(self) -> tuple[ReadingPlace, ...]:
+        """Every place that the contract names, that of ``site`` first."""
+        first = () if self.site is None else (ReadingPlace(self.site, self.mean, self.threshold),)
+        return (*first, *self.more)
+
+    def reading_place(self, site: Place) -> ReadingPlace | None:
+        """What belongs to vectors from a site; None where the adapter was not trained on it."""
+        if self.site is None:  # the adapter's file does not say, so it may be any
+            return ReadingPlace(site, self.mean, self.threshold)
+        return next((place for place in self.reading_places if place.site == site), None)
+
+    def filled(self, vectors: Tensor, site: Place) -> Tensor:
+        """Vectors from a place as the adapter takes them.
+
+        Args:
+            vectors: [n, d_model for each site of the place].
+            site: where they were read.
+
+        Returns:
+            [n, width]: those of a single site in their part of the stack with zeros in the others; all others as they
+            are.
+        """
+        if not isinstance(site, Site) or not isinstance(self.site, SiteStack) or self.reading_place(site) is None:
+            return vectors
+        sites = self.site.sites
+        part = min(range(len(sites)), key=lambda i: (abs(sites[i].layer - site.layer), i))
+        filled = vectors.new_zeros(len(vectors), len(sites) * self.d_model)
+        filled[:, part * self.d_model : (part + 1) * self.d_model] = vectors
+        return filled
 
     @classmethod
     def from_facts(
@@ -227,20 +216,25 @@ class Contract:
         """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
 
         Args:
-            sites: one site or several, each on its own; for an adapter of a stack, that `SiteStack`.
+            sites: one site or several, each on its own; for an adapter of a stack alone, that `SiteStack`.
 
         Raises:
             InterpToolkitError: none is asked for, and the adapter's file names none.
-            ContractError: another stack than the adapter's.
+            ContractError: another stack than the adapter's, or a single site for an adapter of a stack alone.
         """
         if sites is None:
             if self.site is None:
                 raise InterpToolkitError("the adapter's file does not name the site it was trained on; pass sites=...")
             return [self.site]
-        if isinstance(sites, SiteStack) or isinstance(self.site, SiteStack):
+        if isinstance(sites, SiteStack) or (isinstance(self.site, SiteStack) and not self._reads_alone(sites)):
             self.check_site(stack := parse_place(sites))
             return [stack]
         return list(dict.fromkeys(parse_sites(sites)))
+
+    def _reads_alone(self, sites: PlaceLike) -> bool:
+        """Whether an adapter of a stack takes vectors of each of these sites alone."""
+        named = isinstance(sites, str) and "+" in sites
+        return not named and all(self.reading_place(site) for site in parse_sites(sites))
 
     def check_site(self, site: Place) -> None:
         """Refuse vectors from a site that the adapter was not trained on.
@@ -248,7 +242,7 @@ class Contract:
         Raises:
             ContractError: another site.
         """
-        if self.site is not None and site != self.site:
+        if self.site is not None and self.reading_place(site) is None:
             one = isinstance(site, Site) and isinstance(self.site, Site)
             raise ContractError(
                 f"the adapter was trained on vectors from {self.site}, these are from {site}; read "
@@ -278,17 +272,25 @@ class Contract:
             versions=dict(self.versions),
             block_signs=list(self.block_signs),
             chat=self.chat,
+            more=[place.to_dict() for place in self.more],
         )
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], mean: Tensor | None) -> Contract:
+    def from_dict(
+        cls, data: Mapping[str, Any], mean: Tensor | None, more_means: Sequence[Tensor | None] = ()
+    ) -> Contract:
         """The inverse of `to_dict`; all of it or none.
+
+        Args:
+            data: as `to_dict` gives it.
+            mean: the tensor of ``mean``.
+            more_means: those of ``more``, in order.
 
         Raises:
             FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
         """
         expected = set(cls("", 0, None, None).to_dict())
-        data = {"chat": None, "block_signs": [], **data}  # version 0.1 did not write them
+        data = {"chat": None, "block_signs": [], "more": [], **data}  # version 0.1 did not write them
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
             faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -310,6 +312,12 @@ class Contract:
             raise FileFormatError(f"expected a mean vector of shape ({width},), got {tuple(mean.shape)}")
         values["threshold"] = EvidenceThreshold(**data["threshold"]) if data["threshold"] else None
         values["block_signs"] = tuple(map(int, data["block_signs"]))
+        if len(data["more"]) != len(more_means):
+            raise FileFormatError(
+                f"the contract names {len(data['more'])} further places, and there are means of {len(more_means)}; the "
+                f"file is damaged, save the adapter again"
+            )
+        values["more"] = tuple(parse_reading_place(x, m, data["d_model"]) for x, m in zip(data["more"], more_means))
         values["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return settings_from(cls, {**values, "mean": mean}, "the contract")
 

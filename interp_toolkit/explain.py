@@ -104,7 +104,8 @@ def self_explain(
             model; for a single site, or vectors of one, an adapter that reads one site.
         sites: where to read prompts; by default where the adapter was trained. A list is a grid: every site is read on
             its own. A `SiteStack` is read as one vector, by an adapter that was trained on that stack. A site that is
-            not the adapter's needs its mean in ``center``, or ``on_mismatch="warn"``.
+            not the adapter's needs its mean in ``center``, or ``on_mismatch="warn"``. With vectors, which of the
+            places of an adapter's range they are from; by default the deepest that fits their width.
         positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``; see
             `read_activations`.
         sampling: how many descriptions per vector, and how they are sampled; by default one, greedily.
@@ -151,8 +152,9 @@ def self_explain(
         _refuse("activations are raw, and say where they were read", **arguments_of_reading, centered=not centered)
         described = from_activations(inputs, contract, width, center=center, on_mismatch=on_mismatch)
     elif vectors is not None:
+        arguments_of_reading["sites"] = sites is not None and not contract.more
         _refuse("vectors are taken as they are", **arguments_of_reading, center=center is not None, on_mismatch=warns)
-        described = from_vectors(vectors, contract, width, centered)
+        described = from_vectors(vectors, contract, width, centered, sites)
     else:
         _refuse("what is read from prompts is raw", centered=not centered)
         _refuse(
@@ -227,15 +229,14 @@ def _explanations(
     """The table of what `_describe` returned, with verdicts where the adapter's threshold applies."""
     origins = [
         (*origin, scale)
-        for origin in zip(vectors.sources, vectors.sites, vectors.positions, vectors.as_trained)
+        for origin in zip(vectors.sources, vectors.sites, vectors.positions, vectors.tokens, vectors.thresholds)
         for scale in sampling.scale_factors
     ]
     if len(texts) > len(origins):
-        origins.append((_NULL_VECTOR, "", -1, True, 1.0))
+        origins.append((_NULL_VECTOR, "", -1, "", contract.threshold, 1.0))
     rows = []
-    for (source, site, position, as_trained, scale), samples in zip(origins, texts):
-        applies = contract.threshold is not None and contract.threshold.applies(
-            as_trained=as_trained,
+    for (source, site, position, token, threshold, scale), samples in zip(origins, texts):
+        applies = threshold is not None and threshold.applies(
             scale=scale,
             temperature=sampling.effective_temperature,
             max_new_tokens=int(sampling.max_new_tokens),
@@ -243,8 +244,12 @@ def _explanations(
         )
         for i, text in enumerate(samples):
             # NaN, of an empty description, reaches no threshold.
-            above = text.evidence >= contract.threshold.value if applies and contract.threshold else None
-            rows.append(Explanation(source, site, position, i, text.text, text.log_prob, text.evidence, above, scale))
+            above = text.evidence >= threshold.value if applies else None
+            rows.append(
+                Explanation(
+                    source, site, position, i, text.text, text.log_prob, text.evidence, above, scale, token=token
+                )
+            )
     return Explanations(rows)
 
 

@@ -10,7 +10,9 @@ import pandas as pd
 from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.tables import html_table, text_table
 
-COLUMNS = ("source", "site", "position", "sample", "description", "log_prob", "evidence", "above_threshold", "scale")
+COLUMNS = (
+    "source", "site", "position", "token", "sample", "description", "log_prob", "evidence", "above_threshold", "scale"
+)  # fmt: skip
 _NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")
 # Tables for people show whether a description counts under a shorter name.
 _HEADINGS = {"above_threshold": "verdict"}
@@ -39,6 +41,7 @@ class Explanation:
             `calibrate_threshold`), which controls seldom reach. With False the adapter abstains. None where the adapter
             has no threshold, or one that does not apply, to a sample for example (see `EvidenceThreshold.applies`).
         scale: factor that the vector was multiplied by in the adapter.
+        token: text of the token at the position; empty for a vector that was passed as an array.
     """
 
     source: str
@@ -50,6 +53,7 @@ class Explanation:
     evidence: float
     above_threshold: bool | None
     scale: float
+    token: str = ""
 
 
 class Explanations(Sequence[Explanation]):
@@ -106,11 +110,15 @@ class Explanations(Sequence[Explanation]):
     def _shown(self) -> list[str]:
         """The columns worth the space: those in which rows of one source differ, and the verdict where one is False."""
         sources = {row.source for row in self._rows}
-        columns = {"source", "description", "evidence"} | {
+        columns = {"description", "evidence"} | {
             name
             for name in ("site", "position", "sample", "scale")
             if len({(row.source, getattr(row, name)) for row in self._rows}) > len(sources)
         }
+        if "position" in columns and any(row.token for row in self._rows):
+            columns.add("token")
+        if len(sources) > 1 or "token" not in columns:
+            columns.add("source")
         if any(row.above_threshold is False for row in self._rows):
             columns.add("above_threshold")
         return [name for name in COLUMNS if name in columns]
@@ -122,6 +130,8 @@ def _headings(columns: Sequence[str]) -> list[str]:
 
 def _cell(row: Explanation, name: str) -> str:
     value = getattr(row, name)
+    if name == "token":
+        return value.replace("\n", "\\n")  # one row per token
     if name in ("log_prob", "evidence"):
         return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
     if name == "above_threshold":

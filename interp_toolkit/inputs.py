@@ -14,7 +14,7 @@ from torch import Tensor
 from interp_toolkit.activations import Activations, Positions, read_activations, stack_sites
 from interp_toolkit.centering import Means, OnMismatch, means_by_place, means_by_site
 from interp_toolkit.chat import Prompt, list_prompts
-from interp_toolkit.contract import Contract
+from interp_toolkit.contract import Contract, EvidenceThreshold, ReadingPlace
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import backend_of
 from interp_toolkit.sites import Place, PlaceLike, SiteStack, parse_place
@@ -33,8 +33,10 @@ class Vectors:
         sources: the prompt that the vector was read from, or ``vector 3``.
         sites: name of the site; empty for vectors that were passed as arrays.
         positions: from the prompt's first token; -1 for vectors that were passed as arrays.
-        as_trained: whether the vector is from the adapter's site and centered by its mean, as those in training were.
-            For arrays this is assumed, unless the mean is plainly still in them.
+        tokens: texts of the tokens there; empty likewise.
+        thresholds: of the place that the vector is from; None where there is none, or where it is not from a place of
+            the adapter's or not centered by its mean, as those in training were. For arrays this is assumed, unless the
+            mean is plainly still in them.
         row_ids: what decides the draws of a vector's samples, together with the seed.
     """
 
@@ -42,7 +44,8 @@ class Vectors:
     sources: list[str]
     sites: list[str]
     positions: list[int]
-    as_trained: list[bool]
+    tokens: list[str]
+    thresholds: list[EvidenceThreshold | None]
     row_ids: list[str]
 
 
@@ -74,7 +77,9 @@ def split_inputs(inputs: Any) -> tuple[Any, Tensor | None]:
     return rows, torch.cat(blocks)
 
 
-def from_vectors(vectors: Tensor, contract: Contract, width: int, centered: bool) -> Vectors:
+def from_vectors(
+    vectors: Tensor, contract: Contract, width: int, centered: bool, sites: PlaceLike | None = None
+) -> Vectors:
     """Take vectors that were passed as they are, less the adapter's mean where they are not centered.
 
     Args:
@@ -82,30 +87,59 @@ def from_vectors(vectors: Tensor, contract: Contract, width: int, centered: bool
         contract: of the adapter.
         width: of the adapter's vectors.
         centered: whether they are directions or centered already; otherwise the adapter's mean is subtracted.
+        sites: which of the adapter's places they are from; by default the one that fits their width, the deepest where
+            several do.
 
     Raises:
-        InterpToolkitError: another shape, a vector that is zero or not finite, or no mean to subtract.
+        ContractError: a site that is not the adapter's.
+        InterpToolkitError: several sites, another shape, a vector that is zero or not finite, or no mean to subtract.
     """
     values = vectors.detach().float().cpu()
     values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or values.shape[1] != width:
+    place = _place_of_vectors(values, contract, sites)
+    expected = width if place is None else contract.d_model * len(place.site.sites)
+    if values.ndim != 2 or values.shape[1] != expected:
         raise InterpToolkitError(
-            f"expected vectors of shape (n, {width}) or ({width},), got {tuple(vectors.shape)}; "
+            f"expected vectors of shape (n, {expected}) or ({expected},), got {tuple(vectors.shape)}; "
             f"the adapter is for {contract.model_id} at {contract.site or 'any site'}"
         )
-    if not centered and contract.mean is None:
+    mean = contract.mean if place is None else place.mean
+    if not centered and mean is None:
         raise InterpToolkitError(
             "centered=False asks for the adapter's mean to be subtracted, and this adapter has none"
         )
-    values = values if centered else contract.centre(values)
+    mean = None if mean is None else mean.float().cpu()[None]
+    values = values if centered or mean is None else values - mean
     _require_directions(values)
     n = len(values)
     as_trained = torch.ones(n, dtype=torch.bool)
-    if contract.mean is not None and centered:
-        mean = contract.mean.float().cpu()[None]
+    if mean is not None and centered:
         as_trained = torch.nn.functional.cosine_similarity(values, mean) < _HOLDS_MEAN
-    names = [f"vector {i}" for i in range(n)]
-    return Vectors(values, names, [""] * n, [-1] * n, as_trained.tolist(), _hashes(values))
+    threshold = contract.threshold if place is None else place.threshold
+    thresholds = [threshold if trained else None for trained in as_trained.tolist()]
+    names, site = [f"vector {i}" for i in range(n)], "" if sites is None or place is None else str(place.site)
+    row_ids = _hashes(values)
+    values = values if place is None else contract.filled(values, place.site)
+    return Vectors(values, names, [site] * n, [-1] * n, [""] * n, thresholds, row_ids)
+
+
+def _place_of_vectors(values: Tensor, contract: Contract, sites: PlaceLike | None) -> ReadingPlace | None:
+    """Where vectors that were passed are from: the place that is named, or the deepest of those of their width."""
+    if sites is not None:
+        places = contract.places(sites)
+        if len(places) > 1:
+            raise InterpToolkitError(
+                f"expected one site of all vectors, got {len(places)}; describe those of each site on their own, or "
+                f"pass Activations, which say where each was read"
+            )
+        contract.check_site(places[0])
+        return contract.reading_place(places[0])
+    of_width = [
+        place
+        for place in contract.reading_places
+        if values.ndim == 2 and values.shape[1] == contract.d_model * len(place.site.sites)
+    ]
+    return max(of_width, key=lambda place: place.site.sites[-1]) if of_width else None
 
 
 def from_activations(
@@ -203,23 +237,26 @@ def _centered(
     center: Means | None,
 ) -> Vectors:
     """Activations less the means by place, as `Vectors`."""
-    vectors, table = activations.vectors, activations.table
-    if len(vectors) and vectors.shape[1:] != (width,):
-        raise InterpToolkitError(
-            f"expected activations of shape (n, {width}), got {tuple(vectors.shape)}; the adapter is for "
-            f"{contract.model_id} at {contract.site or 'any site'}"
-        )
+    table = activations.table
     names = table["site"].tolist()
-    values = vectors.detach().float().cpu().clone()
+    vectors = activations.vectors.detach().float().cpu()
+    values = torch.empty(len(vectors), width)
     for place, mean in means.items():
-        if mean is not None:
-            values[torch.tensor([name == str(place) for name in names])] -= mean
+        here = torch.tensor([name == str(place) for name in names], dtype=torch.bool)
+        expected = contract.d_model * len(place.sites) if contract.reading_place(place) else width
+        if vectors.shape[1] != expected:
+            raise InterpToolkitError(
+                f"expected activations of shape (n, {expected}), got {tuple(vectors.shape)}; the adapter is for "
+                f"{contract.model_id} at {contract.site or 'any site'}"
+            )
+        values[here] = contract.filled(vectors[here] if mean is None else vectors[here] - mean, place)
     _require_directions(values)
     with_mean = set(means_by_site(center))
-    as_trained = {str(place): place == contract.site and with_mean.isdisjoint(place.sites) for place in means}
-    return Vectors(
-        values, sources, names, table["position"].tolist(), [as_trained[name] for name in names], _hashes(values)
-    )
+    by_place = {str(place.site): place.threshold for place in contract.reading_places}
+    thresholds = {str(x): by_place.get(str(x)) if with_mean.isdisjoint(x.sites) else None for x in means}
+    tokens = table["token"].tolist() if "token" in table else [""] * len(values)
+    by_row = [thresholds[name] for name in names]
+    return Vectors(values, sources, names, table["position"].tolist(), tokens, by_row, _hashes(values))
 
 
 def prompt_title(prompt: Prompt) -> str:

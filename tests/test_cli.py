@@ -240,7 +240,9 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
         timeout=300,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("source,site,position,sample,description,log_prob,evidence,above_threshold,scale\n")
+    assert result.stdout.startswith(
+        "source,site,position,token,sample,description,log_prob,evidence,above_threshold,scale\n"
+    )
     result = subprocess.run([*command, "--print-completion", "bash"], capture_output=True, text=True, env=environment)
     assert result.returncode == 0
     assert all(option in result.stdout for option in ("evaluate", "--any-layer", "compare"))

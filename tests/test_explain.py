@@ -67,6 +67,7 @@ def test_the_table(tiny, adapter):
         "source",
         "site",
         "position",
+        "token",
         "sample",
         "description",
         "log_prob",

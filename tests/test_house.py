@@ -21,7 +21,7 @@ ROOMS = [
     ["deprecation", "errors"],
     ["files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
     ["cache", "chat", "quotes", "results"],
-    ["embedder", "soft_prompt", "spans"],
+    ["embedder", "reading_place", "soft_prompt", "spans"],
     ["contract"],
     ["adapters", "models"],
     ["activations"],

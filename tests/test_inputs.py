@@ -144,7 +144,7 @@ def test_columns_in_evaluations_go_by_position(tiny, adapter):
     means = site_means(tiny(), pd.Series(PROMPTS, index=[4, 2, 0]), np.array([1]))
     assert torch.equal(means[Site.after(1)], site_means(tiny(), PROMPTS, 1)[Site.after(1)])
     column = pd.Series(["rivers run", "Poland", ""], index=[2, 0, 1])
-    settings = dict(sites=np.array([1]), means={1: means[Site.after(1)]}, samples=1)
+    settings = dict(sites=np.array([1]), center={1: means[Site.after(1)]}, samples=1)
     grid = describe_grid(
         tiny(), column, adapter, responses=pd.Series(["x", "y", "z"], index=[1, 2, 0]), subjects=column, **settings
     )

@@ -168,8 +168,9 @@ def test_rows_of_another_space_are_refused():
             sae_vectors(make_sae("standard", hook_name=place))
     for place in ("blocks.2.hook_mlp_out", "blocks.2.hook_attn_out"):
         assert len(sae_vectors(make_sae("standard", hook_name=place))) == 48
-        with pytest.raises(InterpToolkitError, match="only its decoder rows can be used here"):
-            require_site(make_sae("standard", hook_name=place))
+        assert require_site(make_sae("standard", hook_name=place)) == Site.parse(place)
+    with pytest.raises(InterpToolkitError, match="only its decoder rows can be used here"):
+        require_site(make_sae("standard", hook_name="blocks.2.hook_z"))
     whitened = make_sae("standard")
     whitened.cfg.normalize_activations = "covariance_whitening"
     with pytest.raises(InterpToolkitError, match="in a whitened space"):

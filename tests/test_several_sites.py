@@ -175,9 +175,10 @@ def test_stacked_readings_are_the_single_ones_side_by_side(tiny):
 def test_topic_vectors_of_several_sites(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path))
     titles = ["Poland", "rivers", "a fox", "history"]
-    both = topic_vectors(tiny(), titles, [2, 0])
+    stack = SiteStack([2, 0])
+    both = topic_vectors(tiny(), titles, stack)
     assert torch.equal(both, torch.cat([topic_vectors(tiny(), titles, site) for site in (2, 0)], 1))
-    pairs = topic_pairs(tiny(), titles, [2, 0], splits=["train"] * 3 + ["val"])
+    pairs = topic_pairs(tiny(), titles, stack, splits=["train"] * 3 + ["val"])
     assert (pairs.width, str(pairs.site)) == (64, "blocks.2.hook_resid_post + blocks.0.hook_resid_post")
     assert torch.allclose(pairs.split("train").vectors.mean(0), torch.zeros(64), atol=1e-4)
     pairs.save(tmp_path / "pairs")

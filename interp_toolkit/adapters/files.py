@@ -64,9 +64,9 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists()):
         raise InterpToolkitError(f"{folder} exists and is not an adapter folder; choose another path")
-    if reserved := [name for name in stored.tensors if name == _MEAN or name.endswith(_STEP)]:
+    if reserved := [name for name in stored.tensors if name.startswith(_MEAN) or name.endswith(_STEP)]:
         raise InterpToolkitError(
-            f"an adapter's file keeps names that end in {_STEP} and {_MEAN} for itself; give the parameter "
+            f"an adapter's file keeps names that end in {_STEP} or begin with {_MEAN} for itself; give the parameter "
             f"{', '.join(reserved)} another name"
         )
     tensors = _packed(stored.tensors, dtype)
@@ -79,6 +79,9 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
         contract=stored.contract.to_dict(),
         metadata=dict(stored.metadata),
     )
+    for number, place in enumerate(stored.contract.more):
+        if place.mean is not None:
+            tensors[f"{_MEAN}.{number}"] = place.mean.float().cpu().contiguous()
     with whole_folder(folder) as draft:
         # The header names the format, so that the file is known for what it is where it lies alone.
         save_file(tensors, draft / WEIGHTS_FILE, {"format": FORMAT})
@@ -138,7 +141,9 @@ def read(folder: Path) -> StoredAdapter:
     mean = tensors.pop(_MEAN, None)
     try:
         config = AdapterConfig.from_dict(described["adapter"])
-        contract = Contract.from_dict(described["contract"], mean)
+        more = range(len(described["contract"].get("more", ())))
+        more_means = [tensors.pop(f"{_MEAN}.{number}", None) for number in more]
+        contract = Contract.from_dict(described["contract"], mean, more_means)
         metadata = {str(key): str(value) for key, value in described["metadata"].items()}
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{folder / CONFIG_FILE} cannot be used: {error}") from error

@@ -211,12 +211,13 @@ def _centred_cells(
         table["position"].to_numpy()
     )
     for (number, site), here in table.reset_index(drop=True).groupby(["prompt", "site"]).indices.items():
-        center, vectors = centers[number][site], values[here]
-        if center is None:
-            values[here] = contract.centre(vectors)
-        else:
-            values[here] = vectors - center[distance[here].clamp(max=len(center) - 1)]
-    return table.reset_index(drop=True), values
+        if (center := centers[number][site]) is not None:
+            values[here] -= center[distance[here].clamp(max=len(center) - 1)]
+    filled = torch.zeros(len(values), width)
+    for place in places:
+        here = torch.from_numpy((table["site"] == str(place)).to_numpy(copy=True))
+        filled[here] = contract.filled(values[here], place)
+    return table.reset_index(drop=True), filled
 
 
 def _cells(columns: Any) -> pd.DataFrame:

@@ -109,20 +109,26 @@ def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, wid
     return count
 
 
-def write_table(
-    folder: Path, table: pd.DataFrame, site: str | None, centred: bool, sources: list[dict[str, str]]
-) -> None:
-    """Write everything but the vectors.
+def write_table(folder: Path, pairs: Any) -> None:
+    """Write everything of `VectorLabelPairs` but the vectors.
 
     Args:
         folder: where the vectors are.
-        table: ``labels``, ``split``, ``weight``, ``source`` of each vector.
-        site: where the vectors were read, or None.
-        centred: whether a mean was subtracted from them.
-        sources: provenance of each source.
+        pairs: the pairs.
     """
-    table.to_parquet(folder / LABELS)
-    origin = dict(format=_FORMAT, site=site, centring="mean" if centred else "none", sources=sources)
+    columns = dict(
+        labels=[list(x) for x in pairs.labels],
+        split=list(pairs.splits),
+        weight=list(pairs.weights),
+        source=list(pairs.source_of),
+    )
+    pd.DataFrame(columns).to_parquet(folder / LABELS)
+    origin = dict(
+        format=_FORMAT,
+        site=None if pairs.site is None else str(pairs.site),
+        centring="none" if pairs.mean is None else "mean",
+        sources=[dict(x) for x in pairs.sources],
+    )
     digests = dict(labels=sha256_of(folder / LABELS), origin=sha256_of_json(origin))
     text = json.dumps({**origin, _DIGEST: digests}, indent=1, ensure_ascii=False)
     (folder / ORIGIN).write_text(text, encoding="utf-8")

@@ -4,16 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Place
 
 T = TypeVar("T")
+
+
+def joined_fields(pairs: Sequence[Any], ratios: Sequence[float] | None, seed: int) -> dict[str, Any]:
+    """The fields of `VectorLabelPairs` of several sources, see `VectorLabelPairs.concat`.
+
+    Args:
+        pairs: the sources, each a `VectorLabelPairs`.
+        ratios: the share of each, or None for all examples of each.
+        seed: of the draw.
+
+    Raises:
+        InterpToolkitError: ratios or sources that do not go together; the text names them.
+    """
+    if not pairs or (ratios is not None and len(ratios) != len(pairs)):
+        got = f"{len(pairs)} sources" + ("" if ratios is None else f" and {len(ratios)} ratios")
+        raise InterpToolkitError(f"expected at least one source to mix, and a ratio for each, got {got}")
+    counts = [sum(map(len, source.split("train").labels)) for source in pairs]
+    counts = counts if ratios is None else counts_by_ratio(counts, ratios)
+    if len(widths := {source.width for source in pairs}) > 1:
+        raise InterpToolkitError(f"expected vectors of one width to mix, got {sorted(widths)}")
+    check_models([source.origin for source in pairs])
+    site, mean = agreed_site([x.site for x in pairs]), agreed_mean([x.mean for x in pairs])
+    drawn = []
+    for number, (source, count) in enumerate(zip(pairs, counts)):
+        labels = draw_examples(source.labels, source.splits, count, (seed, number))
+        drawn.append(replace(source.take(list(labels)), labels=tuple(labels.values())))
+    starts = [sum(len(source.sources) for source in drawn[:number]) for number in range(len(drawn))]
+    return dict(
+        stored=StoredRows.concat([source.stored for source in drawn]),
+        labels=tuple(x for source in drawn for x in source.labels),
+        splits=tuple(x for source in drawn for x in source.splits),
+        weights=tuple(x for source in drawn for x in source.weights),
+        site=site,
+        mean=mean,
+        sources=tuple(x for source in drawn for x in source.sources),
+        source_of=tuple(start + x for start, source in zip(starts, drawn) for x in source.source_of),
+    )
 
 
 def counts_by_ratio(available: Sequence[int], ratios: Sequence[float]) -> list[int]:

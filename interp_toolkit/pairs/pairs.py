@@ -77,13 +77,10 @@ class VectorLabelPairs:
             splits: for each vector ``"train"`` or ``"val"``; by default ``val_fraction`` of them is drawn by ``seed``.
             weights: for each vector how much it counts in the loss; by default 1.
             val_fraction: share of the vectors that is held out.
-            seed: of that draw; the same seed, the same split.
+            seed: of that draw.
             site: where the vectors were read.
             mean: what was subtracted from them, [width].
             origin: provenance: model, revision, source, prompt.
-
-        Returns:
-            The pairs, of one source.
 
         Raises:
             InterpToolkitError: counts that differ, a row of NaN or zeros, a vector without a label, an empty label or
@@ -148,7 +145,8 @@ class VectorLabelPairs:
             count = folder.write_vectors(draft / folder.VECTORS, checked(), mean)
             stored = StoredRows.from_matrix(folder.map_vectors(draft / folder.VECTORS)[0])
             splits = checks.draw_splits(count, val_fraction, seed) if splits is None else splits
-            cls._from_rows(stored, tuple(labels), splits, weights, site, mean, [origin or {}])._write_table(draft)
+            pairs = cls._from_rows(stored, tuple(labels), splits, weights, site, mean, [origin or {}])
+            folder.write_table(draft, pairs)
         return cls.load(path)
 
     @classmethod
@@ -235,19 +233,10 @@ class VectorLabelPairs:
             InterpToolkitError: as `from_tensors`, an index past the end or listed twice; the text names section and
                 index.
         """
-        sections = published.read_sections(Path(path).expanduser(), vectors)
-        if len(widths := {section.rows.width for section in sections}) > 1:
-            raise InterpToolkitError(f"expected vectors of one width in the sections of {path}, got {sorted(widths)}")
-        sites = {section.site for section in sections}
-        return cls._from_rows(
-            StoredRows.concat([section.rows for section in sections]),
-            tuple(x for section in sections for x in section.labels),
-            [x for section in sections for x in section.splits],
-            site=site if site is not None else sites.pop() if len(sites) == 1 else None,
-            mean=mean,
-            sources=[{**section.origin, **(origin or {})} for section in sections],
-            source_of=[number for number, section in enumerate(sections) for _ in section.labels],
-        )
+        x = published.read_file(Path(path).expanduser(), vectors)
+        sources = [{**source, **(origin or {})} for source in x.origins]
+        site = x.site if site is None else site
+        return cls._from_rows(x.rows, x.labels, x.splits, None, site, mean, sources, x.source_of)
 
     @classmethod
     @plain_defaults()
@@ -257,9 +246,8 @@ class VectorLabelPairs:
         """Put pairs of several sources together, all of each, or by the share of each in an epoch's examples.
 
         With ratios, an epoch passes once over the source that limits it; of the others, as many training (vector,
-        label) examples as their ratios ask for are drawn by ``seed``, once and for all epochs (arXiv 2602.10352's code
-        draws them anew each epoch; use another seed for another draw). All validation rows are kept. Vectors are not
-        copied.
+        label) examples as their ratios ask for are drawn by ``seed``, once for all epochs (in arXiv 2602.10352's code
+        anew for each). All validation rows are kept. Vectors are not copied.
 
         Directions of no site and no mean go with vectors that were read and centred: site and mean of those that have
         them are kept. Sites, means and models that differ are refused.
@@ -278,30 +266,7 @@ class VectorLabelPairs:
         Example:
             >>> VectorLabelPairs.concat([topics, decoder_rows], ratios=[0.7, 0.3], seed=0)
         """
-        if not pairs or (ratios is not None and len(ratios) != len(pairs)):
-            got = f"{len(pairs)} sources" + ("" if ratios is None else f" and {len(ratios)} ratios")
-            raise InterpToolkitError(f"expected at least one source to mix, and a ratio for each, got {got}")
-        counts = [sum(map(len, source.split("train").labels)) for source in pairs]
-        counts = counts if ratios is None else mixing.counts_by_ratio(counts, ratios)
-        if len(widths := {source.width for source in pairs}) > 1:
-            raise InterpToolkitError(f"expected vectors of one width to mix, got {sorted(widths)}")
-        mixing.check_models([source.origin for source in pairs])
-        site, mean = mixing.agreed_site([x.site for x in pairs]), mixing.agreed_mean([x.mean for x in pairs])
-        drawn = []
-        for number, (source, count) in enumerate(zip(pairs, counts)):
-            labels = mixing.draw_examples(source.labels, source.splits, count, (seed, number))
-            drawn.append(replace(source.take(list(labels)), labels=tuple(labels.values())))
-        starts = [sum(len(source.sources) for source in drawn[:number]) for number in range(len(drawn))]
-        return cls(
-            stored=StoredRows.concat([source.stored for source in drawn]),
-            labels=tuple(x for source in drawn for x in source.labels),
-            splits=tuple(x for source in drawn for x in source.splits),
-            weights=tuple(x for source in drawn for x in source.weights),
-            site=site,
-            mean=mean,
-            sources=tuple(x for source in drawn for x in source.sources),
-            source_of=tuple(start + x for start, source in zip(starts, drawn) for x in source.source_of),
-        )
+        return cls(**mixing.joined_fields(pairs, ratios, seed))
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> VectorLabelPairs:
@@ -331,8 +296,8 @@ class VectorLabelPairs:
         """
         with folder.naming_damage(path := Path(path).expanduser()):
             x = folder.read_folder(path)
-            rows, sources = StoredRows.from_matrix(x.vectors), x.sources
-            return cls._from_rows(rows, x.labels, x.splits, x.weights, x.site, x.mean, sources, x.source_of)
+            rows = StoredRows.from_matrix(x.vectors)
+            return cls._from_rows(rows, x.labels, x.splits, x.weights, x.site, x.mean, x.sources, x.source_of)
 
     @classmethod
     def _from_rows(
@@ -384,8 +349,8 @@ class VectorLabelPairs:
         first = zip(self.labels[:_SHOWN_ROWS], self.splits, self.weights)
         rows = [(str(i), " · ".join(labels), split, f"{weight:g}") for i, (labels, split, weight) in enumerate(first)]
         more = f"<small>{len(self) - len(rows):,} more</small>" if len(self) > len(rows) else ""
-        shown = html_table(["vector", "labels", "split", "weight"], rows, ["vector", "weight"])
-        return f"<p>{escaped(repr(self))}</p>{shown}{more}"
+        columns = ["vector", "labels", "split", "weight"]
+        return f"<p>{escaped(repr(self))}</p>{html_table(columns, rows, ['vector', 'weight'])}{more}"
 
     @property
     def width(self) -> int:
@@ -430,14 +395,4 @@ class VectorLabelPairs:
         """Write a folder (safetensors, parquet, JSON), whole or not at all, a block of vectors at a time."""
         with whole_folder(Path(path)) as draft:
             folder.write_vectors(draft / folder.VECTORS, self.stored.blocks(), self.mean, self.width)
-            self._write_table(draft)
-
-    def _write_table(self, draft: Path) -> None:
-        columns = dict(
-            labels=[list(x) for x in self.labels],
-            split=list(self.splits),
-            weight=list(self.weights),
-            source=list(self.source_of),
-        )
-        site = None if self.site is None else str(self.site)
-        folder.write_table(draft, pd.DataFrame(columns), site, self.mean is not None, [dict(x) for x in self.sources])
+            folder.write_table(draft, self)

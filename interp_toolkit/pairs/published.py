@@ -46,6 +46,52 @@ class Section:
     splits: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class PublishedPairs:
+    """What a published file holds, section by section.
+
+    Attributes:
+        rows: all vectors.
+        labels: of each vector.
+        splits: of each vector.
+        site: where all were read; None where sections differ.
+        origins: metadata of each section.
+        source_of: for each vector the number of its section.
+    """
+
+    rows: StoredRows
+    labels: tuple[tuple[str, ...], ...]
+    splits: tuple[str, ...]
+    site: Site | None
+    origins: tuple[dict[str, str], ...]
+    source_of: tuple[int, ...]
+
+
+def read_file(path: Path, vectors: Tensor | Mapping[str, Tensor] | None) -> PublishedPairs:
+    """Read a published file, see `read_sections`.
+
+    Args:
+        path: ``.json`` or ``.json.gz``.
+        vectors: of the only section, or of sections by name.
+
+    Raises:
+        FileFormatError: as `read_sections`.
+        InterpToolkitError: as `read_sections`, and sections with vectors of different widths.
+    """
+    sections = read_sections(path, vectors)
+    if len(widths := {section.rows.width for section in sections}) > 1:
+        raise InterpToolkitError(f"expected vectors of one width in the sections of {path}, got {sorted(widths)}")
+    sites = {section.site for section in sections}
+    return PublishedPairs(
+        StoredRows.concat([section.rows for section in sections]),
+        tuple(x for section in sections for x in section.labels),
+        tuple(x for section in sections for x in section.splits),
+        sites.pop() if len(sites) == 1 else None,
+        tuple(section.origin for section in sections),
+        tuple(number for number, section in enumerate(sections) for _ in section.labels),
+    )
+
+
 def read_sections(path: Path, vectors: Tensor | Mapping[str, Tensor] | None) -> list[Section]:
     """Read the sections of a published file, their vectors mapped where the file allows it.
 
