@@ -3,6 +3,7 @@
 from typing import Any
 
 from interp_toolkit.deprecation import warn_renamed
+from interp_toolkit.pairs.context import context_pairs
 from interp_toolkit.pairs.pairs import VectorLabelPairs
 from interp_toolkit.pairs.topic_lists import Topics, read_titles, read_topics, topics_from_dataset
 from interp_toolkit.pairs.topics import topic_pairs, topic_vectors, topic_vectors_by_site
@@ -10,6 +11,7 @@ from interp_toolkit.pairs.topics import topic_pairs, topic_vectors, topic_vector
 __all__ = [
     "Topics",
     "VectorLabelPairs",
+    "context_pairs",
     "pairs_from_frame",
     "pairs_from_json",
     "read_titles",
