@@ -94,8 +94,8 @@ def test_labels_may_go_on_and_texts_stay_on_one_side(tiny):
 
 
 def test_reading_goes_on_where_it_stopped(tiny, monkeypatch):
-    module, runs = sys.modules["interp_toolkit.pairs.context"], []
-    monkeypatch.setattr(module, "_SHARD", 2)
+    monkeypatch.setattr(sys.modules["interp_toolkit.pairs.context"], "_SHARD", 2)
+    module, runs = sys.modules["interp_toolkit.pairs.token_vectors"], []
     read = module.read_activations
 
     def counted(*args):

@@ -9,15 +9,17 @@ from interp_toolkit import (
     Adapter,
     InterpToolkitError,
     Site,
+    SoftPrompt,
     TrainConfig,
     VectorLabelPairs,
     load_model,
+    read_activations,
     self_explain,
     train_adapter,
 )
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.training.examples import Examples
-from interp_toolkit.training.start import ridge_init
+from interp_toolkit.training.start import _embeddings, ridge_init
 
 SHORT = TrainConfig(max_steps=3, batch_size=8, lr=0.05, eval_every=3, val_examples=8, log_samples=0)
 WORDS = ["rivers", "Poland", "a fox", "baseball"]
@@ -95,6 +97,16 @@ def test_what_was_described_in_inference_mode_does_not_spoil_the_training(checkp
     with torch.inference_mode():
         self_explain("rivers of Poland", model=model, adapter=adapter, sites=2)
     assert train_adapter(model, _pairs(), _adapter(), SHORT, progress=False).adapter.digest == adapter.digest
+
+
+def test_a_start_by_regression_takes_more_tokens_than_the_context_holds(checkpoints, architecture, backend):
+    model = load_model(checkpoints[architecture], backend=backend, dtype="float32")
+    ids = torch.arange(300)  # the context is of 256
+    run = PromptRun(model, SoftPrompt.for_chat(model.tokenizer))
+    (expected,) = read_activations(model, [[7]], Site.embedding()).vectors
+    embeddings = _embeddings(run.backend, ids)
+    assert embeddings.shape == (300, 32)
+    assert torch.allclose(embeddings[7], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["full_rank", "low_rank"])

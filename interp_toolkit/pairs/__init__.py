@@ -5,6 +5,8 @@ from typing import Any
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.pairs.context import context_pairs
 from interp_toolkit.pairs.pairs import VectorLabelPairs
+from interp_toolkit.pairs.ranges import with_common_mean, with_sites_alone
+from interp_toolkit.pairs.reworded import reworded_topic_pairs
 from interp_toolkit.pairs.topic_lists import Topics, read_titles, read_topics, topics_from_dataset
 from interp_toolkit.pairs.topics import topic_pairs, topic_vectors, topic_vectors_by_site
 
@@ -16,10 +18,13 @@ __all__ = [
     "pairs_from_json",
     "read_titles",
     "read_topics",
+    "reworded_topic_pairs",
     "topic_pairs",
     "topic_vectors",
     "topic_vectors_by_site",
     "topics_from_dataset",
+    "with_common_mean",
+    "with_sites_alone",
 ]
 
 

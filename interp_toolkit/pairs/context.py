@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.activations import read_activations
-from interp_toolkit.cache import TensorCache
 from interp_toolkit.chat import missing_reason, prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import as_hooked_model, is_plain, model_facts, weights_key
+from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs.checks import draw_splits
 from interp_toolkit.pairs.pairs import VectorLabelPairs
 from interp_toolkit.pairs.phrases import Word, phrase_ending, split_words
-from interp_toolkit.sites import Place, PlaceLike, parse_place
+from interp_toolkit.pairs.token_vectors import token_vectors
+from interp_toolkit.sites import PlaceLike, parse_place
 from interp_toolkit.spans import contents
 from interp_toolkit.torch_defaults import plain_defaults
 
 # Texts read and stored at a time: what an interruption can lose.
 _SHARD = 64
+# Longer ones are addresses, numbers or lines of symbols, and a label of such a length would teach nothing.
+_LONGEST_WORD = 40
 # Of the tokens drawn from a text, one in so many ends a function word: these are read too, but say less.
 _FUNCTION_SHARE = 8
 
@@ -100,7 +100,6 @@ def context_pairs(
     model, place = as_hooked_model(model), parse_place(site)
     in_chat = uses_chat(model.tokenizer, chat)
     rng = random.Random(seed)
-    weights = weights_key(model) if is_plain(model) else None
     vectors: list[Tensor] = []
     labels: list[str] = []
     text_of: list[int] = []
@@ -116,7 +115,8 @@ def context_pairs(
                 tokens = _draw(tokens_in_words(model.tokenizer, row, content, in_part), in_part, per_text, rng)
                 drawn.append(tokens)
                 labels += [_label(part, in_part, token.index, words, following) for token in tokens]
-            vectors.append(_read(model, ids, place, drawn, weights))
+            positions = [[token.position for token in tokens] for tokens in drawn]
+            vectors.append(token_vectors(model, ids, place, positions))
             numbers = [number + i for i, part in enumerate(shard) if part]
             text_of += [n for n, tokens in zip(numbers, drawn) for _ in tokens]
             number += len(shard)
@@ -168,6 +168,7 @@ def _part(text: Any, number: int, rng: random.Random, max_words: int) -> str:
 
 def _draw(tokens: list[TokenInText], words: Sequence[Word], count: int, rng: random.Random) -> list[TokenInText]:
     """So many tokens of a text, in their order, most of them of content words."""
+    tokens = [token for token in tokens if len(words[token.index].text) <= _LONGEST_WORD]
     rng.shuffle(tokens)
     content = [token for token in tokens if words[token.index].is_content]
     others = [token for token in tokens if not words[token.index].is_content]
@@ -182,26 +183,3 @@ def _label(text: str, words: Sequence[Word], index: int, limit: int, following: 
             break
         label += f" {word.text}"
     return label
-
-
-def _read(
-    model: Any, ids: Sequence[Sequence[int]], place: Place, drawn: Sequence[Sequence[TokenInText]], weights: str | None
-) -> Tensor:
-    """Raw vectors of the drawn tokens, [tokens, d_model for each site], stored by what they are."""
-    positions = [[token.position for token in tokens] for tokens in drawn]
-    cache, key = TensorCache("context"), [weights, str(place), [list(row) for row in ids], positions]
-    stored = cache.load(key) if weights else None
-    if stored is None:
-        stored = {"vectors": _read_positions(model, ids, place, positions)}
-        if weights:
-            cache.save(key, stored)
-    return stored["vectors"]
-
-
-def _read_positions(model: Any, ids: Sequence[Sequence[int]], place: Place, positions: list[list[int]]) -> Tensor:
-    rows = [i for i, at in enumerate(positions) if at]
-    if not rows:
-        return torch.empty(0, model_facts(model).d_model * len(place.sites))
-    read = read_activations(model, [list(ids[i]) for i in rows], place, "all")
-    starts = dict(zip(rows, np.cumsum([0, *(len(ids[i]) for i in rows)])))
-    return read.vectors[torch.tensor([int(starts[i]) + at for i in rows for at in positions[i]])]

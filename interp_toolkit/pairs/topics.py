@@ -83,7 +83,7 @@ def topic_vectors_by_site(
     wanted = list(dict.fromkeys(parse_sites(sites)))
     if not wanted:
         raise InterpToolkitError("expected at least one site, got none")
-    _check_titles(titles := _as_list(titles))
+    check_titles(titles := _as_list(titles))
     model = as_hooked_model(model)
     width, rendered = model_facts(model).d_model, _rendered(model.tokenizer, chat)
     weights = weights_key(model) if is_plain(model) else None
@@ -148,7 +148,7 @@ def topic_pairs(
     if len(texts) != len(titles):
         raise InterpToolkitError(f"expected labels for each title, got {len(titles)} titles and {len(texts)} lists")
     # Mistakes in them are found before the model is run, which may take hours.
-    _check_titles(titles)
+    check_titles(titles)
     checks.check_labels(checks.group_labels(texts), lambda row: f"topic {row} ({titles[row]!r})")
     sides = checks.draw_splits(len(titles), val_fraction, seed) if splits is None else splits
     if len(sides) != len(titles):
@@ -172,7 +172,12 @@ def topic_pairs(
     return VectorLabelPairs.from_tensors(vectors, texts, splits=sides, site=site, mean=mean, origin=origin)
 
 
-def _check_titles(titles: Sequence[str]) -> None:
+def check_titles(titles: Sequence[str]) -> None:
+    """Refuse titles that are no texts or are empty.
+
+    Raises:
+        InterpToolkitError: the text names the topic.
+    """
     for row, title in enumerate(titles):
         if not isinstance(title, str):
             raise InterpToolkitError(f"expected a text for the title of topic {row}, got {title!r:.60}; leave it out")

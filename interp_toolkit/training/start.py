@@ -85,8 +85,10 @@ def _embeddings(backend: Backend, ids: Tensor) -> Tensor:
     seen: list[Tensor] = []
 
     def keep(stream: Tensor) -> None:
-        seen.append(stream[0].float().cpu())
+        seen.append(stream[:, 0].float().cpu())
         raise StopForward
 
-    backend.visit(ids[None].to(backend.device), None, {Site.embedding(): keep})
-    return seen[0]
+    # One token per row: there may be more of them than the context is long.
+    for part in ids.split(_BLOCK):
+        backend.visit(part[:, None].to(backend.device), None, {Site.embedding(): keep})
+    return torch.cat(seen)

@@ -1,0 +1,52 @@
+"""Vectors of chosen tokens of prompts, kept in the cache folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_toolkit.activations import read_activations
+from interp_toolkit.cache import TensorCache
+from interp_toolkit.models import is_plain, model_facts, weights_key
+from interp_toolkit.sites import Place
+
+
+def token_vectors(
+    model: Any, prompts: Sequence[Sequence[int]], place: Place, positions: Sequence[Sequence[int]]
+) -> Tensor:
+    """Read raw vectors of chosen tokens, or take them from the cache folder, where they are stored for what they are.
+
+    Under hooks or replaced forwards of the user's nothing is taken from there or stored.
+
+    Args:
+        model: the hooked model.
+        prompts: ids of each.
+        place: where to read.
+        positions: of the tokens of each prompt, from its first; a prompt may have none.
+
+    Returns:
+        float32 [tokens, d_model for each site], prompt by prompt.
+    """
+    if not is_plain(model):
+        return _read(model, prompts, place, positions)
+    key = [weights_key(model), str(place), [list(row) for row in prompts], [list(at) for at in positions]]
+    cache = TensorCache("tokens")
+    stored = cache.load(key)
+    if stored is None:
+        stored = {"vectors": _read(model, prompts, place, positions)}
+        cache.save(key, stored)
+    return stored["vectors"]
+
+
+def _read(model: Any, prompts: Sequence[Sequence[int]], place: Place, positions: Sequence[Sequence[int]]) -> Tensor:
+    rows = [i for i, at in enumerate(positions) if at]
+    if not rows:
+        return torch.empty(0, model_facts(model).d_model * len(place.sites))
+    # All tokens of a prompt are read, which costs no pass more; the table's order is prompt by prompt.
+    vectors = read_activations(model, [list(prompts[i]) for i in rows], place, "all").vectors
+    starts = np.cumsum([0, *(len(prompts[i]) for i in rows)])
+    return vectors[torch.tensor([start + at for start, i in zip(starts.tolist(), rows) for at in positions[i]])]
