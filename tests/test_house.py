@@ -18,7 +18,7 @@ PACKAGE = ROOT / "interp_toolkit"
 
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
-    ["deprecation", "errors"],
+    ["deprecation", "errors", "lazy"],
     ["files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
     ["cache", "chat", "quotes", "results"],
     ["embedder", "reading_place", "soft_prompt", "spans"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_toolkit.cli.command import add_command
 from interp_toolkit.cli.printing import add_shape, print_tables
-from interp_toolkit.evaluation.driver import EVALUATIONS, OLD_NAMES
+from interp_toolkit.evaluation.names import EVALUATIONS, OLD_NAMES
 
 if TYPE_CHECKING:
     from interp_toolkit.evaluation.context import QuestionFile

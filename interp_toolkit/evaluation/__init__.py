@@ -1,28 +1,33 @@
 """Measuring how far descriptions can be trusted: one file per measurement, and one driver that runs them."""
 
+from typing import TYPE_CHECKING
+
 from interp_toolkit.deprecation import moved_names
-from interp_toolkit.evaluation.bias import best_scale, bias_share
-from interp_toolkit.evaluation.context import EvalContext
-from interp_toolkit.evaluation.controls import control_losses, control_table
-from interp_toolkit.evaluation.driver import Evaluation, run_evaluation
-from interp_toolkit.evaluation.held_out import HeldOut
-from interp_toolkit.evaluation.mixtures import mix, mixture_table, named_within, project_out
-from interp_toolkit.evaluation.prompted_baseline import baseline_gap, prompted_descriptions
-from interp_toolkit.evaluation.reconstruction import reconstruction_table
-from interp_toolkit.evaluation.retrieval import (
-    best_by_answer,
-    best_by_evidence,
-    description_ranks,
-    recall_table,
-    retrieval_ranks,
-)
-from interp_toolkit.evaluation.selective_prediction import (
-    accuracy_by_coverage,
-    calibrate,
-    calibrate_threshold,
-    evidence_controls,
-    threshold_table,
-)
+from interp_toolkit.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from interp_toolkit.evaluation.bias import best_scale, bias_share
+    from interp_toolkit.evaluation.context import EvalContext
+    from interp_toolkit.evaluation.controls import control_losses, control_table
+    from interp_toolkit.evaluation.driver import Evaluation, run_evaluation
+    from interp_toolkit.evaluation.held_out import HeldOut
+    from interp_toolkit.evaluation.mixtures import mix, mixture_table, named_within, project_out
+    from interp_toolkit.evaluation.prompted_baseline import baseline_gap, prompted_descriptions
+    from interp_toolkit.evaluation.reconstruction import reconstruction_table
+    from interp_toolkit.evaluation.retrieval import (
+        best_by_answer,
+        best_by_evidence,
+        description_ranks,
+        recall_table,
+        retrieval_ranks,
+    )
+    from interp_toolkit.evaluation.selective_prediction import (
+        accuracy_by_coverage,
+        calibrate,
+        calibrate_threshold,
+        evidence_controls,
+        threshold_table,
+    )
 
 __all__ = [
     "EvalContext",
@@ -52,7 +57,7 @@ __all__ = [
     "threshold_table",
 ]
 
-__getattr__ = moved_names(
+_moved = moved_names(
     __name__,
     {
         "BridgeEntities": "interp_toolkit.bridges:BridgeEntities",
@@ -106,4 +111,36 @@ __getattr__ = moved_names(
         "take_out": "interp_toolkit.evaluation:project_out",
         "untrained_adapter": "interp_toolkit.adapters:untrained_adapter",
     },
+)
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "EvalContext": "context",
+        "Evaluation": "driver",
+        "HeldOut": "held_out",
+        "accuracy_by_coverage": "selective_prediction",
+        "baseline_gap": "prompted_baseline",
+        "best_by_answer": "retrieval",
+        "best_by_evidence": "retrieval",
+        "best_scale": "bias",
+        "bias_share": "bias",
+        "calibrate": "selective_prediction",
+        "calibrate_threshold": "selective_prediction",
+        "control_losses": "controls",
+        "control_table": "controls",
+        "description_ranks": "retrieval",
+        "evidence_controls": "selective_prediction",
+        "mix": "mixtures",
+        "mixture_table": "mixtures",
+        "named_within": "mixtures",
+        "project_out": "mixtures",
+        "prompted_descriptions": "prompted_baseline",
+        "recall_table": "retrieval",
+        "reconstruction_table": "reconstruction",
+        "retrieval_ranks": "retrieval",
+        "run_evaluation": "driver",
+        "threshold_table": "selective_prediction",
+    },
+    _moved,
 )

@@ -12,21 +12,8 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.context import EvalContext
+from interp_toolkit.evaluation.names import EVALUATIONS, OLD_NAMES
 from interp_toolkit.results import finished_result, make_result, write_result
-
-EVALUATIONS = (
-    "bias",
-    "bridges",
-    "controls",
-    "mixtures",
-    "prompted_baseline",
-    "reconstruction",
-    "selective_prediction",
-)
-"""Evaluations by name, each the module of this package with an ``EVALUATION``."""
-
-OLD_NAMES = {"abstention": "selective_prediction", "knowledge": "prompted_baseline", "round_trip": "reconstruction"}
-"""Names of version 0.1, and what they are called now."""
 
 
 @dataclass(frozen=True)
