@@ -109,6 +109,15 @@ def _reconstruction(tables: Tables) -> Rows:
             yield f"AUROC of right against wrong by {row['score']}", row
 
 
+def _privileged(tables: Tables) -> Rows:
+    for row in tables["explainers"]:
+        if row["within"] == 10:
+            yield f"title among the first 10 by: {row['explainer']}", row
+    for row in tables["tail"]:
+        if row["within"] == 10:
+            yield f"behind a tail that all prompts share, title of: {row['what']}", row
+
+
 _READERS: dict[str, Callable[[Tables], Rows]] = dict(
     controls=_controls,
     bias=_bias,
@@ -116,5 +125,6 @@ _READERS: dict[str, Callable[[Tables], Rows]] = dict(
     bridges=_bridges,
     prompted_baseline=_prompted_baseline,
     mixtures=_mixtures,
+    privileged=_privileged,
     reconstruction=_reconstruction,
 )

@@ -5,6 +5,7 @@ EVALUATIONS = (
     "bridges",
     "controls",
     "mixtures",
+    "privileged",
     "prompted_baseline",
     "reconstruction",
     "selective_prediction",

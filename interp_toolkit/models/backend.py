@@ -207,6 +207,10 @@ class Backend(ABC):
         with suppress(StopForward):
             self.hidden(tokens, past, edits)
 
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """The norm behind the last block, of residual streams [n, d_model]."""
+        return self.model.ln_final(residual[None]).squeeze(0)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits [..., vocabulary] of final hidden states [..., d_model]."""
         # Two axes, whatever came: on a CPU three of them, cut from a larger tensor, take a path four times slower.
