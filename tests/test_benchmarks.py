@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from interp_toolkit import Adapter, Site, SiteStack
+
 ROOT = Path(__file__).parent.parent
-BENCHMARKS = ["speed", "topics", "sae", "trust", "publish"]
+BENCHMARKS = ["speed", "topics", "tokens", "sae", "trust", "publish"]
 # What makes one small enough for a test, and a line that it prints.
 TRIALS = {
     "speed": (["--limit", "2"], "share_of_peak"),
     "topics": (["--limit", "2", "--cells", "scalar_affine-3200"], "scalar_affine-3200: {"),
+    "tokens": (["--limit", "3"], "a word near it"),
     "sae": (["--limit", "3"], "descriptions and labels"),
     "trust": (["controls", "--limit", "2"], "its title among the first 10"),
     "publish": (["measure", "--limit", "2"], "smollm2_four_layers {"),
@@ -42,6 +45,21 @@ def test_a_benchmark_runs_in_a_fresh_clone(clone, name):
     done = _run(clone, f"benchmarks.{name}", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     assert line in done.stdout
+
+
+@pytest.mark.slow
+def test_the_adapter_for_any_token_is_trained_in_a_fresh_clone(clone):
+    done = _run(clone, "benchmarks.tokens", "train", "--limit", "6")
+    assert done.returncode == 0, done.stderr[-3000:]
+    adapter = Adapter.from_pretrained(clone / "runs" / "tokens" / "limit-6" / "adapter")
+    contract = adapter.require_contract()
+    assert [place.site for place in contract.reading_places] == [
+        SiteStack([4, 10, 16, 23]),
+        *map(Site.after, [4, 10, 16, 23]),
+    ]
+    assert contract.chat is None
+    done = _run(clone, "benchmarks.tokens", "--limit", "2", "--adapters", "runs/tokens/limit-6/adapter")
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -483,7 +483,7 @@ def _places(model, adapter, tmp_path):
     context = _Bench(model)
     return [
         JsonCache("texts", tmp_path).path(example_texts._keys(model, ["a"], example_texts.GenerationConfig())["a"]),
-        JsonCache("descriptions").path(context._descriptions_key(adapter, torch.zeros(1, 32), 1, False)),
+        JsonCache("descriptions").path(context._descriptions_key(context.key(), adapter, torch.zeros(1, 32), 1, False)),
         JsonCache("losses").path(row_losses._key(context, null_control(adapter, 1), ["a"])),
         JsonCache("grids").path(context.key()),
     ]

@@ -170,7 +170,8 @@ class EvalContext:
             samples: descriptions per vector.
         """
         shards = tqdm(vectors.split(_SHARD), desc=f"describing x{samples}", unit="shard", disable=not self.progress)
-        described = [self._describe_shard(adapter, shard, samples, include_null=False) for shard in shards]
+        key = self.key()  # a pass over the weights
+        described = [self._describe_shard(key, adapter, shard, samples, include_null=False) for shard in shards]
         return Descriptions(
             [row for one in described for row in one.texts],
             torch.cat([one.evidence for one in described]),
@@ -181,7 +182,7 @@ class EvalContext:
         """Describe the null vector; several groups of samples where there are samples."""
         groups = 1 if samples == 1 else _NULL_GROUPS
         nothing = torch.zeros(0, adapter.config.width)
-        described = self._describe_shard(adapter, nothing, groups * samples, include_null=True)
+        described = self._describe_shard(self.key(), adapter, nothing, groups * samples, include_null=True)
         texts = described.texts[0]
         return Descriptions(
             [texts[i : i + samples] for i in range(0, len(texts), samples)],
@@ -228,7 +229,9 @@ class EvalContext:
             self._embeddings |= zip(new, self._embedder(new))
         return torch.stack([self._embeddings[text] for text in texts])
 
-    def _describe_shard(self, adapter: Adapter, vectors: Tensor, samples: int, include_null: bool) -> Descriptions:
+    def _describe_shard(
+        self, key: list[Any], adapter: Adapter, vectors: Tensor, samples: int, include_null: bool
+    ) -> Descriptions:
         def describe() -> dict[str, Any]:
             start = time.perf_counter()
             table = self_explain(
@@ -241,15 +244,19 @@ class EvalContext:
             seconds = time.perf_counter() - start
             return dict(rows=[(row.description, row.evidence) for row in table], seconds=seconds)
 
-        value = JsonCache("descriptions").get(self._descriptions_key(adapter, vectors, samples, include_null), describe)
+        value = JsonCache("descriptions").get(
+            self._descriptions_key(key, adapter, vectors, samples, include_null), describe
+        )
         texts = [text for text, _ in value["rows"]]
         evidence = torch.tensor([x for _, x in value["rows"]])
         by_vector = [texts[i : i + samples] for i in range(0, len(texts), samples)]
         return Descriptions(by_vector, evidence.view(-1, samples), value["seconds"])
 
-    def _descriptions_key(self, adapter: Adapter, vectors: Tensor, samples: int, include_null: bool) -> list[Any]:
+    def _descriptions_key(
+        self, key: list[Any], adapter: Adapter, vectors: Tensor, samples: int, include_null: bool
+    ) -> list[Any]:
         return [
-            *self.key(),
+            *key,
             adapter.require_contract().require_soft_prompt().to_dict(),
             adapter.digest,
             tensor_digest(vectors),

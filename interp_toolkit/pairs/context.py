@@ -18,7 +18,7 @@ from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs.checks import draw_splits
 from interp_toolkit.pairs.pairs import VectorLabelPairs
 from interp_toolkit.pairs.phrases import Word, phrase_ending, split_words
-from interp_toolkit.pairs.token_vectors import token_vectors
+from interp_toolkit.pairs.token_vectors import cache_key, token_vectors
 from interp_toolkit.sites import PlaceLike, parse_place
 from interp_toolkit.spans import contents
 from interp_toolkit.torch_defaults import plain_defaults
@@ -99,7 +99,7 @@ def context_pairs(
         raise InterpToolkitError(f"expected texts, got one text, {texts!r:.60}; put it into a list")
     model, place = as_hooked_model(model), parse_place(site)
     in_chat = uses_chat(model.tokenizer, chat)
-    rng = random.Random(seed)
+    rng, key = random.Random(seed), cache_key(model)
     vectors: list[Tensor] = []
     labels: list[str] = []
     text_of: list[int] = []
@@ -116,7 +116,7 @@ def context_pairs(
                 drawn.append(tokens)
                 labels += [_label(part, in_part, token.index, words, following) for token in tokens]
             positions = [[token.position for token in tokens] for tokens in drawn]
-            vectors.append(token_vectors(model, ids, place, positions))
+            vectors.append(token_vectors(model, ids, place, positions, key))
             numbers = [number + i for i, part in enumerate(shard) if part]
             text_of += [n for n, tokens in zip(numbers, drawn) for _ in tokens]
             number += len(shard)

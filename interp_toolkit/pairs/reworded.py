@@ -14,7 +14,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs import checks
 from interp_toolkit.pairs.pairs import VectorLabelPairs
-from interp_toolkit.pairs.token_vectors import token_vectors
+from interp_toolkit.pairs.token_vectors import cache_key, token_vectors
 from interp_toolkit.pairs.topics import check_titles
 from interp_toolkit.pairs.wordings import WORDINGS
 from interp_toolkit.sites import PlaceLike, parse_place
@@ -88,7 +88,7 @@ def reworded_topic_pairs(
     if len(sides) != len(titles) or "train" not in sides:
         raise InterpToolkitError(f"expected a split for each of {len(titles)} titles, at least one of them 'train'")
     model, place, rng = as_hooked_model(model), parse_place(site), random.Random(seed)
-    templated = has_chat_template(model.tokenizer)
+    templated, key = has_chat_template(model.tokenizer), cache_key(model)
     drawn = [
         (i, wording, templated and rng.random() >= plain_share)
         for i in range(len(titles))
@@ -106,7 +106,7 @@ def reworded_topic_pairs(
                     raise InterpToolkitError(f"the prompt {prompts[number][1]!r:.80} cannot be read: {reason}")
                 topics = [prompts[span.number][0] for span in spans]
                 positions = [_positions(model.tokenizer, span, titles[i], tokens) for span, i in zip(spans, topics)]
-                vectors.append(token_vectors(model, [span.ids for span in spans], place, positions))
+                vectors.append(token_vectors(model, [span.ids for span in spans], place, positions, key))
                 topic_of += [i for i, at in zip(topics, positions) for _ in at]
             bar.update(len({i for i, _, _ in shard}))
     order = sorted(range(len(topic_of)), key=topic_of.__getitem__)
@@ -120,6 +120,7 @@ def reworded_topic_pairs(
         source="topics in many wordings",
         wordings=str(len(wordings)),
         tokens=" ".join(tokens),
+        chat=str(templated) if not templated or plain_share == 0 else "mixed",
     )
     row_labels = [texts[i] for i in topic_of]
     return VectorLabelPairs.from_tensors(

@@ -15,30 +15,39 @@ from interp_toolkit.models import is_plain, model_facts, weights_key
 from interp_toolkit.sites import Place
 
 
+def cache_key(model: Any) -> str | None:
+    """What `token_vectors` are stored by: the model's weights; None under hooks or replaced forwards of the user's."""
+    return weights_key(model) if is_plain(model) else None
+
+
 def token_vectors(
-    model: Any, prompts: Sequence[Sequence[int]], place: Place, positions: Sequence[Sequence[int]]
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    place: Place,
+    positions: Sequence[Sequence[int]],
+    key: str | None,
 ) -> Tensor:
     """Read raw vectors of chosen tokens, or take them from the cache folder, where they are stored for what they are.
-
-    Under hooks or replaced forwards of the user's nothing is taken from there or stored.
 
     Args:
         model: the hooked model.
         prompts: ids of each.
         place: where to read.
         positions: of the tokens of each prompt, from its first; a prompt may have none.
+        key: `cache_key` of the model, which is a pass over its weights, so that many calls share it; None to read them
+            and store nothing.
 
     Returns:
         float32 [tokens, d_model for each site], prompt by prompt.
     """
-    if not is_plain(model):
+    if key is None:
         return _read(model, prompts, place, positions)
-    key = [weights_key(model), str(place), [list(row) for row in prompts], [list(at) for at in positions]]
+    what = [key, str(place), [list(row) for row in prompts], [list(at) for at in positions]]
     cache = TensorCache("tokens")
-    stored = cache.load(key)
+    stored = cache.load(what)
     if stored is None:
         stored = {"vectors": _read(model, prompts, place, positions)}
-        cache.save(key, stored)
+        cache.save(what, stored)
     return stored["vectors"]
 
 

@@ -1,0 +1,1 @@
+"""An adapter that reads any token, in any wording."""
