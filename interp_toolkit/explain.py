@@ -244,7 +244,7 @@ def _explanations(
         )
         for i, text in enumerate(samples):
             # NaN, of an empty description, reaches no threshold.
-            above = text.evidence >= threshold.value if applies else None
+            above = text.evidence >= threshold.value if threshold and applies else None
             rows.append(
                 Explanation(
                     source, site, position, i, text.text, text.log_prob, text.evidence, above, scale, token=token

@@ -107,21 +107,21 @@ def _tokens(context: EvalContext, adapter: Adapter, texts: Sequence[str]) -> lis
         ("its word", lambda token, text: _names(text, token.word)),
         ("a word near it", lambda token, text: any(_names(text, word) for word in token.near)),
     ):
-        own, shuffled = ([named(token, text) for token, text in zip(tokens, x)] for x in (described, other))
-        rows.append(dict(what=what, by="its description") | proportion_interval(own).to_dict())
+        named_rows, shuffled = ([named(token, text) for token, text in zip(tokens, x)] for x in (described, other))
+        rows.append(dict(what=what, by="its description") | proportion_interval(named_rows).to_dict())
         rows.append(dict(what=what, by="another's description") | proportion_interval(shuffled).to_dict())
-        rows.append(dict(what=what, by="difference") | paired_difference(own, shuffled, seed=SEED).to_dict())
+        rows.append(dict(what=what, by="difference") | paired_difference(named_rows, shuffled, seed=SEED).to_dict())
     return rows
 
 
 def _read_tokens(model: Any, texts: Sequence[str], contract: Any) -> tuple[list[TextToken], Tensor]:
     """Tokens that end content words, spread over each text, with their raw vectors."""
-    parts = [_beginning(text) for text in texts]
-    parts = [part for part in parts if part]
-    ids = prompt_ids(model.tokenizer, parts, False)
+    beginnings = [_beginning(text) for text in texts]
+    beginnings = [beginning for beginning in beginnings if beginning]
+    ids = prompt_ids(model.tokenizer, beginnings, False)
     tokens, positions = [], []
-    for part, row, content in zip(parts, ids, contents(model.tokenizer, ids, False)):
-        words = split_words(part)
+    for beginning, row, content in zip(beginnings, ids, contents(model.tokenizer, ids, False)):
+        words = split_words(beginning)
         last = {token.index: token.position for token in tokens_in_words(model.tokenizer, row, content, words)}
         usable = [i for i in last if words[i].is_content]
         step = max(1, len(usable) // _PER_TEXT)
@@ -138,8 +138,8 @@ def _beginning(text: str) -> str:
 
 def _near(words: Sequence[Word], index: int) -> tuple[str, ...]:
     around = [*words[max(0, index - _NEAR) : index], *words[index + 1 : index + 1 + _NEAR]]
-    own = words[index].text.lower()
-    return tuple(word.text for word in around if word.is_content and word.text.lower() != own)
+    this = words[index].text.lower()
+    return tuple(word.text for word in around if word.is_content and word.text.lower() != this)
 
 
 def _names(text: str, word: str) -> bool:

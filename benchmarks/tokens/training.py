@@ -117,7 +117,7 @@ def train(context: EvalContext, data: Path, sizes: Sizes, folder: Path) -> Adapt
     run = train_adapter(context.model, pairs, adapter, config, soft_prompt=prompt, folder=folder)
     trained, contract = run.adapter, run.adapter.require_contract()
     assert contract.mean is not None
-    parts = contract.mean.split(contract.d_model)
-    more = tuple(ReadingPlace(site, mean) for site, mean in zip(STACK.sites, parts) if isinstance(site, Site))
+    means = contract.mean.split(contract.d_model)
+    more = tuple(ReadingPlace(site, mean) for site, mean in zip(STACK.sites, means) if isinstance(site, Site))
     trained.contract = replace(contract, more=more)
     return trained

@@ -138,10 +138,10 @@ def _tail(context: EvalContext, adapter: Adapter, titles: Sequence[str]) -> list
     rows = []
     for k in _WITHIN:
         ranks = [context.ranks([[x] for x in described], context.answers(topics))[:, 0] for topics in (titles, other)]
-        own, another = (rank.numpy() <= k for rank in ranks)
-        for name, named in zip(TAIL_ROWS, (own, another)):
+        same, another = (rank.numpy() <= k for rank in ranks)
+        for name, named in zip(TAIL_ROWS, (same, another)):
             rows.append(dict(what=name, within=k) | proportion_interval(named).to_dict() | dict(seed=SEED))
-        rows.append(dict(what=" - ".join(TAIL_ROWS), within=k) | _difference(own, another))
+        rows.append(dict(what=" - ".join(TAIL_ROWS), within=k) | _difference(same, another))
     return rows
 
 

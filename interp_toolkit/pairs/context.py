@@ -107,10 +107,10 @@ def context_pairs(
     source = iter(texts)
     with tqdm(desc="context pairs", unit="text", disable=not progress) as bar:
         while shard := [_part(text, i, rng, max_words) for i, text in enumerate(islice(source, _SHARD), number)]:
-            parts = [part for part in shard if part]
-            ids = prompt_ids(model.tokenizer, parts, in_chat) if parts else []
+            excerpts = [part for part in shard if part]
+            ids = prompt_ids(model.tokenizer, excerpts, in_chat) if excerpts else []
             drawn = []
-            for part, row, content in zip(parts, ids, contents(model.tokenizer, ids, in_chat) if parts else ()):
+            for part, row, content in zip(excerpts, ids, contents(model.tokenizer, ids, in_chat) if excerpts else ()):
                 in_part = split_words(part)
                 tokens = _draw(tokens_in_words(model.tokenizer, row, content, in_part), in_part, per_text, rng)
                 drawn.append(tokens)

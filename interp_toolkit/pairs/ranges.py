@@ -73,5 +73,5 @@ def with_sites_alone(pairs: VectorLabelPairs, share: float, seed: int = 0) -> Ve
     alone = torch.rand(len(pairs), generator=generator) < share
     kept_site = torch.randint(sites, (len(pairs),), generator=generator)
     left_out = alone[:, None] & (torch.arange(sites) != kept_site[:, None])
-    parts = pairs.vectors.view(len(pairs), sites, -1).masked_fill(left_out[:, :, None], 0.0)
-    return replace(pairs, stored=StoredRows.from_matrix(parts.flatten(1)))
+    by_site = pairs.vectors.view(len(pairs), sites, -1).masked_fill(left_out[:, :, None], 0.0)
+    return replace(pairs, stored=StoredRows.from_matrix(by_site.flatten(1)))

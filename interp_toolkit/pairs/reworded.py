@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.chat import has_chat_template
@@ -81,7 +82,7 @@ def reworded_topic_pairs(
         raise InterpToolkitError(f"expected {{title}} in each wording, got {bad[0]!r}")
     if not 1 <= per_topic <= len(wordings):
         raise InterpToolkitError(f"expected per_topic of 1 to {len(wordings)}, the number of wordings, got {per_topic}")
-    texts = titles if labels is None else list(labels)
+    texts: Sequence[str | Sequence[str]] = titles if labels is None else list(labels)
     if len(texts) != len(titles):
         raise InterpToolkitError(f"expected labels for each title, got {len(titles)} titles and {len(texts)} lists")
     sides = checks.draw_splits(len(titles), val_fraction, seed) if splits is None else splits
@@ -94,7 +95,8 @@ def reworded_topic_pairs(
         for i in range(len(titles))
         for wording in rng.sample(list(wordings), per_topic)
     ]
-    vectors, topic_of = [], []
+    vectors: list[Tensor] = []
+    topic_of: list[int] = []
     with tqdm(total=len(titles), desc="topics in wordings", unit="title", disable=not progress) as bar:
         for start in range(0, len(drawn), _SHARD * per_topic):
             shard = drawn[start : start + _SHARD * per_topic]
@@ -110,8 +112,9 @@ def reworded_topic_pairs(
                 topic_of += [i for i, at in zip(topics, positions) for _ in at]
             bar.update(len({i for i, _, _ in shard}))
     order = sorted(range(len(topic_of)), key=topic_of.__getitem__)
-    joined, topic_of = torch.cat(vectors)[torch.tensor(order)], [topic_of[i] for i in order]
-    row_splits = [sides[i] for i in topic_of]
+    joined = torch.cat(vectors)[torch.tensor(order)]
+    sorted_topics = [topic_of[i] for i in order]
+    row_splits = [sides[i] for i in sorted_topics]
     mean = joined[torch.tensor([side == "train" for side in row_splits])].mean(0)
     facts = model_facts(model)
     origin = dict(
@@ -122,7 +125,7 @@ def reworded_topic_pairs(
         tokens=" ".join(tokens),
         chat=str(templated) if not templated or plain_share == 0 else "mixed",
     )
-    row_labels = [texts[i] for i in topic_of]
+    row_labels = [texts[i] for i in sorted_topics]
     return VectorLabelPairs.from_tensors(
         joined - mean, row_labels, splits=row_splits, site=place, mean=mean, origin=origin
     )
