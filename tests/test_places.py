@@ -123,6 +123,12 @@ def test_files_hold_the_range(tmp_path, request, kind):
         assert (place.mean is None) == (expected.mean is None)
         assert place.mean is None or torch.equal(place.mean, expected.mean)
     data = read_json(tmp_path / "a" / "adapter_config.json", "a config")["contract"]
+    # The means of a stack's sites may be parts of its own.
+    parts = adapter.contract.mean.split(32)
+    more = tuple(ReadingPlace(Site.after(i), part) for i, part in enumerate(parts))
+    adapter.contract = replace(adapter.contract, more=more)
+    adapter.save_pretrained(tmp_path / "b")
+    assert torch.equal(Adapter.from_pretrained(tmp_path / "b").contract.more[-1].mean, parts[-1])
     for more, means, message in (
         (data["more"], [], "further places, and there are means of 0"),
         (data["more"], [None] * len(data["more"]), "says centring 'mean' at .*, and the mean there is missing"),

@@ -81,7 +81,8 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
     )
     for number, place in enumerate(stored.contract.more):
         if place.mean is not None:
-            tensors[f"{_MEAN}.{number}"] = place.mean.float().cpu().contiguous()
+            # A copy: it may be a part of the stack's mean, and the format takes no shared memory.
+            tensors[f"{_MEAN}.{number}"] = place.mean.float().cpu().clone()
     with whole_folder(folder) as draft:
         # The header names the format, so that the file is known for what it is where it lies alone.
         save_file(tensors, draft / WEIGHTS_FILE, {"format": FORMAT})
