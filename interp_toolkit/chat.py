@@ -217,6 +217,11 @@ def missing_reason(prompt: Any) -> str | None:
     return None
 
 
+def not_text_reason(value: Any) -> str | None:
+    """Why a value is no text to read: it is missing, empty, or of another kind; None where it is one."""
+    return missing_reason(value) or (None if isinstance(value, str) else f"is no text but {value!r:.80}")
+
+
 def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool | None = None) -> list[list[int]]:
     """Token ids of prompts: texts as user turns with the generation prompt (or as they are), messages, or ids.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp_toolkit.chat import missing_reason, prompt_ids
+from interp_toolkit.chat import not_text_reason, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 
@@ -72,7 +72,7 @@ def find_spans(
         parse_positions(positions)  # a mistake in them is not one prompt's
     failed = {}
     for i, text in enumerate(prompts):
-        if reason := missing_reason(text) or (None if isinstance(text, str) else f"is no text but {text!r:.80}"):
+        if reason := not_text_reason(text):
             failed[i] = f"the prompt {reason}"
     usable = [i for i in range(len(prompts)) if i not in failed]
     ids = prompt_ids(tokenizer, [prompts[i] for i in usable], chat)

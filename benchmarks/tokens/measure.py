@@ -17,6 +17,7 @@ from interp_toolkit.evaluation import recall_table
 from interp_toolkit.evaluation.context import SEED, EvalContext
 from interp_toolkit.pairs.context import tokens_in_words
 from interp_toolkit.pairs.phrases import Word, split_words
+from interp_toolkit.pairs.reworded import topic_positions
 from interp_toolkit.pairs.token_vectors import cache_key, token_vectors
 from interp_toolkit.results import finished_result, intervals_by_measure, make_result, write_result
 from interp_toolkit.spans import contents, find_spans
@@ -84,10 +85,10 @@ def _wordings(context: EvalContext, adapter: Adapter, titles: Sequence[str]) -> 
     for wording in TRAINED + UNTRAINED:
         prompts = [wording.replace("{title}", title) for title in titles]
         spans, _ = find_spans(context.model.tokenizer, prompts, "content", True)
-        positions = []
-        for span in spans:
-            end = span.end_of(context.model.tokenizer, titles[span.number])
-            positions.append([span.content[1] - 1 if end is None else end, len(span.ids) - 1])
+        # In a user's turn these are always two.
+        positions = [
+            topic_positions(context.model.tokenizer, span, titles[span.number], ("title", "last")) for span in spans
+        ]
         raw = token_vectors(context.model, [span.ids for span in spans], contract.require_site(), positions, key)
         for number, token in enumerate(("title's last", "last")):
             texts = context.describe(adapter, contract.centre(raw[number::2]), 1).texts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import missing_reason, prompt_ids, uses_chat
+from interp_toolkit.chat import not_text_reason, prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs.checks import draw_splits
@@ -157,7 +157,7 @@ def tokens_in_words(
 
 def _part(text: Any, number: int, rng: random.Random, max_words: int) -> str:
     """A part of a text, from a drawn word on; empty where it has no words."""
-    if reason := missing_reason(text) or (None if isinstance(text, str) else f"is no text but {text!r:.60}"):
+    if reason := not_text_reason(text):
         raise InterpToolkitError(f"text {number} {reason}; leave it out")
     words = split_words(text)
     if not words:

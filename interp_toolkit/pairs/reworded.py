@@ -107,7 +107,9 @@ def reworded_topic_pairs(
                     number, reason = next(iter(failed.items()))
                     raise InterpToolkitError(f"the prompt {prompts[number][1]!r:.80} cannot be read: {reason}")
                 topics = [prompts[span.number][0] for span in spans]
-                positions = [_positions(model.tokenizer, span, titles[i], tokens) for span, i in zip(spans, topics)]
+                positions = [
+                    topic_positions(model.tokenizer, span, titles[i], tokens) for span, i in zip(spans, topics)
+                ]
                 vectors.append(token_vectors(model, [span.ids for span in spans], place, positions, key))
                 topic_of += [i for i, at in zip(topics, positions) for _ in at]
             bar.update(len({i for i, _, _ in shard}))
@@ -131,8 +133,15 @@ def reworded_topic_pairs(
     )
 
 
-def _positions(tokenizer: Any, span: Span, title: str, tokens: Sequence[TopicToken]) -> list[int]:
-    """Positions of the tokens that are read in a prompt; one that is several of them is read once."""
+def topic_positions(tokenizer: Any, span: Span, title: str, tokens: Sequence[TopicToken]) -> list[int]:
+    """Positions of the tokens that are read in a prompt; one that is several of them is read once.
+
+    Args:
+        tokenizer: of the model.
+        span: the prompt, see `interp_toolkit.spans.find_spans`.
+        title: the topic, whose name is in the prompt.
+        tokens: which are read.
+    """
     end = span.content[1] - 1
     of_title = span.end_of(tokenizer, title)
     by_name = dict(title=end if of_title is None else of_title, content=end, last=len(span.ids) - 1)

@@ -16,7 +16,7 @@ from interp_toolkit.sites import Place
 
 
 def cache_key(model: Any) -> str | None:
-    """What `token_vectors` are stored by: the model's weights; None under hooks or replaced forwards of the user's."""
+    """What vectors are stored by: the model's weights; None under hooks or replaced forwards of the user's."""
     return weights_key(model) if is_plain(model) else None
 
 

@@ -13,9 +13,10 @@ from interp_toolkit.activations import read_activations
 from interp_toolkit.cache import TensorCache
 from interp_toolkit.chat import prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import as_hooked_model, is_plain, model_facts, weights_key
+from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs import checks
 from interp_toolkit.pairs.pairs import VectorLabelPairs
+from interp_toolkit.pairs.token_vectors import cache_key
 from interp_toolkit.sites import PlaceLike, Site, SiteLike, parse_place, parse_sites
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -86,7 +87,7 @@ def topic_vectors_by_site(
     check_titles(titles := _as_list(titles))
     model = as_hooked_model(model)
     width, rendered = model_facts(model).d_model, _rendered(model.tokenizer, chat)
-    weights = weights_key(model) if is_plain(model) else None
+    weights = cache_key(model)
     cache = TensorCache("topics")
     out = {site: torch.empty(len(titles), width) for site in wanted}
     with tqdm(total=len(titles), desc="topic vectors", unit="title", disable=not progress) as bar:
