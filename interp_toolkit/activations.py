@@ -16,15 +16,12 @@ from tqdm.auto import tqdm
 from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
-from interp_toolkit.models.batches import padded_batches
+from interp_toolkit.models.batches import padded_batches, pass_size
 from interp_toolkit.positions import Positions, parse_positions, token_positions
-from interp_toolkit.sites import PlaceLike, Site, SiteLike, SiteStack, parse_place, parse_sites
+from interp_toolkit.sites import Place, PlaceLike, Site, SiteLike, SiteStack, parse_place, parse_sites
 from interp_toolkit.spans import contents
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
-
-# Tokens in one forward pass: enough to fill the processor, little enough for its caches and a wide model.
-_TOKENS_PER_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -117,18 +114,9 @@ def read_activations(
         torch.Size([2, 576])
     """
     model = as_hooked_model(model)
-    backend = backend_of(model)
     tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
-    if not tokens:
-        raise InterpToolkitError("expected at least one prompt, got none")
-    for i, row in enumerate(tokens):
-        require_context(model, len(row), f"prompt {i}")
-        require_rows(len(backend.embedding_weight), row, f"prompt {i}")
     chosen = parse_sites(sites)
-    if not chosen:
-        raise InterpToolkitError("expected at least one site, got none")
-    for site in chosen:
-        backend.require(site)
+    backend = _backend_for(model, tokens, chosen)
     at = parse_positions(positions)
     wanted = [token_positions(at, len(row), f"prompt {i}") for i, row in enumerate(tokens)]
     vectors = _read(backend, tokens, chosen, wanted, progress)
@@ -142,14 +130,65 @@ def stack_sites(read: Activations, stack: SiteStack) -> Activations:
     Returns:
         `Activations` with vectors of width d_model for each site and the stack's name for ``site``.
     """
-    count = len(stack.sites)
-    order = []
-    for rows in read.table.groupby("prompt", sort=False).indices.values():
-        order.append(torch.from_numpy(rows).view(count, -1).T.flatten())
-    vectors = read.vectors[torch.cat(order)]
     first = read.table["site"] == str(stack.sites[0])
     table = read.table[first].reset_index(drop=True).assign(site=str(stack))
-    return Activations(vectors.view(len(table), -1), table)
+    counts = table.groupby("prompt", sort=False).size().tolist()
+    return Activations(_side_by_side(read.vectors, counts, len(stack.sites)), table)
+
+
+def read_token_vectors(
+    model: Any, prompts: Sequence[Sequence[int]], place: Place, positions: Sequence[Sequence[int]]
+) -> Tensor:
+    """Vectors of chosen tokens of each prompt, without a table of them.
+
+    Args:
+        model: the hooked model.
+        prompts: ids of each.
+        place: where to read.
+        positions: of the tokens of each prompt, from its first, at least one.
+
+    Returns:
+        float32 [tokens, d_model for each site], prompt by prompt.
+
+    Raises:
+        InterpToolkitError: as `read_activations` has it.
+    """
+    tokens = [list(row) for row in prompts]
+    backend = _backend_for(model, tokens, list(place.sites))
+    wanted = [token_positions(at, len(row), f"prompt {i}") for i, (row, at) in enumerate(zip(tokens, positions))]
+    vectors = _read(backend, tokens, list(place.sites), wanted, progress=False)
+    return _side_by_side(vectors, [len(at) for at in wanted], len(place.sites))
+
+
+def _side_by_side(vectors: Tensor, counts: Sequence[int], sites: int) -> Tensor:
+    """Vectors ordered by prompt, site and token, with those of a token side by side: [tokens, sites * d_model].
+
+    Args:
+        vectors: [tokens for each site, d_model].
+        counts: tokens of each prompt.
+        sites: at how many sites each was read.
+    """
+    count = torch.tensor(counts)
+    of_prompt = torch.repeat_interleave(torch.arange(len(count)), count)
+    before = count.cumsum(0) - count  # tokens of earlier prompts
+    first = before[of_prompt] * (sites - 1) + torch.arange(len(of_prompt))
+    rows = first[:, None] + torch.arange(sites) * count[of_prompt][:, None]
+    return vectors[rows].flatten(1)
+
+
+def _backend_for(model: Any, tokens: Sequence[Sequence[int]], sites: Sequence[Site]) -> Backend:
+    """The model's backend, once prompts and sites have been seen to fit it."""
+    backend = backend_of(model)
+    if not tokens:
+        raise InterpToolkitError("expected at least one prompt, got none")
+    for i, row in enumerate(tokens):
+        require_context(model, len(row), f"prompt {i}")
+        require_rows(len(backend.embedding_weight), row, f"prompt {i}")
+    if not sites:
+        raise InterpToolkitError("expected at least one site, got none")
+    for site in sites:
+        backend.require(site)
+    return backend
 
 
 def _table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]]) -> pd.DataFrame:
@@ -171,8 +210,9 @@ def _read(
     counts = np.array([len(sites) * len(at) for at in wanted])
     starts = np.concatenate([[0], np.cumsum(counts)])
     out = torch.empty(int(starts[-1]), backend.d_model)
+    at_once = pass_size(backend.device).tokens
     bar = tqdm(total=len(tokens), desc="reading", unit="prompt", disable=not progress)
-    for batch in padded_batches(backend, [len(row) - shared for row in tokens], _TOKENS_PER_BATCH):
+    for batch in padded_batches(backend, [len(row) - shared for row in tokens], at_once):
         width = max(len(tokens[i]) - shared for i in batch)
         padded = torch.zeros(len(batch), width, dtype=torch.long)
         for row, i in enumerate(batch):

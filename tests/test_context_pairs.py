@@ -96,7 +96,7 @@ def test_labels_may_go_on_and_texts_stay_on_one_side(tiny):
 def test_reading_goes_on_where_it_stopped(tiny, monkeypatch):
     monkeypatch.setattr(sys.modules["interp_toolkit.pairs.context"], "_SHARD", 2)
     module, runs = sys.modules["interp_toolkit.pairs.token_vectors"], []
-    read = module.read_activations
+    read = module.read_token_vectors
 
     def counted(*args):
         runs.append(len(args[1]))
@@ -105,7 +105,7 @@ def test_reading_goes_on_where_it_stopped(tiny, monkeypatch):
         return read(*args)
 
     texts = [text for text in TEXTS if "..." not in text] * 2
-    monkeypatch.setattr(module, "read_activations", counted)
+    monkeypatch.setattr(module, "read_token_vectors", counted)
     with pytest.raises(KeyboardInterrupt):
         context_pairs(tiny(), iter(texts), 2)
     pairs = context_pairs(tiny(), iter(texts), 2)

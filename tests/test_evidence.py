@@ -1,6 +1,5 @@
 """Evidence in every dtype, and samples that do not depend on what else is described."""
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from interp_toolkit import Adapter, InterpToolkitError, Sampling, load_model, self_explain
 from interp_toolkit.contract import Contract
-from interp_toolkit.models import model_facts
+from interp_toolkit.models import batches, model_facts
 from interp_toolkit.runtime import PromptRun, evidence, generate
 from interp_toolkit.sites import Site
 
@@ -61,7 +60,7 @@ def test_texts_judged_by_nothing_have_none_wherever_they_stand(model, adapter, r
     texts = [row[0].token_ids for row in generate(run, soft_tokens, max_new_tokens=6)]
     mixed = torch.stack([adapter.null(), *soft_tokens[:3], adapter.null()])
     owners = [0, 1, 2, 3, 4, 4, 0, 1, 0]
-    monkeypatch.setattr(sys.modules["interp_toolkit.runtime.evidence"], "ROWS", 4)
+    monkeypatch.setattr(batches, "_ON_CPU", replace(batches._ON_CPU, rows=4))
     of_null = evidence(run, adapter.null(), texts, mixed, owners)[1][[owner in (0, 4) for owner in owners]]
     assert of_null.abs().max() <= 1e-6
 

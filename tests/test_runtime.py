@@ -1,12 +1,13 @@
 """Scoring and generation against Hugging Face's own model fed with edited embeddings, prompt by prompt."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from interp_toolkit import InterpToolkitError, Site, SoftPrompt
-from interp_toolkit.models import backend_of
+from interp_toolkit.models import backend_of, batches
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.runtime.generate import closing_quote, described
 from interp_toolkit.runtime.log_probs import token_log_probs
@@ -100,7 +101,7 @@ def test_targets_that_share_a_soft_token_score_the_same(
 def test_batch_size_and_order_change_no_score(tiny, tiny_prompt, random_vectors, monkeypatch, rows, backend):
     run, vectors, targets = _case(tiny("llama", backend), tiny_prompt, random_vectors(5))
     whole = score(run, vectors, targets)
-    monkeypatch.setattr(sys.modules["interp_toolkit.runtime.score"], "ROWS", rows)
+    monkeypatch.setattr(batches, "_ON_CPU", replace(batches._ON_CPU, rows=rows, logits=rows))
     assert torch.allclose(score(run, vectors, targets).log_probs, whole.log_probs, atol=1e-5)
     turned = score(run, vectors.flip(0), targets[::-1]).mean().flip(0)
     assert torch.allclose(turned, whole.mean(), atol=1e-5)

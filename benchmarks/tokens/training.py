@@ -29,21 +29,31 @@ class Sizes:
 
     Attributes:
         titles: training titles.
+        per_topic: wordings that each is put into.
         val: titles that choose the weights, which are trained on by nothing.
         passages: texts read as plain text.
         turns: texts read as user turns.
+        words: greatest number of words of a token's label.
+        following: how many words behind a token's own its label has, in plain text.
         steps: of the training.
         batch: examples per step.
+        lr: learning rate at its peak.
+        tokens: soft tokens of the adapter.
         rank: of the adapter.
     """
 
-    titles: int = 16_000
+    titles: int = 40_000
+    per_topic: int = 2
     val: int = 500
-    passages: int = 4_500
-    turns: int = 2_500
-    steps: int = 2_400
-    batch: int = 48
-    rank: int = 400
+    passages: int = 8_000
+    turns: int = 4_000
+    words: int = 4
+    following: int = 4
+    steps: int = 900
+    batch: int = 1024
+    lr: float = 0.003
+    tokens: int = 4
+    rank: int = 360
 
     @classmethod
     def for_limit(cls, limit: int | None) -> Sizes:
@@ -84,10 +94,15 @@ def training_pairs(context: EvalContext, data: Path, sizes: Sizes) -> VectorLabe
     titles = [*context.titles.train[: sizes.titles], *context.titles.dev[: sizes.val]]
     splits = ["train"] * (len(titles) - sizes.val) + ["val"] * sizes.val
     settings: dict[str, Any] = dict(seed=SEED, progress=context.progress)
-    topics = reworded_topic_pairs(context.model, titles, STACK, splits=splits, **settings)
+    topics = reworded_topic_pairs(
+        context.model, titles, STACK, per_topic=sizes.per_topic, splits=splits, **settings
+    )
     texts = passages(data, "train", sizes.passages + sizes.turns)
-    plain = context_pairs(context.model, texts[: sizes.passages], STACK, chat=False, val_fraction=0.05, **settings)
-    turns = context_pairs(context.model, texts[sizes.passages :], STACK, chat=True, val_fraction=0.05, **settings)
+    settings |= dict(words=sizes.words, val_fraction=0.05)
+    plain = context_pairs(
+        context.model, texts[: sizes.passages], STACK, chat=False, following=sizes.following, **settings
+    )
+    turns = context_pairs(context.model, texts[sizes.passages :], STACK, chat=True, **settings)
     joined = VectorLabelPairs.concat(with_common_mean([topics, plain, turns]), ratios=_RATIOS, seed=SEED)
     return with_sites_alone(joined, _ALONE, SEED)
 
@@ -102,18 +117,18 @@ def train(context: EvalContext, data: Path, sizes: Sizes, folder: Path) -> Adapt
         folder: of the run.
     """
     pairs = training_pairs(context, data, sizes)
-    adapter = Adapter.create("low_rank", pairs.width // len(STACK.sites), sites=4, tokens=4, rank=sizes.rank)
+    adapter = Adapter.create("low_rank", pairs.width // len(STACK.sites), sites=4, tokens=sizes.tokens, rank=sizes.rank)
     config = TrainConfig(
         epochs=50,
         max_steps=sizes.steps,
         batch_size=sizes.batch,
-        lr=0.001,
+        lr=sizes.lr,
         ridge_init=0.03,
         warmup_steps=20,
         eval_every=min(200, sizes.steps),
         val_examples=300,
     )
-    prompt = SoftPrompt.for_chat(context.model.tokenizer, 'Repeat this: "{slot}"', '"', tokens=4)
+    prompt = SoftPrompt.for_chat(context.model.tokenizer, 'Repeat this: "{slot}"', '"', tokens=sizes.tokens)
     run = train_adapter(context.model, pairs, adapter, config, soft_prompt=prompt, folder=folder)
     trained, contract = run.adapter, run.adapter.require_contract()
     assert contract.mean is not None

@@ -1,10 +1,39 @@
-"""Which rows of tokens share a batch, by a budget of tokens."""
+"""Which rows of tokens share a batch, by a budget of tokens, and how much one pass takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
 
 from interp_toolkit.models.backend import Backend
+
+
+@dataclass(frozen=True)
+class PassSize:
+    """How much is computed at once.
+
+    Attributes:
+        rows: of soft prompts with their targets.
+        tokens: that are read.
+        logits: rows of logits.
+    """
+
+    rows: int
+    tokens: int
+    logits: int
+
+
+# Enough to fill a processor, little enough for its caches and a wide model.
+_ON_CPU = PassSize(rows=64, tokens=1024, logits=16)
+# A GPU waits for the launch of each small product; its memory holds the logits of 2,048 tokens.
+_ON_GPU = PassSize(rows=512, tokens=32_768, logits=2048)
+
+
+def pass_size(device: torch.device) -> PassSize:
+    """How much is computed at once on a device; results do not depend on it beyond rounding."""
+    return _ON_CPU if device.type == "cpu" else _ON_GPU
 
 
 def padded_batches(backend: Backend, lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from interp_toolkit.activations import read_activations
+from interp_toolkit.activations import read_token_vectors
 from interp_toolkit.cache import TensorCache
 from interp_toolkit.models import is_plain, model_facts, weights_key
 from interp_toolkit.sites import Place
@@ -55,7 +54,4 @@ def _read(model: Any, prompts: Sequence[Sequence[int]], place: Place, positions:
     rows = [i for i, at in enumerate(positions) if at]
     if not rows:
         return torch.empty(0, model_facts(model).d_model * len(place.sites))
-    # All tokens of a prompt are read, which costs no pass more; the table's order is prompt by prompt.
-    vectors = read_activations(model, [list(prompts[i]) for i in rows], place, "all").vectors
-    starts = np.cumsum([0, *(len(prompts[i]) for i in rows)])
-    return vectors[torch.tensor([start + at for start, i in zip(starts.tolist(), rows) for at in positions[i]])]
+    return read_token_vectors(model, [prompts[i] for i in rows], place, [positions[i] for i in rows])

@@ -11,8 +11,9 @@ from torch import Tensor
 from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
+from interp_toolkit.models.batches import pass_size
 from interp_toolkit.runtime.prefix import PromptRun
-from interp_toolkit.runtime.score import ROWS, batches, score_behind
+from interp_toolkit.runtime.score import batches, score_behind
 from interp_toolkit.torch_defaults import plain_defaults
 
 
@@ -52,14 +53,17 @@ def evidence(
             + (f" and {len(rows)} indices" if soft_token_index is not None else "")
         )
     batch_results = [torch.empty(2, 0)]
-    for start in range(0, len(texts), ROWS):
-        batch = rows[start : start + ROWS]
+    at_once = pass_size(run.backend.device).rows
+    for start in range(0, len(texts), at_once):
+        batch = rows[start : start + at_once]
         unique = sorted(set(batch))
         prompts = with_null(null, soft_tokens[torch.tensor(unique, device=soft_tokens.device)])
         hidden, past = run.read(prompts, keep=True)
         assert past is not None
         numbers = [unique.index(row) for row in batch]
-        batch_results.append(evidence_behind(run, prompts, hidden[:, -1], past, texts[start : start + ROWS], numbers))
+        batch_results.append(
+            evidence_behind(run, prompts, hidden[:, -1], past, texts[start : start + at_once], numbers)
+        )
     log_probs, evidences = torch.cat(batch_results, 1)
     return log_probs, evidences
 

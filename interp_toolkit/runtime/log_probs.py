@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from interp_toolkit.models.backend import Backend
-
-# Rows of logits worked on at once: few enough to stay in a processor's cache.
-_ROWS = 16
+from interp_toolkit.models.batches import pass_size
 
 
 def token_log_probs(backend: Backend, states: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -62,10 +60,12 @@ def _read(
     All in one buffer: a new tensor of this size for each step costs more than what is computed in it.
     """
     transform, vocabulary = backend.logit_transform, unembedded.shape[1]
-    buffer = torch.empty(min(_ROWS, len(tokens)), vocabulary, device=unembedded.device)
+    # Few enough to stay in a processor's cache.
+    at_once = pass_size(unembedded.device).logits
+    buffer = torch.empty(min(at_once, len(tokens)), vocabulary, device=unembedded.device)
     values = torch.empty(len(tokens), device=unembedded.device)
-    for start in range(0, len(tokens), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for start in range(0, len(tokens), at_once):
+        rows = slice(start, start + at_once)
         wanted = tokens[rows, None]
         x = raw = buffer[: len(wanted)].copy_(unembedded[rows])
         if transform:

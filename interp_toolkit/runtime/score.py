@@ -11,12 +11,10 @@ from torch import Tensor
 from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
+from interp_toolkit.models.batches import pass_size
 from interp_toolkit.runtime.log_probs import token_log_probs
 from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.torch_defaults import plain_defaults
-
-# Rows in one forward pass: enough to fill a processor; more only takes more memory for their logits.
-ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +101,9 @@ def batches(run: PromptRun, order: Sequence[int], lengths: Sequence[int]) -> Ite
     Yields:
         the numbers of the targets of one pass.
     """
-    for start in range(0, len(order), ROWS):
-        yield from run.backend.together(order[start : start + ROWS], lengths)
+    rows = pass_size(run.backend.device).rows
+    for start in range(0, len(order), rows):
+        yield from run.backend.together(order[start : start + rows], lengths)
 
 
 def _score_once(
