@@ -94,9 +94,7 @@ def training_pairs(context: EvalContext, data: Path, sizes: Sizes) -> VectorLabe
     titles = [*context.titles.train[: sizes.titles], *context.titles.dev[: sizes.val]]
     splits = ["train"] * (len(titles) - sizes.val) + ["val"] * sizes.val
     settings: dict[str, Any] = dict(seed=SEED, progress=context.progress)
-    topics = reworded_topic_pairs(
-        context.model, titles, STACK, per_topic=sizes.per_topic, splits=splits, **settings
-    )
+    topics = reworded_topic_pairs(context.model, titles, STACK, per_topic=sizes.per_topic, splits=splits, **settings)
     texts = passages(data, "train", sizes.passages + sizes.turns)
     settings |= dict(words=sizes.words, val_fraction=0.05)
     plain = context_pairs(
