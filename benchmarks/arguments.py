@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.data import DATA
+from interp_toolkit import shipped
 from interp_toolkit.errors import InterpToolkitError
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path(__file__).parent / "configs"
+SHIPPED = Path(shipped.__file__).parent
 # Columns of a table for a terminal.
 WIDTH = 120
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
+from interp_toolkit.chat import Prompt, list_prompts, prompt_ids, uses_chat
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.models.batches import padded_batches, pass_size
@@ -96,8 +96,9 @@ def read_activations(
             the index is not regarded.
         sites: `Site` values, hook names, or layer numbers (the stream after that block); of a `SiteStack` the vectors
             of a token stand side by side as one.
-        positions: ``"last"``, ``"all"``, a token position or several (negative ones from the end), a slice, or a mask
-            with True or False for each of a prompt's tokens, the template's included.
+        positions: ``"last"``, ``"all"``, ``"content"`` for a text's own without the template's, a token position or
+            several (negative ones from the end), a slice, or a mask with True or False for each of a prompt's tokens,
+            the template's included.
         chat: whether texts go through the chat template; by default where the model has one.
         progress: whether to show a bar.
 
@@ -114,14 +115,29 @@ def read_activations(
         torch.Size([2, 576])
     """
     model = as_hooked_model(model)
-    tokens = prompt_ids(model.tokenizer, list_prompts(prompts), chat)
+    prompts = list_prompts(prompts)
+    tokens = prompt_ids(model.tokenizer, prompts, chat)
     chosen = parse_sites(sites)
     backend = _backend_for(model, tokens, chosen)
-    at = parse_positions(positions)
-    wanted = [token_positions(at, len(row), f"prompt {i}") for i, row in enumerate(tokens)]
+    wanted = _wanted(model.tokenizer, prompts, tokens, parse_positions(positions), chat)
     vectors = _read(backend, tokens, chosen, wanted, progress)
     read = Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
     return stack_sites(read, sites) if isinstance(sites, SiteStack) else read
+
+
+def _wanted(
+    tokenizer: Any, prompts: Sequence[Prompt], tokens: list[list[int]], positions: Any, chat: bool | None
+) -> list[list[int]]:
+    """Which tokens of each prompt are read."""
+    if positions != "content":
+        return [token_positions(positions, len(row), f"prompt {i}") for i, row in enumerate(tokens)]
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise InterpToolkitError(
+                f"positions='content' reads a text's own tokens, and prompt {i} is {type(prompt).__name__}; pass "
+                f"positions='all' or numbers"
+            )
+    return [list(range(*span)) for span in contents(tokenizer, tokens, uses_chat(tokenizer, chat))]
 
 
 def stack_sites(read: Activations, stack: SiteStack) -> Activations:

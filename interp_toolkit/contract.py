@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp_toolkit.confidence import ConfidenceModel, TokenKind
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
 from interp_toolkit.reading_place import EvidenceThreshold, ReadingPlace, parse_reading_place
@@ -69,6 +70,8 @@ class Contract:
             (False); None where nothing says so, and then they are user turns where the model has a chat template.
         more: further places that vectors may be from. A site of an adapter for a stack fills its part of the stack, or
             that of the stack's nearest site, and the other parts are zero, as they were for such vectors in training.
+        confidence: models of the probability that a description is right, one for each kind of vectors that it was
+            calibrated on.
     """
 
     model_id: str
@@ -84,6 +87,7 @@ class Contract:
     block_signs: tuple[int, ...] = ()
     chat: bool | None = None
     more: tuple[ReadingPlace, ...] = ()
+    confidence: tuple[ConfidenceModel, ...] = ()
 
     __repr__ = brief_repr
 
@@ -98,6 +102,17 @@ class Contract:
         if self.site is None:  # the adapter's file does not say, so it may be any
             return ReadingPlace(site, self.mean, self.threshold)
         return next((place for place in self.reading_places if place.site == site), None)
+
+    def confidence_model(self, site: Place, token: TokenKind, several: bool) -> ConfidenceModel | None:
+        """The model of confidence for descriptions of such vectors; None where none was calibrated.
+
+        Args:
+            site: where they were read.
+            token: which tokens they are of.
+            several: whether each has several samples.
+        """
+        kind = (site, token, several)
+        return next((model for model in self.confidence if (model.site, model.token, model.several) == kind), None)
 
     def filled(self, vectors: Tensor, site: Place) -> Tensor:
         """Vectors from a place as the adapter takes them.
@@ -273,6 +288,7 @@ class Contract:
             block_signs=list(self.block_signs),
             chat=self.chat,
             more=[place.to_dict() for place in self.more],
+            confidence=[model.to_dict() for model in self.confidence],
         )
 
     @classmethod
@@ -290,7 +306,7 @@ class Contract:
             FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
         """
         expected = set(cls("", 0, None, None).to_dict())
-        data = {"chat": None, "block_signs": [], "more": [], **data}  # version 0.1 did not write them
+        data = {"chat": None, "block_signs": [], "more": [], "confidence": [], **data}  # version 0.1 did not write them
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
             faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -318,6 +334,7 @@ class Contract:
                 f"file is damaged, save the adapter again"
             )
         values["more"] = tuple(parse_reading_place(x, m, data["d_model"]) for x, m in zip(data["more"], more_means))
+        values["confidence"] = tuple(ConfidenceModel.from_dict(model) for model in data["confidence"])
         values["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return settings_from(cls, {**values, "mean": mean}, "the contract")
 

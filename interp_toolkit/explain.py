@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -18,14 +19,16 @@ from interp_toolkit.activations import Activations, Positions
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.centering import Means, OnMismatch
 from interp_toolkit.chat import Prompt, has_chat_template
+from interp_toolkit.confidence import TokenKind, description_features
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.deprecation import gathered_arguments, renamed_arguments, warn_renamed
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Vectors, from_activations, from_prompts, from_vectors, split_inputs
+from interp_toolkit.positions import parse_positions
 from interp_toolkit.runtime import Engine, Generation, LocalEngine, Sampling, as_engine
 from interp_toolkit.shipped import default_adapter, find_adapter
-from interp_toolkit.sites import PlaceLike, Site, SiteStack
+from interp_toolkit.sites import PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -101,13 +104,14 @@ def self_explain(
         model: a hooked model, or what `load_model` takes; for vectors also an `interp_toolkit.runtime.Engine`. The
             default model is loaded once per process.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one. By default the best one shipped for the
-            model; for a single site, or vectors of one, an adapter that reads one site.
+            model and for what is read: at other tokens than the last of a question, and of plain text, one that was
+            trained on any token; at other sites one that was trained on these; for vectors one of their width.
         sites: where to read prompts; by default where the adapter was trained. A list is a grid: every site is read on
             its own. A `SiteStack` is read as one vector, by an adapter that was trained on that stack. A site that is
             not the adapter's needs its mean in ``center``, or ``on_mismatch="warn"``. With vectors, which of the
             places of an adapter's range they are from; by default the deepest that fits their width.
-        positions: which tokens of a prompt, from its end where negative; ``"last"`` or ``"all"``; see
-            `read_activations`.
+        positions: which tokens of a prompt, from its end where negative; ``"last"``, ``"all"``, or ``"content"`` for a
+            text's own, without the chat template's; see `read_activations`.
         sampling: how many descriptions per vector, and how they are sampled; by default one, greedily.
         centered: whether vectors are centered already, or directions. With False they are raw residual streams, and
             the adapter's mean is subtracted.
@@ -135,7 +139,8 @@ def self_explain(
     engine = as_engine(model)
     inputs, vectors = split_inputs(inputs)
     facts = engine.facts  # a property that looks through the model's hooks and weights
-    adapter = _find_adapter(adapter, facts, vectors, sites)
+    any_token = chat is False or not _is_last(positions)
+    adapter = _find_adapter(adapter, facts, vectors, sites, any_token)
     contract = adapter.require_contract(facts)
     soft_prompt = contract.require_soft_prompt()
     _require_ability(engine, soft_prompt)
@@ -167,7 +172,8 @@ def self_explain(
                 f"with read_activations and a hooked model, or pass that as model=..."
             )
         usual_chat = has_chat_template(engine.model.tokenizer) if contract.chat is None else contract.chat
-        as_in_training = chat in (None, usual_chat)
+        # An adapter for a range of places that does not say which was trained on both.
+        as_in_training = chat in (None, usual_chat) or (contract.chat is None and bool(contract.more))
         described = from_prompts(
             engine.model,
             inputs,
@@ -234,8 +240,9 @@ def _explanations(
     ]
     if len(texts) > len(origins):
         origins.append((_NULL_VECTOR, "", -1, "", contract.threshold, 1.0))
+    confidences = _confidences(vectors, texts, contract, sampling, as_in_training)
     rows = []
-    for (source, site, position, token, threshold, scale), samples in zip(origins, texts):
+    for number, ((source, site, position, token, threshold, scale), samples) in enumerate(zip(origins, texts)):
         applies = threshold is not None and threshold.applies(
             scale=scale,
             temperature=sampling.effective_temperature,
@@ -247,16 +254,64 @@ def _explanations(
             above = text.evidence >= threshold.value if threshold and applies else None
             rows.append(
                 Explanation(
-                    source, site, position, i, text.text, text.log_prob, text.evidence, above, scale, token=token
+                    source,
+                    site,
+                    position,
+                    i,
+                    text.text,
+                    text.log_prob,
+                    text.evidence,
+                    above,
+                    scale,
+                    token,
+                    confidences.get((number, i)),
                 )
             )
     return Explanations(rows)
 
 
+def _confidences(
+    vectors: Vectors,
+    texts: Sequence[Sequence[Generation]],
+    contract: Contract,
+    sampling: Sampling,
+    as_in_training: bool,
+) -> dict[tuple[int, int], float]:
+    """The confidence of each description, by number of its vector and sample, where the contract has a model of it."""
+    several = int(sampling.n) > 1
+    usual = replace(sampling, n=1 + several, temperature=sampling.effective_temperature, seed=0)
+    calibrated = Sampling(n=1 + several, temperature=Sampling(n=1 + several).effective_temperature)
+    if not contract.confidence or not as_in_training or usual != calibrated:
+        return {}
+    by_model: dict[tuple[str, TokenKind], list[int]] = {}
+    for i, (site, kind) in enumerate(zip(vectors.sites, vectors.kinds)):
+        if kind is not None:
+            by_model.setdefault((site, kind), []).append(i)
+    confidences = {}
+    for (site, kind), numbers in by_model.items():
+        model = contract.confidence_model(parse_place(site), kind, several)
+        if model is None:
+            continue
+        described = [text for i in numbers for text in texts[i]]
+        features = description_features(
+            [text.log_prob for text in described],
+            [text.evidence for text in described],
+            [len(text.token_ids) for text in described],
+            [[text.text for text in texts[i]] for i in numbers] if several else None,
+        )
+        which = [(i, sample) for i in numbers for sample in range(len(texts[i]))]
+        confidences |= dict(zip(which, model.probability(features).tolist()))
+    return confidences
+
+
 def _find_adapter(
-    adapter: Adapter | str | Path | None, facts: ModelFacts, vectors: Tensor | None, sites: PlaceLike | None
+    adapter: Adapter | str | Path | None,
+    facts: ModelFacts,
+    vectors: Tensor | None,
+    sites: PlaceLike | None,
+    any_token: bool = False,
 ) -> Adapter:
-    """The adapter that was passed, or the shipped one: for vectors by their width, for sites by how many it reads."""
+    """The adapter that was passed, or the shipped one: by the width of vectors, by where prompts are read."""
     if not isinstance(adapter, (Adapter, str, Path, NoneType)):
         raise InterpToolkitError(f"expected an Adapter, a path, a hub id or a name, got {type(adapter).__name__}")
     if isinstance(adapter, Adapter):
@@ -267,8 +322,14 @@ def _find_adapter(
         width = vectors.shape[-1] if vectors.ndim else 0
         return default_adapter(facts, width // facts.d_model if width and width % facts.d_model == 0 else 1)
     if sites is None:
-        return default_adapter(facts)
-    return default_adapter(facts, len(sites.sites) if isinstance(sites, SiteStack) else 1)
+        return default_adapter(facts, any_token=any_token)
+    count = len(sites.sites) if isinstance(sites, SiteStack) else 1
+    return default_adapter(facts, count, places=sites, any_token=any_token)
+
+
+def _is_last(positions: Positions) -> bool:
+    chosen = parse_positions(positions)
+    return chosen == "last" or chosen == [-1]
 
 
 def _require_ability(engine: Engine, soft_prompt: SoftPrompt) -> None:

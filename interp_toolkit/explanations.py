@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,9 +12,10 @@ from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.tables import html_table, text_table
 
 COLUMNS = (
-    "source", "site", "position", "token", "sample", "description", "log_prob", "evidence", "above_threshold", "scale"
+    "source", "site", "position", "token", "sample", "description", "log_prob", "evidence", "confidence",
+    "above_threshold", "scale"
 )  # fmt: skip
-_NUMBERS = ("position", "sample", "log_prob", "evidence", "scale")
+_NUMBERS = ("position", "sample", "log_prob", "evidence", "confidence", "scale")
 # Tables for people show whether a description counts under a shorter name.
 _HEADINGS = {"above_threshold": "verdict"}
 # A notebook keeps what it shows: a page of rows as HTML, and as text the ends of what is long, as a data frame's are.
@@ -42,6 +44,9 @@ class Explanation:
             has no threshold, or one that does not apply, to a sample for example (see `EvidenceThreshold.applies`).
         scale: factor that the vector was multiplied by in the adapter.
         token: text of the token at the position; empty for a vector that was passed as an array.
+        confidence: the probability that the description is right, from 0 to 1: that it names the word of its token, or,
+            at the last token of a chat prompt, what the turn is about (see `ConfidenceModel`). None where the adapter
+            was not calibrated for such vectors and such a sampling.
     """
 
     source: str
@@ -54,6 +59,7 @@ class Explanation:
     above_threshold: bool | None
     scale: float
     token: str = ""
+    confidence: float | None = None
 
 
 class Explanations(Sequence[Explanation]):
@@ -75,6 +81,17 @@ class Explanations(Sequence[Explanation]):
 
     def __iter__(self) -> Iterator[Explanation]:
         return iter(self._rows)
+
+    def best(self) -> Explanations:
+        """For each vector the description with the highest confidence, or evidence where one has no confidence.
+
+        Example:
+            >>> self_explain("Tell me about baseball.", sampling=Sampling(n=6)).best()
+        """
+        by_vector: dict[tuple[str, str, int], list[Explanation]] = {}
+        for row in self._rows:
+            by_vector.setdefault((row.source, row.site, row.position), []).append(row)
+        return Explanations([_best(rows) for rows in by_vector.values()])
 
     def to_df(self) -> pd.DataFrame:
         """A data frame with the columns of `Explanation`, one row per description."""
@@ -104,7 +121,9 @@ class Explanations(Sequence[Explanation]):
         rest = f"{more:,} more rows: see to_df() or a report. " if more else ""
         return (
             f"{table}<small>{rest}evidence: nats per token for these words, above what the null vector gives them; "
-            "near zero the description is a guess; abstains: controls without meaning reach as much</small>"
+            "near zero the description is a guess; confidence: the probability that "
+            "it names the token's word, or at the end of a turn its topic; abstains: controls without meaning reach "
+            "as much</small>"
         )
 
     def _shown(self) -> list[str]:
@@ -119,9 +138,18 @@ class Explanations(Sequence[Explanation]):
             columns.add("token")
         if len(sources) > 1 or "token" not in columns:
             columns.add("source")
+        if any(row.confidence is not None for row in self._rows):
+            columns.add("confidence")
         if any(row.above_threshold is False for row in self._rows):
             columns.add("above_threshold")
         return [name for name in COLUMNS if name in columns]
+
+
+def _best(rows: Sequence[Explanation]) -> Explanation:
+    confidences = [row.confidence for row in rows]
+    if None not in confidences:
+        return max(rows, key=lambda row: row.confidence or 0.0)
+    return max(rows, key=lambda row: -math.inf if math.isnan(row.evidence) else row.evidence)
 
 
 def _headings(columns: Sequence[str]) -> list[str]:
@@ -134,6 +162,8 @@ def _cell(row: Explanation, name: str) -> str:
         return value.replace("\n", "\\n")  # one row per token
     if name in ("log_prob", "evidence"):
         return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
+    if name == "confidence":
+        return "" if value is None else f"{100 * value:.0f}%"
     if name == "above_threshold":
         return "abstains" if value is False else ""
     return f"{value:g}" if name == "scale" else str(value)

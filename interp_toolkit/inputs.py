@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from interp_toolkit.activations import Activations, Positions, read_activations, stack_sites
 from interp_toolkit.centering import Means, OnMismatch, means_by_place, means_by_site
-from interp_toolkit.chat import Prompt, list_prompts
+from interp_toolkit.chat import Prompt, list_prompts, prompt_ids
+from interp_toolkit.confidence import TokenKind
 from interp_toolkit.contract import Contract, EvidenceThreshold, ReadingPlace
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import backend_of
 from interp_toolkit.sites import Place, PlaceLike, SiteStack, parse_place
+from interp_toolkit.spans import contents
 
 # Raw residual streams at the last token have a cosine of 0.8 and more to the mean of the adapters that ship, centered
 # ones of at most 0.3.
@@ -37,6 +39,8 @@ class Vectors:
         thresholds: of the place that the vector is from; None where there is none, or where it is not from a place of
             the adapter's or not centered by its mean, as those in training were. For arrays this is assumed, unless the
             mean is plainly still in them.
+        kinds: which token of a text each is of, for its confidence; None for one that was not read from a text here,
+            that is of the chat template but its last, or that is not centered by the adapter's mean.
         row_ids: what decides the draws of a vector's samples, together with the seed.
     """
 
@@ -46,6 +50,7 @@ class Vectors:
     positions: list[int]
     tokens: list[str]
     thresholds: list[EvidenceThreshold | None]
+    kinds: list[TokenKind | None]
     row_ids: list[str]
 
 
@@ -120,7 +125,7 @@ def from_vectors(
     names, site = [f"vector {i}" for i in range(n)], "" if sites is None or place is None else str(place.site)
     row_ids = _hashes(values)
     values = values if place is None else contract.filled(values, place.site)
-    return Vectors(values, names, [site] * n, [-1] * n, [""] * n, thresholds, row_ids)
+    return Vectors(values, names, [site] * n, [-1] * n, [""] * n, thresholds, [None] * n, row_ids)
 
 
 def _place_of_vectors(values: Tensor, contract: Contract, sites: PlaceLike | None) -> ReadingPlace | None:
@@ -225,7 +230,24 @@ def from_prompts(
     vectors = _centered(read, sources, contract, width, means, center)
     # Where a vector was read, not its rounding, decides its draws.
     origins = zip(read.table["prompt"], read.table["site"], read.table["position"])
-    return replace(vectors, row_ids=[repr((prompts[i], site, position)) for i, site, position in origins])
+    row_ids = [repr((prompts[i], site, position)) for i, site, position in origins]
+    kinds = [None] * len(row_ids) if center is not None else _kinds(model, prompts, chat, read)
+    return replace(vectors, row_ids=row_ids, kinds=kinds)
+
+
+def _kinds(model: Any, prompts: Sequence[Prompt], chat: bool, read: Activations) -> list[TokenKind | None]:
+    """Which token of its text each vector is of."""
+    numbers = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str)]
+    ids = prompt_ids(model.tokenizer, [prompts[i] for i in numbers], chat)
+    spans = dict(zip(numbers, zip(contents(model.tokenizer, ids, chat), map(len, ids))))
+
+    def kind(prompt: int, position: int) -> TokenKind | None:
+        if prompt not in spans:
+            return None
+        (start, end), length = spans[prompt]
+        return "text" if start <= position < end else "last" if position == length - 1 else None
+
+    return [kind(i, position) for i, position in zip(read.table["prompt"], read.table["position"])]
 
 
 def _centered(
@@ -256,7 +278,9 @@ def _centered(
     thresholds = {str(x): by_place.get(str(x)) if with_mean.isdisjoint(x.sites) else None for x in means}
     tokens = table["token"].tolist() if "token" in table else [""] * len(values)
     by_row = [thresholds[name] for name in names]
-    return Vectors(values, sources, names, table["position"].tolist(), tokens, by_row, _hashes(values))
+    return Vectors(
+        values, sources, names, table["position"].tolist(), tokens, by_row, [None] * len(values), _hashes(values)
+    )
 
 
 def prompt_title(prompt: Prompt) -> str:

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError
 
-Positions = Literal["all", "last"] | int | np.integer | slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor
-"""``"all"``, ``"last"``, one number or several (negative from the end), a slice, or a mask with a value per token."""
+Positions = (
+    Literal["all", "content", "last"] | int | np.integer | slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor
+)
+"""``"all"``, ``"content"`` (a text's own tokens, not the template's), ``"last"``, one number or several (negative from
+the end), a slice, or a mask with a value per token."""
 
 
-def parse_positions(positions: Positions) -> Literal["all", "last"] | slice | list[int] | list[bool]:
+def parse_positions(positions: Positions) -> Literal["all", "content", "last"] | slice | list[int] | list[bool]:
     """Positions in one of four forms, whatever they were given as.
 
     Raises:
@@ -23,7 +26,7 @@ def parse_positions(positions: Positions) -> Literal["all", "last"] | slice | li
     """
     if isinstance(positions, slice):
         return positions
-    if isinstance(positions, str) and positions in ("all", "last"):
+    if isinstance(positions, str) and positions in ("all", "content", "last"):
         return positions
     listed: Any = [positions]
     if isinstance(positions, Iterable) and not isinstance(positions, (str, Mapping)) and getattr(positions, "ndim", 1):
@@ -38,8 +41,8 @@ def parse_positions(positions: Positions) -> Literal["all", "last"] | slice | li
         return [operator.index(value) for value in listed]
     except TypeError:
         raise InterpToolkitError(
-            f"expected positions 'all', 'last' or a list of numbers (or one number, a slice, or a mask with True or "
-            f"False for each token), got {positions!r:.80}"
+            f"expected positions 'all', 'content', 'last' or a list of numbers (or one number, a slice, or a mask with "
+            f"True or False for each token), got {positions!r:.80}"
         ) from None
 
 
@@ -52,14 +55,16 @@ def token_positions(positions: Positions, length: int, name: str) -> list[int]:
         name: of the prompt, for errors, such as ``prompt 0``.
 
     Raises:
-        InterpToolkitError: a position that the prompt does not have, a slice or mask that chooses none of its tokens,
-            or a mask of another length.
+        InterpToolkitError: ``"content"``, a position that the prompt does not have, a slice or mask that chooses none
+            of its tokens, or a mask of another length.
 
     Example:
         >>> token_positions([-1, 0], 12, "prompt 0")
         [11, 0]
     """
     chosen = parse_positions(positions)
+    if chosen == "content":
+        raise InterpToolkitError(f"expected 'all', 'last' or numbers for {name}, which is not known as a text")
     if isinstance(chosen, str):
         return list(range(length)) if chosen == "all" else [length - 1]
     if isinstance(chosen, slice):

@@ -89,7 +89,7 @@ def test_messages_ids_and_plain_text_are_read(tiny):
         (["a"], [], "last", "expected at least one site"),
         (["a"], [4], "last", r"blocks\.4\.hook_resid_post does not exist: the model has 4 layers"),
         (["a"], [0], [500], r"position 500 does not exist in prompt 0, which has \d+ tokens"),
-        (["a"], [0], "first", "expected positions 'all', 'last' or a list"),
+        (["a"], [0], "first", "expected positions 'all', 'content', 'last' or a list"),
         ([["a"]], [0], "last", r"prompt 0 is empty or of an unknown kind.*got \['a'\]"),
     ],
 )

@@ -241,7 +241,7 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(
-        "source,site,position,token,sample,description,log_prob,evidence,above_threshold,scale\n"
+        "source,site,position,token,sample,description,log_prob,evidence,confidence,above_threshold,scale\n"
     )
     result = subprocess.run([*command, "--print-completion", "bash"], capture_output=True, text=True, env=environment)
     assert result.returncode == 0

@@ -72,6 +72,7 @@ def test_the_table(tiny, adapter):
         "description",
         "log_prob",
         "evidence",
+        "confidence",
         "above_threshold",
         "scale",
     )

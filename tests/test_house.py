@@ -21,7 +21,7 @@ ROOMS = [
     ["deprecation", "errors", "lazy"],
     ["files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
     ["cache", "chat", "quotes", "results"],
-    ["embedder", "reading_place", "soft_prompt", "spans"],
+    ["confidence", "embedder", "reading_place", "soft_prompt", "spans"],
     ["contract"],
     ["adapters", "models"],
     ["activations"],

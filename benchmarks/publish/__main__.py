@@ -21,7 +21,7 @@ from __future__ import annotations
 from benchmarks.arguments import RESULTS, Folders, make_parser, run
 from benchmarks.data import TITLES, need
 from benchmarks.publish.adapters import calibrate, make, measure
-from benchmarks.publish.cards import SHIPPED, card
+from benchmarks.publish.cards import card
 from benchmarks.publish.documents import BLOCKS, ROOT, filled
 from benchmarks.titles import title_context
 from interp_toolkit.shipped import NAMES

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.arguments import CONFIGS
+from benchmarks.arguments import CONFIGS, SHIPPED
 from benchmarks.data import TITLES
-from benchmarks.publish.cards import SHIPPED
 from benchmarks.titles import centred_vectors
 from interp_toolkit import Adapter, load_model
 from interp_toolkit.evaluation import (

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-import interp_toolkit
-from benchmarks.arguments import RESULTS
+from benchmarks.arguments import RESULTS, SHIPPED
+from benchmarks.publish.token_card import TOKEN_ADAPTER, token_card
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.results import percent_text, read_result
 
-SHIPPED = Path(interp_toolkit.__file__).parent / "shipped"
 _SETTINGS = (
     "batch_size",
     "lr",
@@ -28,6 +25,8 @@ _SETTINGS = (
 
 def card(name: str) -> str:
     """What a shipped adapter is, was trained on, measures, and cannot do."""
+    if name == TOKEN_ADAPTER:
+        return token_card()
     result = read_result(RESULTS / "shipped_adapters.json")
     row, settings = result["adapters"][name], result["settings"]
     config = read_json(SHIPPED / name / "adapter_config.json", "an adapter's config")

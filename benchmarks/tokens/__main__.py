@@ -19,6 +19,7 @@ from __future__ import annotations
 from benchmarks.arguments import Folders, make_parser, run
 from benchmarks.data import PASSAGES, TITLES, need, need_whole_corpus
 from benchmarks.titles import title_context
+from benchmarks.tokens.confidence import calibrated
 from benchmarks.tokens.measure import measure
 from benchmarks.tokens.training import Sizes, train
 from interp_toolkit.shipped import NAMES, find_adapter
@@ -35,7 +36,10 @@ def main() -> None:
     if options.what == "train":
         if options.limit is None:
             need_whole_corpus(options.data)
-        adapter = train(context, options.data, Sizes.for_limit(options.limit), folders.runs / "training")
+        sizes = Sizes.for_limit(options.limit)
+        adapter = train(context, options.data, sizes, folders.runs / "training")
+        if options.limit is None:
+            adapter = calibrated(context, options.data, adapter, sizes)
         adapter.save_pretrained(folders.runs / "adapter")
         print(f"saved in {folders.runs / 'adapter'}")
         return

@@ -28,7 +28,12 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
     parser.add_argument(
-        "--position", type=int, default=-1, metavar="P", help="token position to read; by default -1, the last"
+        "--position",
+        type=_position,
+        default=-1,
+        metavar="P",
+        help="token position to read, by default -1, the last; 'content' for each token of the text, 'all' for those "
+        "of the chat template too",
     )
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="descriptions per prompt (default 1, greedy)"
@@ -46,6 +51,10 @@ def add(commands: Any) -> None:
     shape.add_argument("--html", type=page_path, metavar="FILE.html", help="write one page that needs no network")
 
 
+def _position(text: str) -> int | str:
+    return text if text in ("all", "content", "last") else int(text)
+
+
 def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.errors import InterpToolkitError
     from interp_toolkit.explain import self_explain
@@ -60,7 +69,7 @@ def _run(options: argparse.Namespace) -> None:
         model=options.model,
         adapter=options.adapter,
         sites=options.layer,
-        positions=[options.position],
+        positions=options.position,
         include_null=options.null,
         chat=False if options.no_chat else None,
         on_mismatch="warn" if options.any_layer else "error",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import ModelFacts
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.errors import ContractError, InterpToolkitError
+from interp_toolkit.sites import PlaceLike
 
 _FOLDER = Path(__file__).parent
 # The first that fits a model, and what it is asked for, is the default.
@@ -22,12 +23,17 @@ def find_adapter(name: str) -> Adapter:
     return Adapter.from_pretrained(_FOLDER / name if name in NAMES else name)
 
 
-def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
+def default_adapter(
+    facts: ModelFacts, sites: int | None = None, *, places: PlaceLike | None = None, any_token: bool = False
+) -> Adapter:
     """The adapter that is used for a model when none is named.
 
     Args:
         facts: of the model.
         sites: how many sites its vectors are read at together; None for any, and so for the best.
+        places: where prompts are to be read; of several adapters one that was trained on these.
+        any_token: whether other tokens than the last of a question are read; then one for a range of places, where one
+            is shipped.
 
     Raises:
         InterpToolkitError: none is shipped for this model, or none that reads so many sites.
@@ -36,6 +42,10 @@ def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
     matching = [
         adapter for adapter in shipped if adapter.contract and adapter.contract.fingerprint == facts.fingerprint
     ]
+    if any_token:
+        matching.sort(key=lambda adapter: not adapter.require_contract().more)  # a stable sort
+    if places is not None and (reading := [adapter for adapter in matching if _reads(adapter, places)]):
+        return reading[0]
     for adapter in matching:
         if sites in (None, adapter.config.sites):
             return adapter
@@ -44,3 +54,12 @@ def default_adapter(facts: ModelFacts, sites: int | None = None) -> Adapter:
         f"no adapter is shipped for {what}; pass adapter=... (a path, a hub id or an Adapter), or train one with "
         f"interp_toolkit.train_adapter"
     )
+
+
+def _reads(adapter: Adapter, places: PlaceLike) -> bool:
+    """Whether an adapter was trained on all of these places."""
+    contract = adapter.require_contract()
+    try:
+        return all(contract.reading_place(place) is not None for place in contract.places(places))
+    except ContractError:
+        return False

@@ -1,0 +1,166 @@
+"""Confidence: fitted on descriptions that are known to be right or wrong, and how far it can be trusted on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from interp_toolkit.confidence import AGREEMENT, FEATURES, ConfidenceModel, TokenKind
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.sites import Place
+from interp_toolkit.statistics import mean_interval
+
+# Fewer say little of five weights.
+_FEWEST = 50
+_BINS = 10
+_RESAMPLES = 999
+
+
+def fit_confidence(
+    features: Mapping[str, np.ndarray],
+    right: Sequence[bool] | np.ndarray,
+    *,
+    site: Place,
+    token: TokenKind,
+    several: bool = False,
+    seed: int = 0,
+) -> ConfidenceModel:
+    """Fit the probability that a description is right by a logistic regression on standardised features.
+
+    Args:
+        features: of each description, see `interp_toolkit.confidence.description_features`.
+        right: whether each is right.
+        site: where the vectors were read.
+        token: which tokens they are of.
+        several: whether the descriptions are several samples of each vector.
+        seed: of the vectors and samples, for the record.
+
+    Returns:
+        the model, for `Contract.confidence`.
+
+    Raises:
+        InterpToolkitError: counts that differ, fewer than 50 descriptions that are not empty, all right or all wrong.
+
+    Example:
+        >>> features = description_features(log_probs, evidences, tokens)
+        >>> fit_confidence(features, right, site=Site.after(23), token="text")
+    """
+    from sklearn.linear_model import LogisticRegression  # comes with the extra [eval]
+
+    names = (*FEATURES, AGREEMENT) if several else FEATURES
+    values = np.stack([np.asarray(features[name], dtype=float) for name in names], 1)
+    verdicts = np.asarray(right, dtype=bool)
+    if len(values) != len(verdicts):
+        raise InterpToolkitError(
+            f"expected whether each description is right, got {len(values)} descriptions and {len(verdicts)} verdicts"
+        )
+    known = np.isfinite(values).all(1)
+    values, verdicts = values[known], verdicts[known]
+    if len(values) < _FEWEST or not 0 < verdicts.sum() < len(verdicts):
+        raise InterpToolkitError(
+            f"expected at least {_FEWEST} descriptions, some right and some wrong, to fit a confidence on, got "
+            f"{len(values)} that are not empty, {int(verdicts.sum())} of them right"
+        )
+    centre, spread = values.mean(0), values.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    fitted = LogisticRegression(max_iter=1000).fit((values - centre) / spread, verdicts)
+    weights = fitted.coef_[0] / spread
+    return ConfidenceModel(
+        site=site,
+        token=token,
+        several=several,
+        intercept=float(fitted.intercept_[0] - weights @ centre),
+        weights=dict(zip(names, weights.tolist())),
+        n=len(values),
+        seed=seed,
+    )
+
+
+def calibration_table(
+    probabilities: Sequence[float] | np.ndarray, right: Sequence[bool] | np.ndarray, seed: int = 0
+) -> pd.DataFrame:
+    """Tabulate how far probabilities of being right can be trusted, on descriptions that they were not fitted on.
+
+    Args:
+        probabilities: of each description, from 0 to 1.
+        right: whether each is right.
+        seed: of the bootstrap over descriptions.
+
+    Returns:
+        columns ``measure``, ``value``, ``low``, ``high`` (95%), ``n``, ``seed``. Measures: ``calibration error`` (the
+        mean distance between confidence and the share that is right, over ten groups of equal size by confidence,
+        weighted by their size; 0 is best), ``Brier score`` (the mean squared error), ``AUROC`` (the chance that a right
+        description has the higher confidence), ``right`` (the share that is), ``confidence`` (its mean).
+
+    Raises:
+        InterpToolkitError: counts that differ, no description, or what is no probability.
+    """
+    p, y = _checked(probabilities, right)
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, len(p), len(p)) for _ in range(_RESAMPLES)]
+    rows = []
+    for name, measure in (("calibration error", calibration_error), ("AUROC", auroc)):
+        resampled = np.array([measure(p[rows], y[rows]) for rows in draws])
+        low, high = np.nanquantile(resampled, [0.025, 0.975]) if np.isfinite(resampled).any() else (np.nan, np.nan)
+        rows.append(dict(measure=name, value=measure(p, y), low=float(low), high=float(high), n=len(p), seed=seed))
+    for name, values in (("Brier score", (p - y) ** 2), ("right", y), ("confidence", p)):
+        interval = mean_interval(values, seed=seed).to_dict()
+        rows.append(dict(measure=name) | {key: interval[key] for key in ("value", "low", "high", "n", "seed")})
+    return pd.DataFrame(rows)
+
+
+def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
+    """The expected calibration error over ten groups of equal size (Naeini et al. 2015, with quantile bins).
+
+    Args:
+        probabilities: of each description.
+        right: whether each is right.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    groups = [group for group in np.array_split(order, _BINS) if len(group)]
+    gaps = [abs(probabilities[group].mean() - right[group].mean()) * len(group) for group in groups]
+    return float(sum(gaps) / len(probabilities))
+
+
+def auroc(scores: np.ndarray, right: np.ndarray) -> float:
+    """The chance that a right description has the higher score, ties counted half; NaN where all are right or wrong.
+
+    Args:
+        scores: of each description.
+        right: whether each is right.
+    """
+    from scipy.stats import mannwhitneyu
+
+    high, low = scores[right > 0], scores[right == 0]
+    if not len(high) * len(low):
+        return float("nan")
+    return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
+
+
+def area_under_risk_coverage(scores: np.ndarray, right: np.ndarray) -> float:
+    """The mean share that is wrong among the descriptions with the highest scores, over all coverages; lower is better.
+
+    Descriptions with equal scores are taken together in the order in which they stand (Geifman and El-Yaniv 2017).
+
+    Args:
+        scores: of each description; NaN is taken last.
+        right: whether each is right.
+    """
+    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+    wrong = 1.0 - right[order].astype(float)
+    return float((wrong.cumsum() / np.arange(1, len(wrong) + 1)).mean())
+
+
+def _checked(
+    probabilities: Sequence[float] | np.ndarray, right: Sequence[bool] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    p, y = np.asarray(probabilities, dtype=float), np.asarray(right, dtype=float)
+    if len(p) != len(y) or not len(p):
+        raise InterpToolkitError(
+            f"expected whether each description is right, got {len(p)} descriptions and {len(y)} verdicts"
+        )
+    if not ((p >= 0) & (p <= 1)).all():
+        raise InterpToolkitError("expected probabilities between 0 and 1; leave out descriptions without confidence")
+    return p, y
