@@ -17,6 +17,7 @@ from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.way_back import WayBack, parse_way_back
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Contract:
             (False); None where nothing says so, and then they are user turns where the model has a chat template.
         more: further places that vectors may be from. A site of an adapter for a stack fills its part of the stack, or
             that of the stack's nearest site, and the other parts are zero, as they were for such vectors in training.
+        way_back: a trained map from descriptions back to vectors, see `fit_way_back`; None where there is none.
     """
 
     model_id: str
@@ -84,6 +86,7 @@ class Contract:
     block_signs: tuple[int, ...] = ()
     chat: bool | None = None
     more: tuple[ReadingPlace, ...] = ()
+    way_back: WayBack | None = None
 
     __repr__ = brief_repr
 
@@ -191,6 +194,8 @@ class Contract:
             )
         if self.site is not None:
             self.site.require_in(facts.n_layers)
+        if self.way_back is not None:
+            self.way_back.site.require_in(facts.n_layers)
 
     def require_soft_prompt(self) -> SoftPrompt:
         """The soft prompt that the adapter was trained with.
@@ -211,6 +216,19 @@ class Contract:
         if self.site is None:
             raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
         return self.site
+
+    def require_way_back(self) -> WayBack:
+        """The trained way back from a description to a vector.
+
+        Raises:
+            InterpToolkitError: the contract has none.
+        """
+        if self.way_back is None:
+            raise InterpToolkitError(
+                "the adapter's contract has no way back from a description to a vector; fit one with fit_way_back and "
+                "set adapter.contract = dataclasses.replace(adapter.contract, way_back=...)"
+            )
+        return self.way_back
 
     def places(self, sites: PlaceLike | None) -> list[Place]:
         """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
@@ -258,8 +276,8 @@ class Contract:
         return vectors if self.mean is None else vectors - self.mean.to(vectors)
 
     def to_dict(self) -> dict[str, Any]:
-        """A form that JSON can hold; the mean is a tensor and is stored apart."""
-        return dict(
+        """A form that JSON can hold; means and the way back's matrices are tensors and are stored apart."""
+        stated = dict(
             model_id=self.model_id,
             revision=self.revision,
             fingerprint=self.fingerprint,
@@ -274,10 +292,16 @@ class Contract:
             chat=self.chat,
             more=[place.to_dict() for place in self.more],
         )
+        # Where there is none the key is left out, so that the files of such adapters are what they always were.
+        return stated if self.way_back is None else stated | dict(way_back=self.way_back.to_dict())
 
     @classmethod
     def from_dict(
-        cls, data: Mapping[str, Any], mean: Tensor | None, more_means: Sequence[Tensor | None] = ()
+        cls,
+        data: Mapping[str, Any],
+        mean: Tensor | None,
+        more_means: Sequence[Tensor | None] = (),
+        way_back: Mapping[str, Tensor] | None = None,
     ) -> Contract:
         """The inverse of `to_dict`; all of it or none.
 
@@ -285,12 +309,14 @@ class Contract:
             data: as `to_dict` gives it.
             mean: the tensor of ``mean``.
             more_means: those of ``more``, in order.
+            way_back: the tensors of ``way_back``, see `WayBack.tensors`.
 
         Raises:
-            FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
+            FileFormatError: a part is missing or unknown, or a tensor does not fit what the contract says of it.
         """
-        expected = set(cls("", 0, None, None).to_dict())
-        data = {"chat": None, "block_signs": [], "more": [], **data}  # version 0.1 did not write them
+        expected = {*cls("", 0, None, None).to_dict(), "way_back"}
+        # Version 0.1 did not write the first three, and the last is written where there is one.
+        data = {"chat": None, "block_signs": [], "more": [], "way_back": None, **data}
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
             faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -318,6 +344,13 @@ class Contract:
                 f"file is damaged, save the adapter again"
             )
         values["more"] = tuple(parse_reading_place(x, m, data["d_model"]) for x, m in zip(data["more"], more_means))
+        if data["way_back"] is None and way_back:
+            raise FileFormatError(
+                f"the contract names no way back, and there are tensors of one, {', '.join(sorted(way_back))}; the "
+                f"file is damaged, save the adapter again"
+            )
+        if data["way_back"] is not None:
+            values["way_back"] = parse_way_back(data["way_back"], way_back or {}, data["d_model"], width)
         values["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return settings_from(cls, {**values, "mean": mean}, "the contract")
 
