@@ -261,8 +261,8 @@ def _check_pairs(texts: Sequence[str], vectors: Tensor, d_model: int) -> None:
             f"expected a text for each vector of width {d_model} for each site, got {len(texts)} texts for vectors of "
             f"shape {tuple(vectors.shape)}"
         )
-    parts = vectors.unflatten(-1, (-1, d_model))
-    usable = (torch.isfinite(parts).all(-1) & parts.any(-1)).all(-1)
+    by_site = vectors.unflatten(-1, (-1, d_model))
+    usable = (torch.isfinite(by_site).all(-1) & by_site.any(-1)).all(-1)
     if not usable.all():
         row = int((~usable).nonzero()[0])
         raise InterpToolkitError(

@@ -80,7 +80,7 @@ class WayBack:
         return dict(site=str(self.site), wording=self.wording, rank=self.rank, penalty=self.penalty, n=self.n)
 
 
-def parse_way_back(data: Mapping[str, Any], tensors: Mapping[str, Tensor], d_model: int, width: int) -> WayBack:
+def parse_way_back(data: Any, tensors: Mapping[str, Tensor], d_model: int, width: int) -> WayBack:
     """The inverse of `WayBack.to_dict` and `WayBack.tensors`.
 
     Args:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from interp_toolkit import Adapter, FileFormatError, InterpToolkitError, Site, SiteStack, read_activations
 from interp_toolkit.contract import Contract
-from interp_toolkit.evaluation import fve_table, reconstruction, run_evaluation
+from interp_toolkit.evaluation import reconstruction, run_evaluation
 from interp_toolkit.evaluation.context import EvalContext
-from interp_toolkit.evaluation.trained_reconstruction import sample_scores
+from interp_toolkit.evaluation.trained_reconstruction import fve_table, sample_scores
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.models import model_facts
 from interp_toolkit.pairs import topic_vectors
@@ -93,12 +93,13 @@ def test_features_are_the_last_state_and_the_mean_of_the_texts_tokens(tiny):
     features = text_features(model, ["a fox", " rivers ", "a fox"], PLACE, "What is {text}, then?")
     assert features.shape == (3, 128)
     assert torch.equal(features[0], features[2])
-    before = len(model.tokenizer("What is")["input_ids"]) + 1  # and the beginning of the sequence
-    inside = len(model.tokenizer(" a fox")["input_ids"])
+    read = read_activations(model, "What is a fox, then?", 1, "all", chat=False).table.token.tolist()
+    ends = [len("".join(read[1 : i + 1])) for i in range(len(read))]  # of each token, in letters
+    inside = slice(ends.index(len("What is")) + 1, ends.index(len("What is a fox")) + 1)
     expected = []
     for site in PLACE.sites:
         states = read_activations(model, "What is a fox, then?", site, "all", chat=False).vectors
-        expected += [states[-1], states[before : before + inside].mean(0)]
+        expected += [states[-1], states[inside].mean(0)]
     expected = torch.cat([x / x.norm() for x in expected])
     assert torch.allclose(features[0], expected, atol=1e-5)
 
@@ -276,7 +277,7 @@ def test_what_has_no_score(tiny, adapter, random_vectors):
         reconstruction_scores(tiny(), adapter, random_vectors(2, 64), ["a", "b"])
 
 
-def test_variance_explained(random_vectors):
+def test_variance_explained(random_vectors, unchecked):
     vectors, mean = random_vectors(40, 64), random_vectors(1, 64)[0] * 0.01
     x = unit_by_site(vectors, 2)
     y = x + 0.05 * random_vectors(40, 64, seed=2)
@@ -321,6 +322,7 @@ def test_the_evaluation_measures_it_where_there_is_one(tiny, adapter, tmp_path):
     way_back, contract, titles = adapter.contract.way_back, adapter.contract, context.titles.held_out
     assert result["settings"]["way_back"] == way_back.digest
     explained = pd.DataFrame(result["tables"]["fve"])
+    assert {row["score"] for row in result["tables"]["telling"]} <= {"cosine", "evidence", "trained cosine"}
     assert explained.text.unique().tolist() == ["description", "shuffled", "null", "mean", "title"]
     vectors = contract.centre(topic_vectors(tiny(), titles, contract.site))
     y = reconstruct(tiny(), way_back, titles, normalize=False)

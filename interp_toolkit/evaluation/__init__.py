@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         evidence_controls,
         threshold_table,
     )
-    from interp_toolkit.evaluation.trained_reconstruction import fve_table
 
 __all__ = [
     "EvalContext",
@@ -46,7 +45,6 @@ __all__ = [
     "control_table",
     "description_ranks",
     "evidence_controls",
-    "fve_table",
     "mix",
     "mixture_table",
     "named_within",
@@ -133,7 +131,6 @@ __getattr__, __dir__ = lazy_names(
         "control_table": "controls",
         "description_ranks": "retrieval",
         "evidence_controls": "selective_prediction",
-        "fve_table": "trained_reconstruction",
         "mix": "mixtures",
         "mixture_table": "mixtures",
         "named_within": "mixtures",

@@ -23,7 +23,7 @@ from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
 from interp_toolkit.evaluation.trained_reconstruction import shuffled, way_back_settings, way_back_tables
 from interp_toolkit.explain import self_explain
 from interp_toolkit.pairs import topic_vectors
-from interp_toolkit.reconstruct import unit_by_site
+from interp_toolkit.reconstruct import reconstruction_scores, unit_by_site
 from interp_toolkit.statistics import mean_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -171,8 +171,9 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
 
     Returns:
         ``tables``: ``round_trip`` (see `reconstruction_summary`) and ``telling`` (the chance that a right description
-        scores higher than a wrong one, by its cosine and by its evidence; no row where all are right or all wrong),
-        and those of `way_back_tables`; ``failed`` rows; and ``examples``.
+        scores higher than a wrong one, by its cosine, its evidence and, with a way back, the cosine of
+        `reconstruction_scores`; no row where all are right or all wrong), and those of `way_back_tables`; ``failed``
+        rows; and ``examples``.
     """
     held_out = HeldOut.read(context, adapter)
     greedy = context.describe(adapter, held_out.vectors, 1)
@@ -186,6 +187,9 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
         # An empty description has no evidence.
         evidence=greedy.evidence[:, 0].nan_to_num(nan=-torch.inf).numpy(),
     )
+    if adapter.require_contract().way_back is not None:
+        trained = reconstruction_scores(context.model, adapter, held_out.vectors, described)
+        scores["trained cosine"] = trained.nan_to_num(nan=-torch.inf).numpy()
     areas = [
         dict(score=name, right=f"within {k}") | _auroc(score, ranks <= k)
         for k in _WITHIN
