@@ -26,7 +26,7 @@ from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.way_back import TEXT, VIEWS, WayBack
 
 WORDING = f"Tell me about {TEXT}."
-PENALTIES = (0.1, 0.3, 1.0, 3.0)
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 # Texts whose tokens' states are held at a time.
 _BLOCK = 512
 # One in so many texts chooses the penalty.
