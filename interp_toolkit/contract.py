@@ -18,6 +18,7 @@ from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.way_back import WayBack, parse_way_back
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Contract:
             that of the stack's nearest site, and the other parts are zero, as they were for such vectors in training.
         confidence: models of the probability that a description is right, one for each kind of vectors that it was
             calibrated on.
+        way_back: a trained map from descriptions back to vectors, see `fit_way_back`; None where there is none.
     """
 
     model_id: str
@@ -88,6 +90,7 @@ class Contract:
     chat: bool | None = None
     more: tuple[ReadingPlace, ...] = ()
     confidence: tuple[ConfidenceModel, ...] = ()
+    way_back: WayBack | None = None
 
     __repr__ = brief_repr
 
@@ -206,6 +209,8 @@ class Contract:
             )
         if self.site is not None:
             self.site.require_in(facts.n_layers)
+        if self.way_back is not None:
+            self.way_back.site.require_in(facts.n_layers)
 
     def require_soft_prompt(self) -> SoftPrompt:
         """The soft prompt that the adapter was trained with.
@@ -226,6 +231,19 @@ class Contract:
         if self.site is None:
             raise InterpToolkitError("expected an adapter whose contract names where its vectors were read")
         return self.site
+
+    def require_way_back(self) -> WayBack:
+        """The trained way back from a description to a vector.
+
+        Raises:
+            InterpToolkitError: the contract has none.
+        """
+        if self.way_back is None:
+            raise InterpToolkitError(
+                "the adapter's contract has no way back from a description to a vector; fit one with fit_way_back and "
+                "set adapter.contract = dataclasses.replace(adapter.contract, way_back=...)"
+            )
+        return self.way_back
 
     def places(self, sites: PlaceLike | None) -> list[Place]:
         """Where to read vectors for the adapter: at each of ``sites`` once, by default at its own.
@@ -273,8 +291,8 @@ class Contract:
         return vectors if self.mean is None else vectors - self.mean.to(vectors)
 
     def to_dict(self) -> dict[str, Any]:
-        """A form that JSON can hold; the mean is a tensor and is stored apart."""
-        return dict(
+        """A form that JSON can hold; means and the way back's matrices are tensors and are stored apart."""
+        stated = dict(
             model_id=self.model_id,
             revision=self.revision,
             fingerprint=self.fingerprint,
@@ -288,12 +306,21 @@ class Contract:
             block_signs=list(self.block_signs),
             chat=self.chat,
             more=[place.to_dict() for place in self.more],
-            confidence=[model.to_dict() for model in self.confidence],
         )
+        # Where there is none the key is left out, so that the files of such adapters are what they always were.
+        if self.confidence:
+            stated["confidence"] = [model.to_dict() for model in self.confidence]
+        if self.way_back is not None:
+            stated["way_back"] = self.way_back.to_dict()
+        return stated
 
     @classmethod
     def from_dict(
-        cls, data: Mapping[str, Any], mean: Tensor | None, more_means: Sequence[Tensor | None] = ()
+        cls,
+        data: Mapping[str, Any],
+        mean: Tensor | None,
+        more_means: Sequence[Tensor | None] = (),
+        way_back: Mapping[str, Tensor] | None = None,
     ) -> Contract:
         """The inverse of `to_dict`; all of it or none.
 
@@ -301,12 +328,14 @@ class Contract:
             data: as `to_dict` gives it.
             mean: the tensor of ``mean``.
             more_means: those of ``more``, in order.
+            way_back: the tensors of ``way_back``, see `WayBack.tensors`.
 
         Raises:
-            FileFormatError: a part is missing or unknown, or the mean does not fit what the contract says of it.
+            FileFormatError: a part is missing or unknown, or a tensor does not fit what the contract says of it.
         """
-        expected = set(cls("", 0, None, None).to_dict())
-        data = {"chat": None, "block_signs": [], "more": [], "confidence": [], **data}  # version 0.1 did not write them
+        expected = {*cls("", 0, None, None).to_dict(), "confidence", "way_back"}
+        # Version 0.1 did not write the first three, and the others are written where there are any.
+        data = {"chat": None, "block_signs": [], "more": [], "confidence": [], "way_back": None, **data}
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
             faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -335,6 +364,13 @@ class Contract:
             )
         values["more"] = tuple(parse_reading_place(x, m, data["d_model"]) for x, m in zip(data["more"], more_means))
         values["confidence"] = tuple(ConfidenceModel.from_dict(model) for model in data["confidence"])
+        if data["way_back"] is None and way_back:
+            raise FileFormatError(
+                f"the contract names no way back, and there are tensors of one, {', '.join(sorted(way_back))}; the "
+                f"file is damaged, save the adapter again"
+            )
+        if data["way_back"] is not None:
+            values["way_back"] = parse_way_back(data["way_back"], way_back or {}, data["d_model"], width)
         values["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return settings_from(cls, {**values, "mean": mean}, "the contract")
 

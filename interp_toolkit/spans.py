@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,18 +86,21 @@ def find_spans(
     return spans, failed
 
 
-def contents(tokenizer: Any, ids: Sequence[Sequence[int]], chat: bool) -> list[tuple[int, int]]:
+def contents(
+    tokenizer: Any, ids: Sequence[Sequence[int]], chat: bool, wording: Callable[[str], str] = str
+) -> list[tuple[int, int]]:
     """Find where the tokens of each prompt's own text begin and end, without those of the chat template.
 
     Args:
         tokenizer: of the model.
         ids: of the prompts' tokens.
         chat: whether the prompts are user turns in the chat template.
+        wording: from a text to the prompt around it, whose other words are no part of the text either.
 
     Returns:
         first position and the position behind the last, per prompt.
     """
-    probes = prompt_ids(tokenizer, ["0", "Z"], chat)
+    probes = prompt_ids(tokenizer, [wording("0"), wording("Z")], chat)
     spans = []
     for row in ids:
         start = min(_alike(row, probe) for probe in probes)

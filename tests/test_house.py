@@ -19,13 +19,13 @@ PACKAGE = ROOT / "interp_toolkit"
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
     ["deprecation", "errors", "lazy"],
-    ["files", "json_lines", "positions", "settings", "sites", "statistics", "tables", "torch_defaults"],
+    ["files", "json_lines", "positions", "regression", "settings", "sites", "statistics", "tables", "torch_defaults"],
     ["cache", "chat", "quotes", "results"],
-    ["confidence", "embedder", "reading_place", "soft_prompt", "spans"],
+    ["confidence", "embedder", "reading_place", "soft_prompt", "spans", "way_back"],
     ["contract"],
     ["adapters", "models"],
     ["activations"],
-    ["pairs", "runtime"],
+    ["pairs", "reconstruct", "runtime"],
     ["training", "shipped", "centering", "explanations", "vectors"],
     ["inputs"],
     ["explain", "views"],

@@ -26,6 +26,7 @@ _VERSION = 1
 # The key under which the config holds the SHA-256 of the weights' file, and of all its own other keys.
 _DIGESTS = "sha256"
 _MEAN = "contract.mean"
+_WAY_BACK = "contract.way_back."
 # Beside a matrix of whole numbers: what one step is worth in each of its columns.
 _STEP = ".step"
 
@@ -64,10 +65,11 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists()):
         raise InterpToolkitError(f"{folder} exists and is not an adapter folder; choose another path")
-    if reserved := [name for name in stored.tensors if name.startswith(_MEAN) or name.endswith(_STEP)]:
+    beginnings = (_MEAN, _WAY_BACK)
+    if reserved := [name for name in stored.tensors if name.startswith(beginnings) or name.endswith(_STEP)]:
         raise InterpToolkitError(
-            f"an adapter's file keeps names that end in {_STEP} or begin with {_MEAN} for itself; give the parameter "
-            f"{', '.join(reserved)} another name"
+            f"an adapter's file keeps names that end in {_STEP} or begin with {' or '.join(beginnings)} for itself; "
+            f"give the parameter {', '.join(reserved)} another name"
         )
     tensors = _packed(stored.tensors, dtype)
     if stored.contract.mean is not None:
@@ -83,6 +85,9 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
         if place.mean is not None:
             # A copy: it may be a part of the stack's mean, and the format takes no shared memory.
             tensors[f"{_MEAN}.{number}"] = place.mean.float().cpu().clone()
+    if stored.contract.way_back is not None:
+        named = {f"{_WAY_BACK}{name}": value for name, value in stored.contract.way_back.tensors().items()}
+        tensors |= _packed(named, torch.int8 if dtype == torch.int8 else torch.float32)
     with whole_folder(folder) as draft:
         # The header names the format, so that the file is known for what it is where it lies alone.
         save_file(tensors, draft / WEIGHTS_FILE, {"format": FORMAT})
@@ -140,11 +145,14 @@ def read(folder: Path) -> StoredAdapter:
         )
     tensors = read_tensors(folder / WEIGHTS_FILE)
     mean = tensors.pop(_MEAN, None)
+    names = [name for name in tensors if name.startswith(_WAY_BACK)]
+    packed = {name: tensors.pop(name) for name in names}
+    way_back = {name.removeprefix(_WAY_BACK): value for name, value in _unpacked(packed, folder / WEIGHTS_FILE).items()}
     try:
         config = AdapterConfig.from_dict(described["adapter"])
         more = range(len(described["contract"].get("more", ())))
         more_means = [tensors.pop(f"{_MEAN}.{number}", None) for number in more]
-        contract = Contract.from_dict(described["contract"], mean, more_means)
+        contract = Contract.from_dict(described["contract"], mean, more_means, way_back)
         metadata = {str(key): str(value) for key, value in described["metadata"].items()}
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{folder / CONFIG_FILE} cannot be used: {error}") from error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp_toolkit.adapters.adapter import Adapter
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.regression import low_rank_factors
 
 
 @torch.no_grad()
@@ -66,8 +67,7 @@ def set_low_rank(
         the product, float64, where ``fit`` is.
     """
     assert adapter.config.rank is not None
-    directions = torch.linalg.eigh(fit.T @ spread @ fit).eigenvectors[:, -adapter.config.rank :]
-    left = fit @ directions
+    left, directions = low_rank_factors(fit, spread, adapter.config.rank)
     # Both factors alike in norm, so that one learning rate suits them.
     even = left.norm(dim=0).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
     adapter.U.copy_(left / even)

@@ -20,8 +20,10 @@ from interp_toolkit.evaluation.context import GREEDY, SEED, EvalContext
 from interp_toolkit.evaluation.driver import Evaluation
 from interp_toolkit.evaluation.held_out import HeldOut
 from interp_toolkit.evaluation.retrieval import recall_table, retrieval_ranks
+from interp_toolkit.evaluation.trained_reconstruction import shuffled, way_back_settings, way_back_tables
 from interp_toolkit.explain import self_explain
 from interp_toolkit.pairs import topic_vectors
+from interp_toolkit.reconstruct import reconstruction_scores, unit_by_site
 from interp_toolkit.statistics import mean_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -80,14 +82,14 @@ def reconstruction_table(
         came = " and ".join(f"{count} {name}" for name, count in counts.items())
         raise InterpToolkitError(f"expected one for each of at least two vectors, got {n} vectors, {came}")
     n_sites = len(site.sites)
-    originals = _directions(vectors.cpu(), n_sites)
+    originals = unit_by_site(vectors.cpu(), n_sites)
     (null_description,) = self_explain(vectors[:0], model=model, adapter=adapter, include_null=True)
 
     def directions_of(topics: Sequence[str]) -> Tensor:
         """Directions of topics, each different one read once."""
         number = {text: i for i, text in enumerate(dict.fromkeys(topics))}
         raw = topic_vectors(model, list(number), site, chat=contract.chat, progress=progress)
-        return _directions(contract.centre(raw), n_sites)[torch.tensor([number[text] for text in topics])]
+        return unit_by_site(contract.centre(raw), n_sites)[torch.tensor([number[text] for text in topics])]
 
     def cosine(directions: Tensor) -> list[float]:
         return ((directions * originals).sum(-1) / n_sites).tolist()
@@ -99,14 +101,14 @@ def reconstruction_table(
         description=list(descriptions),
         cosine=cosine(described),
         rank=retrieval_ranks(described, originals, torch.arange(n)).tolist(),
-        shuffled=cosine(_shuffled(described)),
+        shuffled=cosine(shuffled(described)),
         null=cosine(null),
     )
     if titles is not None:
         columns["title"] = cosine(directions_of(titles))
     if texts is not None:
-        by_texts = _directions(_means(model, contract, descriptions, texts, progress), n_sites)
-        columns |= dict(texts=cosine(by_texts), texts_shuffled=cosine(_shuffled(by_texts)))
+        by_texts = unit_by_site(_means(model, contract, descriptions, texts, progress), n_sites)
+        columns |= dict(texts=cosine(by_texts), texts_shuffled=cosine(shuffled(by_texts)))
     return pd.DataFrame(columns)
 
 
@@ -153,24 +155,15 @@ def _means(
     return means
 
 
-def _shuffled(directions: Tensor) -> Tensor:
-    """For each row the direction half a list away."""
-    return directions.roll(len(directions) // 2, 0)
-
-
-def _directions(vectors: Tensor, sites: int) -> Tensor:
-    """x^, each site by itself."""
-    return torch.nn.functional.normalize(vectors.float().unflatten(-1, (sites, -1)), dim=-1).flatten(-2)
-
-
 def _settings(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
-    return context.facts | dict(
+    settings = dict(
         task="reconstruction",
         adapter=adapter.digest,
         n=len(context.titles.held_out),
         protocol=GREEDY,
         within=list(_WITHIN),
     )
+    return context.facts | settings | way_back_settings(adapter)
 
 
 def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
@@ -178,8 +171,9 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
 
     Returns:
         ``tables``: ``round_trip`` (see `reconstruction_summary`) and ``telling`` (the chance that a right description
-        scores higher than a wrong one, by its cosine and by its evidence; no row where all are right or all wrong);
-        ``failed`` rows; and ``examples``.
+        scores higher than a wrong one, by its cosine, its evidence and, with a way back, the cosine of
+        `reconstruction_scores`; no row where all are right or all wrong), and those of `way_back_tables`; ``failed``
+        rows; and ``examples``.
     """
     held_out = HeldOut.read(context, adapter)
     greedy = context.describe(adapter, held_out.vectors, 1)
@@ -193,6 +187,9 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
         # An empty description has no evidence.
         evidence=greedy.evidence[:, 0].nan_to_num(nan=-torch.inf).numpy(),
     )
+    if adapter.require_contract().way_back is not None:
+        trained = reconstruction_scores(context.model, adapter, held_out.vectors, described)
+        scores["trained cosine"] = trained.nan_to_num(nan=-torch.inf).numpy()
     areas = [
         dict(score=name, right=f"within {k}") | _auroc(score, ranks <= k)
         for k in _WITHIN
@@ -201,7 +198,8 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
     ]
     examples = table.head(_EXAMPLES).drop(columns=["vector", "title"]).to_dict("records")
     return dict(
-        tables=dict(round_trip=reconstruction_summary(table, SEED), telling=areas),
+        tables=dict(round_trip=reconstruction_summary(table, SEED), telling=areas)
+        | way_back_tables(context, adapter, held_out, greedy),
         failed=held_out.failed,
         examples=[dict(title=title) | row for title, row in zip(held_out.titles, examples)],
     )

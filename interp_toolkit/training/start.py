@@ -11,6 +11,7 @@ from interp_toolkit.adapters import Adapter, set_low_rank
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import Backend
 from interp_toolkit.models.backend import StopForward
+from interp_toolkit.regression import Moments, ridge_fit
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.sites import Site
 from interp_toolkit.training.examples import Examples
@@ -52,24 +53,18 @@ def ridge_init(run: PromptRun, adapter: Adapter, examples: Examples, penalty: fl
     ids, places = goals.unique(return_inverse=True)
     embeddings = _embeddings(run.backend, ids)
     width, wide = config.width, config.d_model * config.tokens
-    xx, xy = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, wide, dtype=torch.float64)
-    x_sum, y_sum = torch.zeros(width, dtype=torch.float64), torch.zeros(wide, dtype=torch.float64)
+    moments = Moments(width, wide)
     count = len(examples.pairs)
     for start in range(0, count, _BLOCK):
         rows = range(start, min(start + _BLOCK, count))
-        x = adapter.directions(examples.pairs.gather(rows)).cpu().double()
-        y = embeddings[places[rows.start : rows.stop]].flatten(1).double()
-        xx, xy = xx.addmm_(x.T, x), xy.addmm_(x.T, y)
-        x_sum, y_sum = x_sum + x.sum(0), y_sum + y.sum(0)
-    x_mean, y_mean = x_sum / count, y_sum / count
-    xx, xy = xx / count - x_mean.outer(x_mean), xy / count - x_mean.outer(y_mean)
-    fit = torch.linalg.solve(xx + penalty * xx.diag().mean() * torch.eye(width, dtype=torch.float64), xy)
-    fit = _GAIN * fit
+        x = adapter.directions(examples.pairs.gather(rows))
+        moments.add(x, embeddings[places[rows.start : rows.stop]].flatten(1))
+    fit = _GAIN * ridge_fit(moments, penalty)
     if config.rank is not None:
-        fit = set_low_rank(adapter, fit, xx)
+        fit = set_low_rank(adapter, fit, moments.input_covariance)
     else:
         adapter.weight.copy_(fit.T)
-    adapter.bias.copy_(y_mean - x_mean @ fit)
+    adapter.bias.copy_(moments.output_mean - moments.input_mean @ fit)
 
 
 def _first_tokens(examples: Examples, tokens: int) -> Tensor:
