@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from interp_toolkit import InterpToolkitError, Site, read_activations
+from interp_toolkit.activations import read_token_vectors
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.models import backend_of
 from interp_toolkit.sites import SiteStack
@@ -80,9 +81,33 @@ def test_messages_ids_and_plain_text_are_read(tiny):
     assert "".join(plain.table.token) == "<|bos|>foxes?"
 
 
+def test_the_tokens_of_a_text_without_those_of_the_template(tiny):
+    model = tiny()
+    texts = ["foxes?", "The dog runs."]
+    in_turn, plain = (read_activations(model, texts, [1], "content", chat=chat) for chat in (True, False))
+    for read in (in_turn, plain):
+        by_prompt = read.table.groupby("prompt").token.agg("".join)
+        assert by_prompt.str.strip().tolist() == texts
+    whole = read_activations(model, texts[0], [1], "all")
+    first = in_turn.table[in_turn.table.prompt == 0]
+    expected = whole.vectors[first.position.tolist()]
+    assert torch.allclose(in_turn.vectors[first.index.tolist()], expected, atol=1e-5)
+
+
+def test_vectors_of_chosen_tokens_are_those_of_the_table(tiny):
+    model, stack = tiny(), SiteStack([0, 2, 3])
+    ids = prompt_ids(model.tokenizer, PROMPTS)
+    chosen = [[1, len(row) - 1] if i % 2 else [len(row) - 2] for i, row in enumerate(ids)]
+    read = read_activations(model, ids, stack, "all")
+    rows = [(read.table.prompt == i) & (read.table.position == at) for i, row in enumerate(chosen) for at in row]
+    expected = torch.stack([read.vectors[int(row.to_numpy().nonzero()[0][0])] for row in rows])
+    assert torch.allclose(read_token_vectors(model, ids, stack, chosen), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("prompts", "sites", "positions", "message"),
     [
+        ([[{"role": "user", "content": "a"}]], [0], "content", "positions='content' reads a text's own tokens, and"),
         ([""], [0], "last", "prompt 0 is empty"),
         (["a", "  "], [0], "last", "prompt 1 is empty"),
         ([], [0], "last", "expected at least one prompt"),

@@ -288,6 +288,13 @@ def test_the_default_is_chosen_by_what_is_asked(smollm, monkeypatch):
     facts = model_facts(smollm)
     assert default_adapter(facts).digest == find_adapter(NAMES[0]).digest
     assert default_adapter(facts, 1).config.sites == 1
+    any_token = find_adapter("smollm2_any_token")
+    assert default_adapter(facts, any_token=True).digest == any_token.digest
+    assert default_adapter(facts, 1, places=[4, 10]).digest == any_token.digest
+    assert default_adapter(facts, 1, places=23).digest == find_adapter(NAMES[0]).digest
+    assert default_adapter(facts, 1, places=5).digest == find_adapter(NAMES[0]).digest  # which refuses it
+    with pytest.raises(ContractError, match=r"trained on vectors from blocks\.23\..*, these are from blocks\.5\."):
+        self_explain("Tell me about baseball.", model=smollm, sites=5)
     with pytest.raises(InterpToolkitError, match="no adapter is shipped for .* with vectors of 3 sites; pass adapter="):
         self_explain(torch.ones(2, 3 * 576), model=smollm)
     # Widths that are no multiple of d_model are refused by the adapter of one site.

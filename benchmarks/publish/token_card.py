@@ -2,56 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from benchmarks.arguments import RESULTS, SHIPPED
+from benchmarks.publish.token_tables import (
+    NAMED_COLUMNS,
+    RECALL_COLUMNS,
+    TOKEN_ADAPTER,
+    confidence_rows,
+    named_rows,
+    recall_rows,
+)
 from interp_toolkit.json_lines import read_json
-from interp_toolkit.results import markdown_table, percent_text, read_result
+from interp_toolkit.results import markdown_table, read_result
 
-TOKEN_ADAPTER = "smollm2_any_token"
-
-
-def recall_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Recall by adapter and token: in the wording of training, and the mean over the five others."""
-    rows = []
-    for adapter in result["settings"]["digests"]:
-        for token in ("title's last", "last"):
-            here = [row for row in result["tables"]["wordings"] if (row["adapter"], row["token"]) == (adapter, token)]
-            row: dict[str, Any] = dict(adapter=adapter, token=token)
-            for k in (1, 100):
-                trained, others = ([x[f"recall@{k}"] for x in here if x["trained"] == side] for side in (True, False))
-                row[f"trained@{k}"] = percent_text(trained[0])
-                row[f"others@{k}"] = f"{100 * float(np.mean([x[0] for x in others])):.1f}%"
-            rows.append(row)
-    return rows
-
-
-def named_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How often a token's word, or one near it, is named, by adapter."""
-    rows: list[dict[str, Any]] = []
-    for row in result["tables"]["tokens"]:
-        if row["by"] == "its description":
-            rows.append(dict(adapter=row["adapter"], what=row["what"], matched=percent_text(row)))
-        elif row["by"] == "another's description":
-            rows[-1]["shuffled"] = percent_text(row)
-    return rows
-
-
-def confidence_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The measures of confidence of the stack, in columns, by kind of token."""
-    rows = []
-    for token in ("last", "text"):
-        here = [
-            row
-            for row in result["tables"]["confidence"]
-            if row["token"] == token and row["vectors"] == "matched" and "+" in row["site"]
-        ]
-        rows.append(dict(token=token) | {row["measure"]: row for row in here})
-    return rows
+_THRESHOLD_COLUMNS = {"site": "`{site}`", "threshold": "{value:.2f}"}
 
 
 def token_card() -> str:
@@ -76,17 +45,17 @@ An adapter of kind `{config["adapter"]["kind"]}` of rank {config["adapter"]["ran
 **Data.** {run["data"]}
 
 **Training.** `python -m benchmarks.tokens train`: batch_size {run["batch_size"]}, lr {run["lr"]}, seed {run["seed"]},
-dtype {run["dtype"]}, on {run["device"]}. {run["training"]}
+dtype {run["dtype"]}, on {run["device"]}. {run.get("training", "")}
 
 **Topics.** Recall of {settings["n"]} held-out titles (split `{settings["split"]}`) among {settings["index"]:,} by
 {settings["embedder"]}, one greedy description: in a wording of training ("Tell me about …"), and the mean over five
 wordings that it was not trained on.
 
-{markdown_table(recalls, dict(_RECALL_COLUMNS))}
+{markdown_table(recalls, RECALL_COLUMNS)}
 
 **Tokens of text.** Descriptions of {text["right"]["n"]:,} tokens of {settings["texts"]} passages (split `eval`):
 
-{markdown_table(named, dict(_NAMED_COLUMNS))}
+{markdown_table(named, NAMED_COLUMNS)}
 
 **Confidence.** `Explanation.confidence` is the probability that a description names the token's word, or, at the last
 token of a turn, its topic. At the end of a turn its calibration error is {errors[0]} and its AUROC {areas[0]};
@@ -94,28 +63,13 @@ at tokens of text {errors[1]} and {areas[1]}.
 
 **Thresholds of evidence** (at most 5% of descriptions of other or random vectors reach them), in nats per token:
 
-{markdown_table(thresholds, dict(_THRESHOLD_COLUMNS))}
+{markdown_table(thresholds, _THRESHOLD_COLUMNS)}
 
 **Limits.** It knows what a model of this size knows, and mostly uses the words of the text itself. The last token of a
 prompt tells less of the topic than the topic's own last token does. In plain text a description goes on with words
 that the model expects, which need not come. It was trained on English alone.
 """
     return str(ModelCard(f"---\n{_metadata(contract, result)}\n---\n\n{text_of}"))
-
-
-_THRESHOLD_COLUMNS: Sequence[tuple[str, str]] = (("site", "`{site}`"), ("threshold", "{value:.2f}"))
-_RECALL_COLUMNS: Sequence[tuple[str, str]] = (
-    ("token", "{token}"),
-    ("recall@1, trained", "{trained@1}"),
-    ("recall@100, trained", "{trained@100}"),
-    ("recall@1, others", "{others@1}"),
-    ("recall@100, others", "{others@100}"),
-)
-_NAMED_COLUMNS: Sequence[tuple[str, str]] = (
-    ("named", "{what}"),
-    ("by its description", "{matched}"),
-    ("by another token's", "{shuffled}"),
-)
 
 
 def _metadata(contract: Mapping[str, Any], result: Mapping[str, Any]) -> str:

@@ -28,6 +28,12 @@ from interp_toolkit.sites import SiteStack
 from interp_toolkit.statistics import paired_difference, proportion_interval
 
 _TEXTS = 250
+# Vectors of each kind that a threshold is calibrated on, and that have six samples.
+_CONTROLS, _SAMPLED = 150, 250
+# Right and wrong descriptions that a confidence is fitted on at least.
+_FEWEST_OF_EITHER = 10
+# Vectors of each kind whose samples are chosen from, and that are read at single sites, when it is measured.
+_CHOSEN = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,10 @@ class Questions:
     raw: Tensor
     titles: Sequence[str] = ()
     tokens: Sequence[TextToken] = ()
+
+    def first(self, count: int) -> Questions:
+        """The first so many."""
+        return replace(self, raw=self.raw[:count], titles=self.titles[:count], tokens=self.tokens[:count])
 
     def repeated(self, times: int) -> Questions:
         """Each question so many times, one time behind the other, for samples of each vector."""
@@ -94,18 +104,21 @@ def calibrated(context: EvalContext, data: Path, adapter: Adapter, sizes: Sizes)
     places, models = [], []
     for place in contract.reading_places:
         values = [_at(contract, question.raw, place) for question in questions]
-        mixed = torch.cat([x[: min(map(len, values))] for x in values])
+        mixed = torch.cat([x[:_CONTROLS] for x in values])
         threshold = calibrate_threshold(evidence_controls(context.model, adapter, mixed, SEED, context.progress))
         places.append(replace(place, threshold=threshold))
         print(place.site, f"threshold {threshold.value:.3f}", flush=True)
         for question, x in zip(questions, values):
             for several in (False, True) if isinstance(place.site, SiteStack) else (False,):
-                generations = _described(context, adapter, x, several)
+                some = question.first(_SAMPLED) if several else question
+                generations = _described(context, adapter, x[: len(some.raw)], several)
                 texts_of = [text.text for row in generations for text in row]
-                right = question.repeated(SAMPLES if several else 1).right(context, texts_of)
-                settings = dict(site=place.site, token=question.token, several=several, seed=SEED)
-                models.append(fit_confidence(_features(generations, several), right, **settings))
-                print(settings, f"right {right.mean():.3f}", flush=True)
+                right = some.repeated(SAMPLES if several else 1).right(context, texts_of)
+                print(f"{place.site}, {question.token}: {right.mean():.3f} right of {len(right)}", flush=True)
+                # Deep in the template an early layer holds nothing of the topic: no confidence can be fitted there.
+                if min(right.sum(), (~right).sum()) >= _FEWEST_OF_EITHER:
+                    settings: dict[str, Any] = dict(site=place.site, token=question.token, several=several, seed=SEED)
+                    models.append(fit_confidence(_features(generations, several), right, **settings))
     adapter.contract = replace(
         contract, threshold=places[0].threshold, more=tuple(places[1:]), confidence=tuple(models)
     )
@@ -135,7 +148,11 @@ def confidence_rows(
     ):
         for place in contract.reading_places:
             kind = dict(site=str(place.site), token=questions.token)
-            rows += [kind | row for row in _greedy_rows(context, adapter, questions, place)]
+            if contract.confidence_model(place.site, questions.token, several=False) is None:
+                continue
+            # A site alone is measured on fewer vectors.
+            some = questions if isinstance(place.site, SiteStack) else questions.first(_CHOSEN)
+            rows += [kind | row for row in _greedy_rows(context, adapter, some, place)]
             if contract.confidence_model(place.site, questions.token, several=True):
                 rows += [kind | row for row in _choosing_rows(context, adapter, questions, place)]
     return rows
@@ -150,10 +167,10 @@ def _greedy_rows(
     assert model is not None
     vectors = _at(contract, questions.raw, place)
     rows = []
-    for name, values in (
-        ("matched", vectors),
-        ("random directions", random_directions(vectors, adapter.config.sites, SEED)),
-    ):
+    kinds = {"matched": vectors}
+    if isinstance(place.site, SiteStack):
+        kinds["random directions"] = random_directions(vectors, adapter.config.sites, SEED)
+    for name, values in kinds.items():
         generations = _described(context, adapter, values, several=False)
         right = questions.right(context, [row[0].text for row in generations])
         features = _features(generations, several=False)
@@ -179,6 +196,7 @@ def _choosing_rows(
     contract = adapter.require_contract()
     model = contract.confidence_model(place.site, questions.token, several=True)
     assert model is not None
+    questions = questions.first(_CHOSEN)
     vectors = _at(contract, questions.raw, place)
     greedy = questions.right(context, [row[0].text for row in _described(context, adapter, vectors, several=False)])
     samples = _described(context, adapter, vectors, several=True)
@@ -208,7 +226,7 @@ def _described(context: EvalContext, adapter: Adapter, values: Tensor, several: 
     run = PromptRun(context.model, adapter.require_contract().require_soft_prompt())
     device = run.backend.device
     adapter = adapter.to(device)
-    settings = dict(samples=SAMPLES, temperature=TEMPERATURE, seed=SEED) if several else {}
+    settings: dict[str, Any] = dict(samples=SAMPLES, temperature=TEMPERATURE, seed=SEED) if several else {}
     soft_tokens = adapter(values.to(device))
     return generate(run, soft_tokens, null=adapter.null(), progress=context.progress, **settings)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import platform
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.data import PASSAGES
 from interp_toolkit import Adapter, SiteStack, SoftPrompt, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.contract import ReadingPlace
 from interp_toolkit.evaluation.context import SEED, EvalContext
 from interp_toolkit.json_lines import read_json_lines
+from interp_toolkit.models import backend_of
 from interp_toolkit.pairs import context_pairs, reworded_topic_pairs, with_common_mean, with_sites_alone
+from interp_toolkit.pairs.wordings import WORDINGS
 from interp_toolkit.sites import Site
 
 STACK = SiteStack([4, 10, 16, 23])
@@ -133,4 +138,23 @@ def train(context: EvalContext, data: Path, sizes: Sizes, folder: Path) -> Adapt
     means = contract.mean.split(contract.d_model)
     more = tuple(ReadingPlace(site, mean) for site, mean in zip(STACK.sites, means) if isinstance(site, Site))
     trained.contract = replace(contract, more=more)
+    trained.metadata |= dict(data=_recipe(sizes), device=device_name(context.model))
     return trained
+
+
+def device_name(model: Any) -> str:
+    """What a model runs on, in words."""
+    device = backend_of(model).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+
+
+def _recipe(sizes: Sizes) -> str:
+    topics, plain, turns = (f"{100 * share:.0f}%" for share in _RATIOS)
+    return (
+        f"{sizes.titles:,} titles of Wikipedia's vital articles (split `train`), each in {sizes.per_topic} of "
+        f"{len(WORDINGS)} wordings, at the title's last token and at the last of the prompt, labelled with the title "
+        f"({topics} of the examples); tokens of {sizes.passages:,} passages (split `train`) of plain text, labelled "
+        f"with the phrase of up to {sizes.words} words that the token's word ends and up to {sizes.following} words "
+        f"that follow ({plain}); tokens of {sizes.turns:,} passages in user turns, labelled with that phrase alone "
+        f"({turns}). {100 * _ALONE:.0f}% of the vectors keep one of the four sites, with zeros for the others."
+    )

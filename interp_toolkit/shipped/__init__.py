@@ -11,7 +11,7 @@ from interp_toolkit.sites import PlaceLike
 
 _FOLDER = Path(__file__).parent
 # The first that fits a model, and what it is asked for, is the default.
-NAMES = ("smollm2_rank64", "smollm2_four_layers", "smollm2_scalar_affine")
+NAMES = ("smollm2_rank64", "smollm2_four_layers", "smollm2_scalar_affine", "smollm2_any_token")
 
 
 def find_adapter(name: str) -> Adapter:

@@ -1,0 +1,95 @@
+"""Tables of what adapters say of any token, from benchmarks/results/tokens.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.arguments import RESULTS
+from interp_toolkit.results import interval_text, markdown_table, percent_text, read_result
+
+TOKEN_ADAPTER = "smollm2_any_token"
+RECALL_COLUMNS = {
+    "token": "{token}",
+    "recall@1, trained": "{trained@1}",
+    "recall@100, trained": "{trained@100}",
+    "recall@1, others": "{others@1}",
+    "recall@100, others": "{others@100}",
+}
+NAMED_COLUMNS = {"named": "{what}", "by its description": "{matched}", "by another token's": "{shuffled}"}
+# Measures of confidence, and how each is shown.
+_MEASURES = {
+    "right": percent_text,
+    "calibration error": lambda row: interval_text(row, ".2f"),
+    "Brier score": lambda row: interval_text(row, ".2f"),
+    "AUROC": lambda row: interval_text(row, ".2f"),
+    "AUROC, evidence": lambda row: f"{row['value']:.2f}",
+    "area under risk-coverage, confidence": lambda row: f"{row['value']:.3f}",
+    "area under risk-coverage, evidence": lambda row: f"{row['value']:.3f}",
+    "right, greedy": percent_text,
+    "right, best of six by confidence": percent_text,
+    "best of six by confidence less greedy": percent_text,
+    "right, best of six by evidence": percent_text,
+}
+
+
+def recall_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Recall by adapter and token: in the wording of training, and the mean over the five others."""
+    rows = []
+    for adapter in result["settings"]["digests"]:
+        for token in ("title's last", "last"):
+            here = [row for row in result["tables"]["wordings"] if (row["adapter"], row["token"]) == (adapter, token)]
+            row: dict[str, Any] = dict(adapter=adapter, token=token)
+            for k in (1, 100):
+                trained, others = ([x[f"recall@{k}"] for x in here if x["trained"] == side] for side in (True, False))
+                row[f"trained@{k}"] = percent_text(trained[0])
+                row[f"others@{k}"] = f"{100 * float(np.mean([x[0] for x in others])):.1f}%"
+            rows.append(row)
+    return rows
+
+
+def named_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How often a token's word, or one near it, is named, by adapter."""
+    rows: list[dict[str, Any]] = []
+    for row in result["tables"]["tokens"]:
+        if row["by"] == "its description":
+            rows.append(dict(adapter=row["adapter"], what=row["what"], matched=percent_text(row)))
+        elif row["by"] == "another's description":
+            rows[-1]["shuffled"] = percent_text(row)
+    return rows
+
+
+def confidence_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measures of confidence of the stack, in columns, by kind of token."""
+    rows = []
+    for token in ("last", "text"):
+        here = [
+            row
+            for row in result["tables"]["confidence"]
+            if row["token"] == token and row["vectors"] == "matched" and "+" in row["site"]
+        ]
+        rows.append(dict(token=token) | {row["measure"]: row for row in here})
+    return rows
+
+
+def tokens() -> str:
+    """The block of docs/how-to/any-token.md."""
+    result = read_result(RESULTS / "tokens.json")
+    settings = result["settings"]
+    recalls = markdown_table(recall_rows(result), {"adapter": "`{adapter}`", **RECALL_COLUMNS})
+    named = markdown_table(named_rows(result), {"adapter": "`{adapter}`", **NAMED_COLUMNS})
+    last, text = confidence_rows(result)
+    measures = [dict(measure=name, last=show(last[name]), text=show(text[name])) for name, show in _MEASURES.items()]
+    columns = {"": "{measure}", "last token of a turn": "{last}", "tokens of a text": "{text}"}
+    confidence = markdown_table(measures, columns)
+    return (
+        f"Recall of {settings['n']} held-out titles (split `{settings['split']}`, seed {settings['seed']}) among "
+        f"{settings['index']:,} by {settings['embedder']}, one greedy description: in *Tell me about …*, and the mean "
+        f"over five wordings that no adapter was trained on, read at the title's last token and at the last of the "
+        f"prompt.\n\n{recalls}\n\nDescriptions of tokens that end content words, in {settings['texts']} passages of "
+        f"plain text (split `eval`): how often they name the token's word, and a content word within ten before or "
+        f"after it that is another.\n\n{named}\n\nConfidence of `{TOKEN_ADAPTER}`, on the same titles in the five "
+        f"wordings and the same tokens; intervals of 95%.\n\n{confidence}"
+    )
