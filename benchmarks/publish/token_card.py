@@ -1,4 +1,4 @@
-"""The card of the adapter for any token, from benchmarks/results/tokens.json."""
+"""The card of the adapter for any token, from benchmarks/results/tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _THRESHOLD_COLUMNS = {"site": "`{site}`", "threshold": "{value:.2f}"}
 
 def token_card() -> str:
     """What the adapter is, was trained on, measures, and cannot do."""
-    result = read_result(RESULTS / "tokens.json")
+    result = read_result(RESULTS / "tokens" / "tokens.json")
     config = read_json(SHIPPED / TOKEN_ADAPTER / "adapter_config.json", "an adapter's config")
     contract, run, settings = config["contract"], config["metadata"], result["settings"]
     recalls = [row for row in recall_rows(result) if row["adapter"] == TOKEN_ADAPTER]

@@ -1,4 +1,4 @@
-"""Tables of what adapters say of any token, from benchmarks/results/tokens.json."""
+"""Tables of what adapters say of any token, from benchmarks/results/tokens."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def confidence_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def tokens() -> str:
     """The block of docs/how-to/any-token.md."""
-    result = read_result(RESULTS / "tokens.json")
+    result = read_result(RESULTS / "tokens" / "tokens.json")
     settings = result["settings"]
     recalls = markdown_table(recall_rows(result), {"adapter": "`{adapter}`", **RECALL_COLUMNS})
     named = markdown_table(named_rows(result), {"adapter": "`{adapter}`", **NAMED_COLUMNS})

@@ -7,7 +7,7 @@
 training, at the title's last token and at the last token of the prompt, and looks the descriptions up among all titles;
 and it describes tokens of passages (split `eval`) and asks whether the token's word is named, or a content word within
 ten before or after it, beside the description of another token; and how far the confidence of descriptions can be
-trusted. Nothing is chosen by these titles and passages. Three adapters take half an hour on two cores.
+trusted. Nothing is chosen by these titles and passages. Three adapters take twenty minutes on two cores.
 
 `train` trains an adapter on topics in many wordings and on tokens of passages, calibrates its thresholds and its
 confidence, and saves it in runs/tokens/adapter: ten minutes on an H100, half a day on two cores, of which reading the
