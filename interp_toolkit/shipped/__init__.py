@@ -6,8 +6,8 @@ from pathlib import Path
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import ModelFacts
-from interp_toolkit.errors import ContractError, InterpToolkitError
-from interp_toolkit.sites import PlaceLike
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.sites import PlaceLike, SiteStack, parse_place, parse_sites
 
 _FOLDER = Path(__file__).parent
 # The first that fits a model, and what it is asked for, is the default.
@@ -59,7 +59,6 @@ def default_adapter(
 def _reads(adapter: Adapter, places: PlaceLike) -> bool:
     """Whether an adapter was trained on all of these places."""
     contract = adapter.require_contract()
-    try:
-        return all(contract.reading_place(place) is not None for place in contract.places(places))
-    except ContractError:
-        return False
+    is_stack = isinstance(places, SiteStack) or (isinstance(places, str) and "+" in places)
+    named = [parse_place(places)] if is_stack else parse_sites(places)
+    return all(contract.reading_place(place) is not None for place in named)
