@@ -231,7 +231,9 @@ def from_prompts(
     # Where a vector was read, not its rounding, decides its draws.
     origins = zip(read.table["prompt"], read.table["site"], read.table["position"])
     row_ids = [repr((prompts[i], site, position)) for i, site, position in origins]
-    kinds = [None] * len(row_ids) if center is not None else _kinds(model, prompts, chat, read)
+    kinds: list[TokenKind | None] = [None] * len(row_ids)
+    if contract.confidence and center is None:  # the prompts are tokenised once more for it
+        kinds = _kinds(model, prompts, chat, read)
     return replace(vectors, row_ids=row_ids, kinds=kinds)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
 from benchmarks.arguments import RESULTS, SHIPPED
+from benchmarks.publish.card_metadata import card_metadata
 from benchmarks.publish.token_card import TOKEN_ADAPTER, token_card
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.results import percent_text, read_result
@@ -31,7 +32,7 @@ def card(name: str) -> str:
     row, settings = result["adapters"][name], result["settings"]
     config = read_json(SHIPPED / name / "adapter_config.json", "an adapter's config")
     contract, run = config["contract"], config["metadata"]
-    recalls = ", ".join(f"@{k} {percent_text(row['retrieval'][f'recall@{k}'])}" for k in (1, 5, 10, 100))
+    recall_texts = ", ".join(f"@{k} {percent_text(row['retrieval'][f'recall@{k}'])}" for k in (1, 5, 10, 100))
     examples = "\n".join(f"| {pair['title']} | {pair['description']} |" for pair in row["examples"])
     training = ", ".join(f"{key} {run[key]}" for key in _SETTINGS if key in run)
     adapter = config["adapter"]
@@ -61,7 +62,7 @@ The weights are those of step {run["global_step"]}, with a loss of {float(run["b
 **Figures** on held-out titles (split `{settings["split"]}`, n = {row["n"]:,}, seed {settings["seed"]}): loss (on
 {row["scored"]:,} of them) {row["loss"]:.2f} nats per token given the title's own vector,
 {row["shuffled_loss"]:.2f} given another's and {row["null_loss"]:.2f} given none. Recall among {settings["index"]:,}
-titles by {settings["embedder"]}, {settings["protocol"]}, with 95% bootstrap intervals: {recalls}.
+titles by {settings["embedder"]}, {settings["protocol"]}, with 95% bootstrap intervals: {recall_texts}.
 
 | title | description |
 |---|---|
@@ -73,30 +74,6 @@ near zero, the description is what the bias says about nothing; {threshold["valu
 of `self_explain`, which at most {100 * threshold["false_positive_rate"]:.0f}% of texts about other vectors reach, or
 about random ones. It was trained on English titles alone.
 """
-    return str(ModelCard(f"---\n{_metadata(name, contract, row, settings)}\n---\n\n{text}"))
-
-
-def _metadata(name: str, contract: dict, row: dict, settings: dict) -> str:
-    """What the hub reads of a card: the base model, the library, and the measured recalls."""
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            task_name="self-interpretation",
-            dataset_type="topics",
-            dataset_name="titles of Wikipedia's vital articles",
-            dataset_split=settings["split"],
-            metric_type="recall",
-            metric_name=f"recall@{k} among {settings['index']:,} titles",
-            metric_value=round(row["retrieval"][f"recall@{k}"][0], 4),
-        )
-        for k in (1, 5, 10, 100)
-    ]
-    return ModelCardData(
-        language="en",
-        license="apache-2.0",
-        base_model=contract["model_id"],
-        library_name="interp-toolkit",
-        tags=["interpretability", "self-interpretation", "adapter"],
-        model_name=name,
-        eval_results=results,
-    ).to_yaml()
+    recalls = {k: row["retrieval"][f"recall@{k}"][0] for k in (1, 5, 10, 100)}
+    metadata = card_metadata(name, contract, settings, "titles of Wikipedia's vital articles", recalls)
+    return str(ModelCard(f"---\n{metadata}\n---\n\n{text}"))

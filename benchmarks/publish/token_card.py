@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
 from benchmarks.arguments import RESULTS, SHIPPED
+from benchmarks.publish.card_metadata import card_metadata
 from benchmarks.publish.token_tables import (
     NAMED_COLUMNS,
     RECALL_COLUMNS,
@@ -69,36 +67,12 @@ at tokens of text {errors[1]} and {areas[1]}.
 prompt tells less of the topic than the topic's own last token does. In plain text a description goes on with words
 that the model expects, which need not come. It was trained on English alone.
 """
-    return str(ModelCard(f"---\n{_metadata(contract, result)}\n---\n\n{text_of}"))
-
-
-def _metadata(contract: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """What the hub reads of a card: the base model, the library, and the measured recalls."""
-    settings = result["settings"]
     at_title = [
         row
         for row in result["tables"]["wordings"]
         if row["adapter"] == TOKEN_ADAPTER and row["token"] == "title's last" and not row["trained"]
     ]
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            task_name="self-interpretation",
-            dataset_type="topics",
-            dataset_name="titles of Wikipedia's vital articles in five untrained wordings",
-            dataset_split=settings["split"],
-            metric_type="recall",
-            metric_name=f"recall@{k} among {settings['index']:,} titles",
-            metric_value=round(float(np.mean([row[f"recall@{k}"][0] for row in at_title])), 4),
-        )
-        for k in (1, 100)
-    ]
-    return ModelCardData(
-        language="en",
-        license="apache-2.0",
-        base_model=contract["model_id"],
-        library_name="interp-toolkit",
-        tags=["interpretability", "self-interpretation", "adapter"],
-        model_name=TOKEN_ADAPTER,
-        eval_results=results,
-    ).to_yaml()
+    means = {k: float(np.mean([row[f"recall@{k}"][0] for row in at_title])) for k in (1, 100)}
+    asked_about = "titles of Wikipedia's vital articles in five untrained wordings"
+    metadata = card_metadata(TOKEN_ADAPTER, contract, settings, asked_about, means)
+    return str(ModelCard(f"---\n{metadata}\n---\n\n{text_of}"))

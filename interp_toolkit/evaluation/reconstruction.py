@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import bootstrap, mannwhitneyu
+from scipy.stats import bootstrap
 from torch import Tensor
 
 from interp_toolkit.activations import read_activations
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.evaluation.confidence import auroc
 from interp_toolkit.evaluation.context import GREEDY, SEED, EvalContext
 from interp_toolkit.evaluation.driver import Evaluation
 from interp_toolkit.evaluation.held_out import HeldOut
@@ -209,13 +210,8 @@ def _auroc(scores: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     """The area under the ROC curve (Mann-Whitney's U over the number of pairs), with a bootstrap interval."""
 
     def area(scores: np.ndarray, right: np.ndarray) -> float:
-        high, low = scores[right > 0], scores[right == 0]
         # A draw of one kind alone says nothing.
-        return (
-            mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low))
-            if len(high) * len(low)
-            else 0.5
-        )
+        return 0.5 if (right > 0).all() or (right == 0).all() else auroc(scores, right)
 
     interval = bootstrap(
         (scores, right.astype(float)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from interp_toolkit.adapters import Adapter
@@ -38,22 +39,32 @@ def default_adapter(
     Raises:
         InterpToolkitError: none is shipped for this model, or none that reads so many sites.
     """
-    shipped = [adapter for name in NAMES if (adapter := Adapter.from_pretrained(_FOLDER / name)).contract]
-    matching = [
-        adapter for adapter in shipped if adapter.contract and adapter.contract.fingerprint == facts.fingerprint
-    ]
+    candidates: Iterable[Adapter] = _of_model(facts)
     if any_token:
-        matching.sort(key=lambda adapter: not adapter.require_contract().more)  # a stable sort
-    if places is not None and (reading := [adapter for adapter in matching if _reads(adapter, places)]):
-        return reading[0]
-    for adapter in matching:
-        if sites in (None, adapter.config.sites):
+        candidates = sorted(candidates, key=lambda adapter: not adapter.require_contract().more)
+    fits, known = None, False
+    for adapter in candidates:
+        known = True
+        of_width = sites in (None, adapter.config.sites)
+        if of_width if places is None else _reads(adapter, places):
             return adapter
-    what = f"{facts.model_id}" + (f" with vectors of {sites} sites" if matching else "")
+        if of_width and fits is None:
+            fits = adapter
+    if fits is not None:
+        return fits
+    what = f"{facts.model_id}" + (f" with vectors of {sites} sites" if known else "")
     raise InterpToolkitError(
         f"no adapter is shipped for {what}; pass adapter=... (a path, a hub id or an Adapter), or train one with "
         f"interp_toolkit.train_adapter"
     )
+
+
+def _of_model(facts: ModelFacts) -> Iterator[Adapter]:
+    """The shipped adapters of a model, in order; each is loaded when it is come to, since most need the first alone."""
+    for name in NAMES:
+        adapter = find_adapter(name)
+        if adapter.contract and adapter.contract.fingerprint == facts.fingerprint:
+            yield adapter
 
 
 def _reads(adapter: Adapter, places: PlaceLike) -> bool:
