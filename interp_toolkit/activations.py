@@ -220,7 +220,9 @@ def _read(
     backend: Backend, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]], progress: bool
 ) -> Tensor:
     whole = backend.whole(max(map(len, tokens)))
-    shared = 0 if whole else min(_common_prefix(tokens), min(min(at) for at in wanted))
+    # A prompt alone shares nothing, and one pass takes it all.
+    apart = whole or len(tokens) == 1
+    shared = 0 if apart else min(_common_prefix(tokens), min(min(at) for at in wanted))
     past = backend.prefix(torch.tensor([tokens[0][:shared]], device=backend.device)) if shared else None
     # Row of each prompt's first reading in the result; sites then positions within.
     counts = np.array([len(sites) * len(at) for at in wanted])

@@ -44,17 +44,16 @@ def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny
     model = tiny("llama", backend)
     runner = backend_of(model)
     widths, deep = [], []
-    # Inside the pass: hooks of a user's would be seen, and then nothing is shared.
+    # As edits of the pass: hooks of a user's would be seen, and then nothing is shared.
     watch = {
         Site.after(0): lambda x: widths.append(tuple(x.shape[:2])),
         Site.after(2): lambda x: deep.append(x.shape[1]),
     }
 
-    def watched(*arguments, run=runner._run):
-        with runner._hooked(watch):
-            return run(*arguments)
+    def watched(tokens, past=None, edits=None, *arguments, run=runner.hidden, **named):
+        return run(tokens, past, {**(edits or {}), **watch}, *arguments, **named)
 
-    monkeypatch.setattr(runner, "_run", watched)
+    monkeypatch.setattr(runner, "hidden", watched)
     read_activations(model, ["Tell me about rivers.", "Tell me about foxes."], sites=[1])
     ids = prompt_ids(model.tokenizer, ["Tell me about rivers.", "Tell me about foxes."])
     shared = next(i for i, (a, b) in enumerate(zip(*ids)) if a != b)

@@ -56,6 +56,8 @@ class Backend(ABC):
         self._running = False
         self._tried: dict[Site, tuple[tuple[int, ...], bool]] = {}
         self.change: str | None = None
+        # What others keep for this model, by what they call it, as long as the model is there.
+        self.store: dict[Any, Any] = {}
         self.look()
 
     def look(self) -> tuple[str | None, bytes]:
@@ -107,6 +109,16 @@ class Backend(ABC):
 
     @abstractmethod
     def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]: ...
+
+    def _is_bare(self, edits: Mapping[Site, Edit]) -> bool:
+        """Whether a pass with these edits can do without hook points."""
+        return False
+
+    def _run_bare(
+        self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit], keep: bool, reserve: int
+    ) -> tuple[Tensor, KV | None]:
+        """`_run` without hook points, with the edits done on the way."""
+        raise NotImplementedError
 
     @abstractmethod
     def unembedded(self, hidden: Tensor) -> Tensor:
@@ -169,7 +181,8 @@ class Backend(ABC):
                 f"frequencies, got {past.total + tokens.shape[1]}, of which some have been run; give shorter prompts"
             )
         hooks = edits or {}
-        with self._around(hooks):
+        bare = not recompute and self._is_bare(hooks)
+        with self._around({} if bare else hooks):
             if self._running:
                 raise InterpToolkitError(
                     "a hook called this library on the model that it stands on, in the middle of a pass; read what the "
@@ -177,6 +190,8 @@ class Backend(ABC):
                 )
             self._running = True
             try:
+                if bare:
+                    return self._run_bare(tokens, past, hooks, keep, reserve)
                 if not recompute:
                     return self._run(tokens, past, keep, reserve)
                 with recomputing(list(self.model.blocks), partial(self._again, hooks, past)):

@@ -15,11 +15,12 @@ from transformers import DynamicCache
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.backend import Backend
+from interp_toolkit.models.bare import BareBlocks
 from interp_toolkit.models.cache_name import read_renamed_cache
 from interp_toolkit.models.head import Head, base_of
 from interp_toolkit.models.kv import KV, Edit
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
-from interp_toolkit.models.state import has_hooks
+from interp_toolkit.models.state import describe_change, has_hooks
 from interp_toolkit.sites import Site
 
 
@@ -38,6 +39,7 @@ class BridgeBackend(Backend):
         super().__init__(model)
         self._shared_attention = SharedAttention(model)
         self._base = base_of(model.original_model)
+        self._bare = BareBlocks(model, self._base)
         self._head = Head(model.original_model, self._base)
         # What transformers calls the cache: `cache` from 5.24 on, `past_key_values` before.
         renamed = "cache" in inspect.signature(self._base.forward).parameters
@@ -88,6 +90,18 @@ class BridgeBackend(Backend):
                 return
             with self._shared_attention.standing_in(past.behind()[0] if past else None):
                 yield
+
+    def _is_bare(self, edits: Mapping[Site, Edit]) -> bool:
+        # Seen anew for every pass: a hook that came since the last `look` has to be run.
+        plain = self.change is None and describe_change(self.model, self._modules) is None
+        return plain and self._shared_attention.usable() and self._bare.usable(edits, self._modules)
+
+    def _run_bare(
+        self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit], keep: bool, reserve: int
+    ) -> tuple[Tensor, KV | None]:
+        for site in edits:
+            self._point(site)
+        return self._bare.run(tokens, past, edits, keep, reserve)
 
     def unembedded(self, hidden: Tensor) -> Tensor:  # noqa: D102
         return self._head.unembedded(hidden)

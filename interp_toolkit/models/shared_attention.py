@@ -101,15 +101,23 @@ class SharedAttention:
     def standing_in(self, prefix: KV | None) -> Iterator[None]:
         """For the length of the block, every attention layer reads ``prefix`` before its row's own tokens."""
         implementation = self._config._attn_implementation
-        token = _prefix.set(prefix)
         try:
             self._config._attn_implementation = _NAME
             forwards = [(attention, attention.original_component.forward) for attention in self._layers]
-            with replaced_forwards(forwards):
+            with replaced_forwards(forwards), reading(prefix):
                 yield
         finally:
             self._config._attn_implementation = implementation
-            _prefix.reset(token)
+
+
+@contextmanager
+def reading(prefix: KV | None) -> Iterator[None]:
+    """For the length of the block, `attend` reads ``prefix`` before its row's own tokens."""
+    token = _prefix.set(prefix)
+    try:
+        yield
+    finally:
+        _prefix.reset(token)
 
 
 def attend(

@@ -22,11 +22,18 @@ _LIBRARIES = ("transformers.", "transformer_lens.model_bridge.", "accelerate.", 
 
 
 def modules_of(model: Any) -> list[nn.Module]:
-    """Every module that a pass through a hooked model may reach, each once."""
+    """Every module that a pass through a hooked model may reach, each once, in the order of `nn.Module.modules`."""
     # A bridge does not register the Hugging Face model that it is made from.
     original = getattr(model, "original_model", None)
-    everything = [*model.modules(), *(original.modules() if isinstance(original, nn.Module) else ())]
-    return list(dict.fromkeys(everything))
+    ahead = [original, model] if isinstance(original, nn.Module) else [model]
+    seen: dict[nn.Module, None] = {}
+    # `modules` makes a name for each on the way, and takes as long as a token.
+    while ahead:
+        module = ahead.pop()
+        if module not in seen:
+            seen[module] = None
+            ahead += [child for child in reversed(module._modules.values()) if child is not None]
+    return list(seen)
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -100,7 +100,9 @@ def as_engine(model: Any) -> Engine:
         return _default_engine()
     if not isinstance(model, (str, Path)) and not is_hooked_model(model) and isinstance(model, Engine):
         return model
-    return LocalEngine(model)
+    model = as_hooked_model(model)
+    store = backend_of(model).store  # with its runs, so that the beginning of a soft prompt is read once
+    return store.setdefault(LocalEngine, LocalEngine(model))
 
 
 _loading = threading.Lock()
