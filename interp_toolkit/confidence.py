@@ -13,12 +13,15 @@ from scipy.special import expit
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.sites import Place, parse_place
 
-TokenKind = Literal["last", "text"]
-"""Which token a vector is from: the last of a chat prompt, behind the template, or any token of a text itself.
+TokenKind = Literal["last", "text", "direction"]
+"""Which token a vector is from: the last of a chat prompt, behind the template, any token of a text itself, or none.
 
-Of the first a description is right that names what the turn is about, of the second one that names the token's word.
+Of the first a description is right that names what the turn is about, of the second one that names the token's word, of
+a direction, such as a feature of an SAE, one that names a word at which it is most active.
 """
-FEATURES = ("evidence", "log_prob", "probability", "tokens")
+READ_BACK = ("cosine_title", "cosine_last", "soft_cosine_title", "soft_cosine_last")
+"""What `interp_toolkit.read_back` measures of a description."""
+FEATURES = ("evidence", "log_prob", "probability", "tokens", "words", *READ_BACK)
 """What a `ConfidenceModel` weighs of a description that stands alone; of several samples also ``agreement``."""
 AGREEMENT = "agreement"
 
@@ -58,7 +61,7 @@ class ConfidenceModel:
             )
         if self.token not in get_args(TokenKind):
             raise InterpToolkitError(
-                f"expected 'last' or 'text' for the tokens of a confidence, got {self.token!r:.80}"
+                f"expected {', '.join(get_args(TokenKind))} for the tokens of a confidence, got {self.token!r:.80}"
             )
 
     def probability(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -98,46 +101,54 @@ class ConfidenceModel:
 
 
 def description_features(
+    samples: Sequence[Sequence[str]],
     log_probs: Sequence[float] | np.ndarray,
     evidences: Sequence[float] | np.ndarray,
     tokens: Sequence[int] | np.ndarray,
-    samples: Sequence[Sequence[str]] | None = None,
+    read_back: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """What is known of descriptions without labels, as a `ConfidenceModel` takes it.
 
     Args:
+        samples: the descriptions of each vector; one behind the other they stand in the order of all that follows.
         log_probs: mean log-probability per token of each description, in nats.
         evidences: in nats per token.
         tokens: length of each, in tokens.
-        samples: where descriptions are samples of vectors, those of each vector; they stand in this order above.
+        read_back: cosines of each, see `interp_toolkit.read_back.read_back`.
 
     Returns:
-        an array [descriptions] for each name in `FEATURES`, and ``agreement`` for samples: the mean share of words that
-        a sample has in common with each other sample of its vector (Jaccard), from 0 to 1.
+        an array [descriptions] for each name in `FEATURES`, and ``agreement``: the mean `word_overlap` of a description
+        with each other one of its vector; 0 for one alone.
 
     Example:
-        >>> description_features([-0.2], [3.1], [4])["probability"]
+        >>> description_features([["Baseball"]], [-0.2], [3.1], [4], cosines)["probability"]
         array([0.81873075])
     """
     log_prob = np.asarray(log_probs, dtype=float)
-    features = dict(
-        evidence=np.asarray(evidences, dtype=float),
-        log_prob=log_prob,
-        probability=np.exp(log_prob),
-        tokens=np.asarray(tokens, dtype=float),
-    )
-    if samples is not None:
-        features[AGREEMENT] = np.array([value for texts in samples for value in _agreement(texts)], dtype=float)
-    return features
+    return {
+        "evidence": np.asarray(evidences, dtype=float),
+        "log_prob": log_prob,
+        "probability": np.exp(log_prob),
+        "tokens": np.asarray(tokens, dtype=float),
+        "words": np.array([len(_WORD.findall(text)) for texts in samples for text in texts], dtype=float),
+        **{name: np.asarray(read_back[name], dtype=float) for name in READ_BACK},
+        AGREEMENT: np.array([value for texts in samples for value in _agreement(texts)], dtype=float),
+    }
+
+
+def word_overlap(one: str, other: str) -> float:
+    """The share of words that both texts have, of those that either has (Jaccard); without regard to case.
+
+    Example:
+        >>> word_overlap("Names of rivers", "rivers and lakes")
+        0.2
+    """
+    first, second = (set(_WORD.findall(text.casefold())) for text in (one, other))
+    return len(first & second) / len(first | second) if first | second else 0.0
 
 
 def _agreement(texts: Sequence[str]) -> list[float]:
-    words = [frozenset(_WORD.findall(text.lower())) for text in texts]
     return [
-        float(np.mean([_overlap(one, other) for j, other in enumerate(words) if j != i] or [0.0]))
-        for i, one in enumerate(words)
+        float(np.mean([word_overlap(text, other) for j, other in enumerate(texts) if j != i] or [0.0]))
+        for i, text in enumerate(texts)
     ]
-
-
-def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / len(one | other) if one | other else 0.0

@@ -276,14 +276,12 @@ class Contract:
             ContractError: another site.
         """
         if self.site is not None and self.reading_place(site) is None:
+            trained = ", ".join(str(place.site) for place in self.reading_places)
             one = isinstance(site, Site) and isinstance(self.site, Site)
+            anyway = ", or pass on_mismatch='warn' (--any-layer) to try it anyway" if one else ""
             raise ContractError(
-                f"the adapter was trained on vectors from {self.site}, these are from {site}; read "
-                + (
-                    "that site, use an adapter for this one, or pass on_mismatch='warn' (--any-layer) to try it anyway"
-                    if one
-                    else "the adapter's own sites together, or use an adapter for these"
-                )
+                f"the adapter was trained on vectors from {trained}, these are from {site}; read what it was trained "
+                f"on, or use an adapter for these{anyway}"
             )
 
     def centre(self, vectors: Tensor) -> Tensor:

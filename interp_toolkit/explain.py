@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
@@ -25,7 +25,7 @@ from interp_toolkit.deprecation import gathered_arguments, renamed_arguments, wa
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Vectors, from_activations, from_prompts, from_vectors, split_inputs
-from interp_toolkit.positions import parse_positions
+from interp_toolkit.read_back import read_back
 from interp_toolkit.runtime import Engine, Generation, LocalEngine, Sampling, as_engine
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import PlaceLike, Site, SiteStack, parse_place
@@ -104,8 +104,7 @@ def self_explain(
         model: a hooked model, or what `load_model` takes; for vectors also an `interp_toolkit.runtime.Engine`. The
             default model is loaded once per process.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one. By default the best one shipped for the
-            model and for what is read: at other tokens than the last of a question, and of plain text, one that was
-            trained on any token; at other sites one that was trained on these; for vectors one of their width.
+            model that was trained on the sites that are read, or that takes vectors of this width.
         sites: where to read prompts; by default where the adapter was trained. A list is a grid: every site is read on
             its own. A `SiteStack` is read as one vector, by an adapter that was trained on that stack. A site that is
             not the adapter's needs its mean in ``center``, or ``on_mismatch="warn"``. With vectors, which of the
@@ -139,8 +138,7 @@ def self_explain(
     engine = as_engine(model)
     inputs, vectors = split_inputs(inputs)
     facts = engine.facts  # a property that looks through the model's hooks and weights
-    any_token = chat is False or not _is_last(positions)
-    adapter = _find_adapter(adapter, facts, vectors, sites, any_token)
+    adapter = _find_adapter(adapter, facts, vectors, sites)
     contract = adapter.require_contract(facts)
     soft_prompt = contract.require_soft_prompt()
     _require_ability(engine, soft_prompt)
@@ -187,7 +185,8 @@ def self_explain(
             progress=progress,
         )
     texts = _describe(engine, adapter, soft_prompt, described, sampling, include_null, progress)
-    return _explanations(described, texts, contract, sampling, as_in_training)
+    confidences = _confidences(engine, adapter, described, texts, sampling) if as_in_training else {}
+    return _explanations(described, texts, contract, sampling, as_in_training, confidences)
 
 
 def _describe(
@@ -231,6 +230,7 @@ def _explanations(
     contract: Contract,
     sampling: Sampling,
     as_in_training: bool,
+    confidences: Mapping[tuple[int, int], float],
 ) -> Explanations:
     """The table of what `_describe` returned, with verdicts where the adapter's threshold applies."""
     origins = [
@@ -240,7 +240,6 @@ def _explanations(
     ]
     if len(texts) > len(origins):
         origins.append((_NULL_VECTOR, "", -1, "", contract.threshold, 1.0))
-    confidences = _confidences(vectors, texts, contract, sampling, as_in_training)
     rows = []
     for number, ((source, site, position, token, threshold, scale), samples) in enumerate(zip(origins, texts)):
         applies = threshold is not None and threshold.applies(
@@ -271,17 +270,13 @@ def _explanations(
 
 
 def _confidences(
-    vectors: Vectors,
-    texts: Sequence[Sequence[Generation]],
-    contract: Contract,
-    sampling: Sampling,
-    as_in_training: bool,
+    engine: Engine, adapter: Adapter, vectors: Vectors, texts: Sequence[Sequence[Generation]], sampling: Sampling
 ) -> dict[tuple[int, int], float]:
     """The confidence of each description, by number of its vector and sample, where the contract has a model of it."""
-    several = int(sampling.n) > 1
+    contract, several = adapter.require_contract(), int(sampling.n) > 1
     usual = replace(sampling, n=1 + several, temperature=sampling.effective_temperature, seed=0)
     calibrated = Sampling(n=1 + several, temperature=Sampling(n=1 + several).effective_temperature)
-    if not contract.confidence or not as_in_training or usual != calibrated:
+    if not contract.confidence or usual != calibrated or not isinstance(engine, LocalEngine):
         return {}
     by_model: dict[tuple[str, TokenKind], list[int]] = {}
     for i, (site, kind) in enumerate(zip(vectors.sites, vectors.kinds)):
@@ -292,14 +287,16 @@ def _confidences(
         model = contract.confidence_model(parse_place(site), kind, several)
         if model is None:
             continue
-        described = [text for i in numbers for text in texts[i]]
+        which = [(i, sample) for i in numbers for sample in range(len(texts[i]))]
+        described = [texts[i][sample] for i, sample in which]
+        values = vectors.values[torch.tensor([i for i, _ in which])]
         features = description_features(
+            [[text.text for text in texts[i]] for i in numbers],
             [text.log_prob for text in described],
             [text.evidence for text in described],
             [len(text.token_ids) for text in described],
-            [[text.text for text in texts[i]] for i in numbers] if several else None,
+            read_back(engine.model, adapter, values, [text.text for text in described], site),
         )
-        which = [(i, sample) for i in numbers for sample in range(len(texts[i]))]
         confidences |= dict(zip(which, model.probability(features).tolist()))
     return confidences
 
@@ -309,7 +306,6 @@ def _find_adapter(
     facts: ModelFacts,
     vectors: Tensor | None,
     sites: PlaceLike | None,
-    any_token: bool = False,
 ) -> Adapter:
     """The adapter that was passed, or the shipped one: by the width of vectors, by where prompts are read."""
     if not isinstance(adapter, (Adapter, str, Path, NoneType)):
@@ -322,14 +318,9 @@ def _find_adapter(
         width = vectors.shape[-1] if vectors.ndim else 0
         return default_adapter(facts, width // facts.d_model if width and width % facts.d_model == 0 else 1)
     if sites is None:
-        return default_adapter(facts, any_token=any_token)
+        return default_adapter(facts)
     count = len(sites.sites) if isinstance(sites, SiteStack) else 1
-    return default_adapter(facts, count, places=sites, any_token=any_token)
-
-
-def _is_last(positions: Positions) -> bool:
-    chosen = parse_positions(positions)
-    return chosen == "last" or chosen == [-1]
+    return default_adapter(facts, count, places=sites)
 
 
 def _require_ability(engine: Engine, soft_prompt: SoftPrompt) -> None:

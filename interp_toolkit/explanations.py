@@ -99,7 +99,7 @@ class Explanations(Sequence[Explanation]):
 
     def to_text(self, width: int = 80) -> str:
         """A table for a terminal of this width, of all rows."""
-        shown = self._shown()
+        shown = self.telling_columns()
         return text_table(
             _headings(shown), ([_cell(row, name) for name in shown] for row in self._rows), _NUMBERS, width
         )
@@ -108,14 +108,14 @@ class Explanations(Sequence[Explanation]):
         head = f"{len(self)} explanation{'s' if len(self) != 1 else ''}"
         if not self._rows:
             return head
-        shown, rows = self._shown(), self._rows
+        shown, rows = self.telling_columns(), self._rows
         ends = [*rows[:_END_ROWS], None, *rows[-_END_ROWS:]] if len(rows) > _TEXT_ROWS else rows
         cells = (["…"] * len(shown) if row is None else [_cut(_cell(row, name)) for name in shown] for row in ends)
         more = f"\n{len(rows) - len(ends) + 1:,} more: see to_df() or to_text()" if len(rows) > _TEXT_ROWS else ""
         return f"{head}\n{text_table(_headings(shown), cells, _NUMBERS)}{more}"
 
     def _repr_html_(self) -> str:
-        shown, first = self._shown(), self._rows[:_HTML_ROWS]
+        shown, first = self.telling_columns(), self._rows[:_HTML_ROWS]
         table = html_table(_headings(shown), ([_cell(row, name) for name in shown] for row in first), _NUMBERS)
         more = len(self) - len(first)
         rest = f"{more:,} more rows: see to_df() or a report. " if more else ""
@@ -126,7 +126,7 @@ class Explanations(Sequence[Explanation]):
             "as much</small>"
         )
 
-    def _shown(self) -> list[str]:
+    def telling_columns(self) -> list[str]:
         """The columns worth the space: those in which rows of one source differ, and the verdict where one is False."""
         sources = {row.source for row in self._rows}
         columns = {"description", "evidence"} | {

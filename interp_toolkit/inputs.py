@@ -39,8 +39,9 @@ class Vectors:
         thresholds: of the place that the vector is from; None where there is none, or where it is not from a place of
             the adapter's or not centered by its mean, as those in training were. For arrays this is assumed, unless the
             mean is plainly still in them.
-        kinds: which token of a text each is of, for its confidence; None for one that was not read from a text here,
-            that is of the chat template but its last, or that is not centered by the adapter's mean.
+        kinds: which token of a text each is of, for its confidence; a direction where vectors were passed as such; None
+            for raw vectors that were passed, for one of the chat template's tokens but the last, and for one that is
+            not centered by the adapter's mean.
         row_ids: what decides the draws of a vector's samples, together with the seed.
     """
 
@@ -122,10 +123,15 @@ def from_vectors(
         as_trained = torch.nn.functional.cosine_similarity(values, mean) < _HOLDS_MEAN
     threshold = contract.threshold if place is None else place.threshold
     thresholds = [threshold if trained else None for trained in as_trained.tolist()]
-    names, site = [f"vector {i}" for i in range(n)], "" if sites is None or place is None else str(place.site)
+    names = [f"vector {i}" for i in range(n)]
+    # Of an adapter for a range of places the table says which was taken.
+    site = "" if place is None or (sites is None and not contract.more) else str(place.site)
+    kinds: list[TokenKind | None] = [
+        "direction" if centered and site and trained else None for trained in as_trained.tolist()
+    ]
     row_ids = _hashes(values)
     values = values if place is None else contract.filled(values, place.site)
-    return Vectors(values, names, [site] * n, [-1] * n, [""] * n, thresholds, [None] * n, row_ids)
+    return Vectors(values, names, [site] * n, [-1] * n, [""] * n, thresholds, kinds, row_ids)
 
 
 def _place_of_vectors(values: Tensor, contract: Contract, sites: PlaceLike | None) -> ReadingPlace | None:

@@ -1,13 +1,15 @@
 """Confidence: fitted, measured, saved with the adapter, and shown beside each description."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
-from interp_toolkit import Adapter, FileFormatError, InterpToolkitError, Sampling, Site, self_explain
-from interp_toolkit.confidence import ConfidenceModel, description_features
+from interp_toolkit import Adapter, FileFormatError, InterpToolkitError, Sampling, Site, read_activations, self_explain
+from interp_toolkit.confidence import FEATURES, READ_BACK, ConfidenceModel, description_features
 from interp_toolkit.contract import Contract
 from interp_toolkit.evaluation.confidence import (
     area_under_risk_coverage,
@@ -18,8 +20,17 @@ from interp_toolkit.evaluation.confidence import (
 )
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.models import model_facts
+from interp_toolkit.read_back import read_back
 
-WEIGHTS = dict(evidence=0.5, log_prob=2.0, probability=1.0, tokens=-0.1)
+COSINES = dict(cosine_title=0.4, cosine_last=0.2, soft_cosine_title=0.6, soft_cosine_last=0.8)
+WEIGHTS = dict(evidence=0.5, log_prob=2.0, probability=1.0, tokens=-0.1, words=0.2) | COSINES
+
+
+def _features(log_probs, evidences, tokens, samples=None, cosines=None):
+    """Features of descriptions of one word each, with cosines of nought."""
+    n = len(log_probs)
+    cosines = dict.fromkeys(READ_BACK, np.zeros(n)) if cosines is None else cosines
+    return description_features([["word"]] * n if samples is None else samples, log_probs, evidences, tokens, cosines)
 
 
 def _model(**changes):
@@ -39,16 +50,22 @@ def adapter(tiny, tiny_prompt):
 
 def test_features_are_what_is_known_without_labels():
     samples = [["the red fox", "a red fox", "Red Fox"], ["", "bees", "bees!"]]
-    features = description_features([-0.5] * 6, [1.0] * 6, [3] * 6, samples)
+    cosines = {name: np.full(6, i / 10) for i, name in enumerate(READ_BACK)}
+    features = _features([-0.5] * 6, [1.0] * 6, [3] * 6, samples, cosines)
     assert np.allclose(features["probability"], np.exp(-0.5))
+    assert features["words"].tolist() == [3, 3, 2, 0, 1, 1]
+    assert all((features[name] == cosines[name]).all() for name in READ_BACK)
     # Words in common over words of either: 2/4, 2/3; 2/4, 2/3; 2/3, 2/3; and none, none; 0, 1; 0, 1.
     assert np.allclose(features["agreement"], [7 / 12, 7 / 12, 2 / 3, 0.0, 0.5, 0.5])
-    assert set(description_features([-0.5], [1.0], [3])) == {"evidence", "log_prob", "probability", "tokens"}
+    alone = _features([-0.5], [1.0], [3])
+    assert set(alone) == {*FEATURES, "agreement"}
+    assert alone["agreement"] == [0.0]
 
 
 def test_a_probability_is_the_logistic_function_of_the_weighted_features():
-    features = description_features([-0.5, np.nan], [2.0, np.nan], [4, 0])
-    linear = 0.3 + 0.5 * 2.0 + 2.0 * -0.5 + np.exp(-0.5) - 0.1 * 4
+    cosines = {name: np.array([0.5, np.nan]) for name in READ_BACK}
+    features = _features([-0.5, np.nan], [2.0, np.nan], [4, 0], [["two words"], [""]], cosines)
+    linear = 0.3 + 0.5 * 2.0 + 2.0 * -0.5 + np.exp(-0.5) - 0.1 * 4 + 0.2 * 2 + 0.5 * sum(COSINES.values())
     assert np.allclose(_model().probability(features), [1 / (1 + np.exp(-linear)), 0.0])
 
 
@@ -56,7 +73,9 @@ def test_a_probability_is_the_logistic_function_of_the_weighted_features():
 def test_a_fit_finds_the_probabilities_that_made_the_verdicts(several):
     rng = np.random.default_rng(0)
     n = 20_000
-    features = description_features(-rng.exponential(1.0, n), rng.normal(2, 1, n), rng.integers(1, 20, n))
+    cosines = {name: rng.uniform(-1, 1, n) for name in READ_BACK}
+    samples = [["so many words as this"[: rng.integers(2, 21)]] for _ in range(n)]
+    features = _features(-rng.exponential(1.0, n), rng.normal(2, 1, n), rng.integers(1, 20, n), samples, cosines)
     if several:
         features["agreement"] = rng.random(n)
     weights = {**WEIGHTS, "agreement": 3.0} if several else WEIGHTS
@@ -70,6 +89,23 @@ def test_a_fit_finds_the_probabilities_that_made_the_verdicts(several):
     assert fitted.probability(features)[5] == 0.0
 
 
+def test_a_weight_below_0_is_for_lengths_alone():
+    rng = np.random.default_rng(0)
+    n = 4000
+    cosines = {name: rng.uniform(-1, 1, n) for name in READ_BACK}
+    # Two cosines that are nearly one: what is right hangs on the first, less so on their difference.
+    cosines["soft_cosine_last"] = cosines["cosine_last"] + rng.normal(0, 0.05, n)
+    features = _features(-rng.exponential(1.0, n), rng.normal(2, 1, n), rng.integers(1, 20, n), cosines=cosines)
+    linear = 3 * cosines["cosine_last"] - 20 * (cosines["soft_cosine_last"] - cosines["cosine_last"])
+    right = rng.random(n) < 1 / (1 + np.exp(0.3 * features["tokens"] - 2 - linear))
+    fitted = fit_confidence(features, right, site=Site.after(1), token="text")
+    assert fitted.weights["tokens"] < -0.1
+    assert fitted.weights["soft_cosine_last"] == 0.0
+    assert all(weight >= 0 for name, weight in fitted.weights.items() if name not in ("tokens", "words"))
+    plain = LogisticRegression(max_iter=1000).fit(np.stack([cosines["cosine_last"], features["tokens"]], 1), right)
+    assert fitted.weights["cosine_last"] == pytest.approx(plain.coef_[0][0], rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("features", "right", "message"),
     [
@@ -79,7 +115,7 @@ def test_a_fit_finds_the_probabilities_that_made_the_verdicts(several):
     ],
 )
 def test_what_cannot_be_fitted_is_refused(features, right, message):
-    values = description_features([-1.0] * features, [1.0] * features, [2] * features)
+    values = _features([-1.0] * features, [1.0] * features, [2] * features)
     with pytest.raises(InterpToolkitError, match=message):
         fit_confidence(values, right, site=Site.after(1), token="text")
 
@@ -139,7 +175,7 @@ def test_models_are_saved_with_the_adapter(adapter, tmp_path):
         (
             dict(token="first"),
             InterpToolkitError,
-            "expected 'last' or 'text' for the tokens of a confidence, got 'first'",
+            "expected last, text, direction for the tokens of a confidence, got 'first'",
         ),
         (
             dict(weights={"evidence": 1.0}),
@@ -165,11 +201,14 @@ def test_explanations_show_the_confidence_of_tokens_of_texts(adapter, tiny):
     last = rows[len(rows) - 1]
     assert last in known
     assert 3 <= len(known) < len(rows)  # none for the template's tokens
-    for row in known:
-        linear = dict(evidence=row.evidence, log_prob=row.log_prob, probability=np.exp(row.log_prob))
-        fixed = (-1.0 if row is last else 0.3) + sum(WEIGHTS[name] * value for name, value in linear.items())
-        logit = np.log(row.confidence / (1 - row.confidence))
-        assert (fixed - logit) / 0.1 == pytest.approx(round((fixed - logit) / 0.1), abs=1e-3)  # whole tokens
+    acts = read_activations(model, "Bees see foxes.", 1, chat=True)
+    vector = adapter.contract.centre(acts.vectors)[-1:]
+    cosines = read_back(model, adapter, vector, [last.description])
+    linear = dict(evidence=last.evidence, log_prob=last.log_prob, probability=np.exp(last.log_prob))
+    linear |= dict(words=len(re.findall(r"\w+", last.description))) | {name: x[0] for name, x in cosines.items()}
+    fixed = -1.0 + sum(WEIGHTS[name] * value for name, value in linear.items())
+    logit = np.log(last.confidence / (1 - last.confidence))
+    assert (fixed - logit) / 0.1 == pytest.approx(round((fixed - logit) / 0.1), abs=1e-3)  # whole tokens
     assert "confidence" in repr(rows)
     assert f"{100 * known[0].confidence:.0f}%" in repr(rows)
 

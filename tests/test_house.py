@@ -28,7 +28,7 @@ ROOMS = [
     ["adapters", "models"],
     ["activations"],
     ["pairs", "reconstruct", "runtime"],
-    ["training", "shipped", "centering", "explanations", "vectors"],
+    ["training", "shipped", "centering", "explanations", "read_back", "vectors"],
     ["inputs"],
     ["explain", "views"],
     ["sae"],

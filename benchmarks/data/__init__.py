@@ -9,6 +9,7 @@ from interp_toolkit.files import sha256_of
 
 DATA = Path(__file__).parent
 TITLES, PASSAGES = "topics/topics.jsonl.gz", "corpus/passages.jsonl.gz"
+RELATIONS = "twohop/lre_relations.json.gz"
 _FETCH = "get some from Wikipedia by `python -m benchmarks.data.passages FOLDER`, or name your own with --data FOLDER"
 
 

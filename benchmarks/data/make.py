@@ -18,12 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import DATA, PASSAGES, TITLES
+from benchmarks.data import DATA, PASSAGES, RELATIONS, TITLES
 from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json, read_json_lines
 
 COPIED = ("twohop/composed_twohop.jsonl.gz", "twohop/mquake_2hop_creme.jsonl.gz", "twohop/country_facts.jsonl.gz")
-RELATIONS = "twohop/lre_relations.json.gz"
 NAMES = "topics/wikidata_fb15k_entities.jsonl.gz"
 # Sources of descriptions with a licence that allows passing them on with attribution alone; see NOTICE.
 DESCRIPTION_SOURCES = ("WordNet 3.0", "wikidata ", "openstax/", "CIA World Factbook")

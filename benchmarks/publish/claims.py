@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.arguments import RESULTS
@@ -21,6 +22,7 @@ from benchmarks.data import DATA
 from benchmarks.sae.adapters import transfer_table
 from benchmarks.topics.cells import CELLS, SIZES
 from interp_toolkit.results import read_result
+from interp_toolkit.statistics import proportion_interval
 
 ROOT = RESULTS.parent.parent
 _FULL_RANK, _FULL_RUN = (
@@ -123,16 +125,16 @@ def above(what: str, row: Mapping[str, Any], bound: float, name: str | None = No
 def topics() -> Claim:
     """Topics are identified from their vectors."""
     checks: list[Check] = []
-    result, controls = _read("topics/four_layers_full_rank.json"), _read("trust/controls.json")
-    if result and controls:
+    result, share = _read("topics/four_layers_full_rank.json"), _read("trust/bias.json")
+    if result and share:
         (adapter,) = result["adapters"].values()
         n, protocols = result["settings"]["n"], adapter["retrieval"]["own"]
         greedy, six = (_triple(protocols[x]["recall@1"], n) for x in ("greedy", "best of six by answer"))
-        rows = [row for row in controls["tables"]["retrieval"] if row["control"] == "untrained"]
-        untrained = max((row for row in rows if row["measure"] == "recall@1"), key=lambda row: row["value"])
+        row = next(row for row in share["tables"]["bias"] if row["measure"] == "recall@1")
+        untrained = proportion_interval(np.arange(row["n"]) < round(row["untrained"] * row["n"]))
         checks = [
-            above("recall@1, one greedy description", greedy, untrained["high"], "the untrained direction's"),
-            above("recall@1, best of six by the answer", six, untrained["high"], "the untrained direction's"),
+            above("recall@1, one greedy description", greedy, untrained.high, "the untrained direction's"),
+            above("recall@1, best of six by the answer", six, untrained.high, "the untrained direction's"),
             above("recall@1, best of six by the answer", six, 0.94, "0.94, the paper's"),
         ]
     return Claim(
@@ -144,7 +146,7 @@ def topics() -> Claim:
         (
             ("-m", "interp_toolkit.cli", "train", _FULL_RANK),
             ("-m", "benchmarks.topics", "evaluate", "--adapters", _FULL_RUN, "--output", "four_layers_full_rank"),
-            ("-m", "benchmarks.trust", "controls"),
+            ("-m", "benchmarks.trust", "bias"),
         ),
         tuple(checks),
     )
@@ -236,8 +238,10 @@ def bias() -> Claim:
     return Claim(
         "The learned bias alone accounts for most of the improvement.",
         "85% of it, in cross-entropy (abstract).",
-        "SmolLM2-135M on topics, where the paper's figure is of SAE labels too; untrained is the direction at its best "
-        "length. Recall is measured besides: what names a topic is more than what lowers the loss.",
+        "SmolLM2-135M on topics, where the paper's figure is of SAE labels too, and the default adapter: rank 360 on "
+        "four layers, and a soft prompt that asks to repeat it. Untrained is the direction at the deepest layer at its "
+        "best length. With rank 64 on one layer the share of a bias trained alone was 0.57. Recall is measured "
+        "besides: what names a topic is more than what lowers the loss.",
         (("-m", "benchmarks.trust", "bias"),),
         tuple(checks),
     )

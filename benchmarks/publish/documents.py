@@ -43,7 +43,7 @@ def shipped() -> str:
         f"Held-out titles (split `{settings['split']}`, n = {counts}; losses on {scored:,} of them, seed "
         f"{settings['seed']}); loss in nats per token of the right title given its vector, another title's vector, and "
         f"none; {settings['protocol']}, looked up among {settings['index']:,} titles by {settings['embedder']}; 95% "
-        f"bootstrap intervals. The first is the default."
+        f"bootstrap intervals."
     )
 
 

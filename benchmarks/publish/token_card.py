@@ -29,16 +29,17 @@ def token_card() -> str:
     recalls = [row for row in recall_rows(result) if row["adapter"] == TOKEN_ADAPTER]
     named = [row for row in named_rows(result) if row["adapter"] == TOKEN_ADAPTER]
     thresholds = [dict(site=place["site"], **place["threshold"]) for place in (contract, *contract["more"])]
-    last, text = confidence_rows(result)
-    errors = [f"{row['calibration error']['value']:.3f}" for row in (last, text)]
+    last, text, features = confidence_rows(result)
+    errors = [f"{row['calibration error']['value']:.3f}" for row in (last, text, features)]
     areas = [
-        f"{row['AUROC']['value']:.2f} (by evidence alone {row['AUROC, evidence']['value']:.2f})" for row in (last, text)
+        f"{row['AUROC']['value']:.2f} (by evidence alone {row['AUROC, evidence']['value']:.2f})"
+        for row in (last, text, features)
     ]
     text_of = f"""# {TOKEN_ADAPTER}
 
 An adapter of kind `{config["adapter"]["kind"]}` of rank {config["adapter"]["rank"]}, for {contract["model_id"]}
 (revision `{contract["revision"]}`), that reads any token of any text, at four sites together or at each of them alone.
-`self_explain` takes it where other tokens than the last of a question are read. Method: arXiv 2602.10352.
+`self_explain` takes it by default. Method: arXiv 2602.10352.
 
 **Data.** {run["data"]}
 
@@ -57,7 +58,7 @@ wordings that it was not trained on.
 
 **Confidence.** `Explanation.confidence` is the probability that a description names the token's word, or, at the last
 token of a turn, its topic. At the end of a turn its calibration error is {errors[0]} and its AUROC {areas[0]};
-at tokens of text {errors[1]} and {areas[1]}.
+at tokens of text {errors[1]} and {areas[1]}; at features of an SAE {errors[2]} and {areas[2]}.
 
 **Thresholds of evidence** (at most 5% of descriptions of other or random vectors reach them), in nats per token:
 

@@ -62,16 +62,35 @@ def named_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def confidence_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The measures of confidence of the stack, in columns, by kind of token."""
+    """The measures of confidence in columns, by kind of vector: tokens at the stack, and directions at their site."""
     rows = []
-    for token in ("last", "text"):
+    for token in ("last", "text", "direction"):
         here = [
             row
             for row in result["tables"]["confidence"]
-            if row["token"] == token and row["vectors"] == "matched" and "+" in row["site"]
+            if row["token"] == token and row["vectors"] == "matched" and ("+" in row["site"] or token == "direction")
         ]
         rows.append(dict(token=token) | {row["measure"]: row for row in here})
     return rows
+
+
+def control_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mean confidence of descriptions that are hardly ever right, and how many are, by kind of token."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in result["tables"]["confidence"]:
+        if row["vectors"] != "matched":
+            control = rows.setdefault(row["vectors"], dict(control=row["vectors"]))
+            control.setdefault(row["token"], {})[row["measure"]] = percent_text(row)
+    return list(rows.values())
+
+
+def fact_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How often the answer of a fact is read at its subject, by the adapter for any token and by the logit lens."""
+    by_site: dict[str, dict[str, Any]] = {}
+    for row in result["tables"]["facts"]:
+        if row["adapter"] == TOKEN_ADAPTER:
+            by_site.setdefault(row["site"], dict(site=row["site"]))[row["by"]] = row
+    return list(by_site.values())
 
 
 def tokens() -> str:
@@ -80,10 +99,34 @@ def tokens() -> str:
     settings = result["settings"]
     recalls = markdown_table(recall_rows(result), {"adapter": "`{adapter}`", **RECALL_COLUMNS})
     named = markdown_table(named_rows(result), {"adapter": "`{adapter}`", **NAMED_COLUMNS})
-    last, text = confidence_rows(result)
-    measures = [dict(measure=name, last=show(last[name]), text=show(text[name])) for name, show in _MEASURES.items()]
-    columns = {"": "{measure}", "last token of a turn": "{last}", "tokens of a text": "{text}"}
+    kinds = {row["token"]: row for row in confidence_rows(result)}
+    measures = [
+        dict(measure=name) | {token: show(row[name]) if name in row else "" for token, row in kinds.items()}
+        for name, show in _MEASURES.items()
+    ]
+    columns = {
+        "": "{measure}",
+        "last token of a turn": "{last}",
+        "tokens of a text": "{text}",
+        "SAE features": "{direction}",
+    }
     confidence = markdown_table(measures, columns)
+    controls = markdown_table(
+        control_rows(result),
+        {
+            "control": "{control}",
+            "last token of a turn: confidence": "{last[confidence]}",
+            "right": "{last[right]}",
+            "tokens of a text: confidence": "{text[confidence]}",
+            "right ": "{text[right]}",
+        },
+    )
+    facts = fact_rows(result)
+    counts = facts[0]["description"]
+    shown = ("description", "another's description", "logit lens, first 1", "logit lens, first 10")
+    fact_columns: dict[str, Any] = {"site": "`{site}`"} | {
+        by: lambda row, by=by: percent_text(row[by]) if by in row else "" for by in shown
+    }
     return (
         f"Recall of {settings['n']} held-out titles (split `{settings['split']}`, seed {settings['seed']}) among "
         f"{settings['index']:,} by {settings['embedder']}, one greedy description: in *Tell me about …*, and the mean "
@@ -91,5 +134,13 @@ def tokens() -> str:
         f"prompt.\n\n{recalls}\n\nDescriptions of tokens that end content words, in {settings['texts']} passages of "
         f"plain text (split `eval`): how often they name the token's word, and a content word within ten before or "
         f"after it that is another.\n\n{named}\n\nConfidence of `{TOKEN_ADAPTER}`, on the same titles in the five "
-        f"wordings and the same tokens; intervals of 95%.\n\n{confidence}"
+        f"wordings, the same tokens, and features of an SAE at block 10, whose description is right that names a word "
+        f"at which the feature is most active; intervals of 95%.\n\n{confidence}\n\nMean confidence "
+        f"where hardly any description can be right: of random directions, of vectors in another order of the stream's "
+        f"dimensions, as another model's are, and of descriptions of other vectors.\n\n{controls}\n\n"
+        f"Facts that the model completes rightly (*Tel Aviv is part of* Israel; n = {counts['n']}, "
+        f"{counts['clusters']} relations, by which intervals are clustered), read at the last token of their subject: "
+        f"how often one greedy description names the answer, and how often the answer's first token is the logit "
+        f"lens's first, or among its first ten.\n\n"
+        f"{markdown_table(facts, fact_columns)}"
     )

@@ -15,12 +15,11 @@ from benchmarks.speed.sizes import Sizes
 from benchmarks.speed.timing import compare, linear_weights, matrix_peak
 from benchmarks.titles import contract_and_site
 from interp_toolkit import SoftPrompt, load_model, read_activations
-from interp_toolkit.models import model_facts
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.embedded import embedded_checkpoint
 from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.runtime.generate import Until
-from interp_toolkit.shipped import default_adapter
+from interp_toolkit.shipped import find_adapter
 
 NEW_TOKENS = 12
 TOPICS = ["baseball", "jazz", "Poland", "volcanoes", "chess", "penguins", "diabetes", "gravity"]
@@ -33,7 +32,7 @@ class Sides:
     def __init__(self, dtype: torch.dtype, vectors: int) -> None:
         self.model = load_model("smollm2-135m", dtype=dtype)
         self.run = PromptRun(self.model, SoftPrompt.for_chat(self.model.tokenizer))
-        adapter = default_adapter(model_facts(self.model))
+        adapter = find_adapter("smollm2_rank64")  # of one soft token, as the method's published code has
         contract, site = contract_and_site(adapter)
         prompts = [f"Tell me about {TOPICS[i % 16]}, part {i // 16}." for i in range(vectors)]
         self.soft_tokens = adapter(contract.centre(read_activations(self.model, prompts, site.sites).vectors))

@@ -12,24 +12,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tokens.reading import LAST, TextToken, names, read_text_tokens, read_topics
+from benchmarks.tokens.features import feature_questions
+from benchmarks.tokens.questions import Questions, of_tokens
+from benchmarks.tokens.reading import LAST, read_text_tokens, read_topics
 from benchmarks.tokens.training import Sizes, passages
 from interp_toolkit import Adapter
-from interp_toolkit.confidence import TokenKind, description_features
-from interp_toolkit.contract import Contract
+from interp_toolkit.confidence import description_features
 from interp_toolkit.evaluation.confidence import area_under_risk_coverage, auroc, calibration_table, fit_confidence
 from interp_toolkit.evaluation.context import SAMPLES, SEED, TEMPERATURE, EvalContext
 from interp_toolkit.evaluation.control_kinds import random_directions
 from interp_toolkit.evaluation.selective_prediction import calibrate_threshold, evidence_controls
 from interp_toolkit.pairs.wordings import WORDINGS
+from interp_toolkit.read_back import read_back
 from interp_toolkit.reading_place import ReadingPlace
-from interp_toolkit.runtime import Generation, PromptRun, generate
-from interp_toolkit.sites import SiteStack
+from interp_toolkit.runtime import PromptRun, evidence, generate
+from interp_toolkit.sites import Place, SiteStack
 from interp_toolkit.statistics import paired_difference, proportion_interval
 
-_TEXTS = 250
+# Wordings in which a confidence is fitted: neither of training, where descriptions are better, nor those of `measure`.
+WORDINGS_OF_CONFIDENCE = (
+    "Do you have any information on {title}?",
+    "The essay that I have to hand in is about {title}.",
+    "Please summarise {title} for me.",
+    "Where would I look up {title}?",
+    "What makes {title} interesting?",
+    "I came across {title} in a crossword.",
+    "Could you introduce me to {title}?",
+    "Draw up a list of questions on {title}.",
+)
+# Wordings that each title is put into, and texts whose tokens are read.
+_PER_TITLE, _TEXTS = 3, 500
 # Vectors of each kind that a threshold is calibrated on, and that have six samples.
 _CONTROLS, _SAMPLED = 150, 250
+# Vectors of each kind that a confidence of a site alone is fitted on.
+_ALONE = 1000
 # Right and wrong descriptions that a confidence is fitted on at least.
 _FEWEST_OF_EITHER = 10
 # Vectors of each kind whose samples are chosen from, and that are read at single sites, when it is measured.
@@ -37,46 +53,23 @@ _CHOSEN = 400
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
-    """Vectors whose descriptions can be right or wrong.
+class Described:
+    """What is known of descriptions.
 
     Attributes:
-        token: which tokens they are of.
-        raw: of the adapter's stack, [n, width].
-        titles: the right title of each, at the last token of a turn.
-        tokens: the token of each, in a text.
+        features: without labels, see `description_features`.
+        right: whether each is right.
     """
 
-    token: TokenKind
-    raw: Tensor
-    titles: Sequence[str] = ()
-    tokens: Sequence[TextToken] = ()
-
-    def first(self, count: int) -> Questions:
-        """The first so many."""
-        return replace(self, raw=self.raw[:count], titles=self.titles[:count], tokens=self.tokens[:count])
-
-    def repeated(self, times: int) -> Questions:
-        """Each question so many times, one time behind the other, for samples of each vector."""
-        return replace(
-            self,
-            raw=self.raw.repeat_interleave(times, 0),
-            titles=[title for title in self.titles for _ in range(times)],
-            tokens=[token for token in self.tokens for _ in range(times)],
-        )
-
-    def right(self, context: EvalContext, texts: Sequence[str]) -> np.ndarray:
-        """Whether each description names the title, first among all, or the token's word."""
-        if self.tokens:
-            return np.array([names(text, token.word) for text, token in zip(texts, self.tokens)])
-        return (context.ranks([[text] for text in texts], context.answers(self.titles))[:, 0] <= 1).numpy()
+    features: dict[str, np.ndarray]
+    right: np.ndarray
 
 
 def calibrated(context: EvalContext, data: Path, adapter: Adapter, sizes: Sizes) -> Adapter:
     """The adapter with a threshold of evidence and models of confidence for each of its places.
 
-    They are fitted on training titles that chose the weights at most, in wordings of training, and on training passages
-    behind those that were trained on, half of them in user turns.
+    They are fitted on titles that chose the weights at most, and on training passages behind those that were trained
+    on, half of them in user turns: thresholds in wordings of training, confidence in others.
 
     Args:
         context: titles, model and embedder.
@@ -87,7 +80,6 @@ def calibrated(context: EvalContext, data: Path, adapter: Adapter, sizes: Sizes)
     contract = adapter.require_contract()
     stack = contract.require_site()
     titles = context.titles.dev[: sizes.val]
-    wordings = random.Random(SEED).choices(WORDINGS, k=len(titles))
     first = sizes.passages + sizes.turns
     texts = passages(data, "train", first + _TEXTS)[first:] or passages(data, "train", _TEXTS)
     half = len(texts) // 2
@@ -95,38 +87,51 @@ def calibrated(context: EvalContext, data: Path, adapter: Adapter, sizes: Sizes)
         read_text_tokens(context.model, part, stack, chat)
         for part, chat in ((texts[:half], False), (texts[half:], True))
     ]
+    of_texts = of_tokens([token for tokens, _ in read for token in tokens], torch.cat([raw for _, raw in read]))
+    of_texts = of_texts.shuffled(SEED)
+    trained = _topics(context, titles, WORDINGS, stack)
     questions = [
-        Questions("last", read_topics(context.model, titles, wordings, stack)[LAST], titles=titles),
-        Questions(
-            "text", torch.cat([raw for _, raw in read]), tokens=[token for tokens, _ in read for token in tokens]
-        ),
+        _topics(context, titles * _PER_TITLE, WORDINGS_OF_CONFIDENCE, stack),
+        of_texts,
+        feature_questions(context, data)[0],
     ]
     places, models = [], []
     for place in contract.reading_places:
-        values = [_at(contract, question.raw, place) for question in questions]
-        mixed = torch.cat([x[:_CONTROLS] for x in values])
+        mixed = torch.cat([x.first(_CONTROLS).values(contract, place) for x in (trained, of_texts)])
         threshold = calibrate_threshold(evidence_controls(context.model, adapter, mixed, SEED, context.progress))
         places.append(replace(place, threshold=threshold))
         print(place.site, f"threshold {threshold.value:.3f}", flush=True)
-        for question, x in zip(questions, values):
-            for several in (False, True) if isinstance(place.site, SiteStack) else (False,):
-                some = question.first(_SAMPLED) if several else question
-                generations = _described(context, adapter, x[: len(some.raw)], several)
-                texts_of = [text.text for row in generations for text in row]
-                right = some.repeated(SAMPLES if several else 1).right(context, texts_of)
+        for question in questions:
+            if question.site not in (None, place.site):
+                continue
+            alone = not isinstance(place.site, SiteStack)
+            for several in (False,) if alone else (False, True):
+                some = question.first(_SAMPLED if several else _ALONE) if several or alone else question
+                described = _described(context, adapter, some, place, several)
+                right = described.right
                 print(f"{place.site}, {question.token}: {right.mean():.3f} right of {len(right)}", flush=True)
                 # Deep in the template an early layer holds nothing of the topic: no confidence can be fitted there.
                 if min(right.sum(), (~right).sum()) >= _FEWEST_OF_EITHER:
                     settings: dict[str, Any] = dict(site=place.site, token=question.token, several=several, seed=SEED)
-                    models.append(fit_confidence(_features(generations, several), right, **settings))
+                    models.append(fit_confidence(described.features, right, **settings))
     adapter.contract = replace(
         contract, threshold=places[0].threshold, more=tuple(places[1:]), confidence=tuple(models)
     )
     return adapter
 
 
+def _topics(context: EvalContext, titles: Sequence[str], wordings: Sequence[str], place: Place) -> Questions:
+    drawn = random.Random(SEED).choices(wordings, k=len(titles))
+    return Questions("last", read_topics(context.model, titles, drawn, place)[LAST], titles=titles)
+
+
 def confidence_rows(
-    context: EvalContext, adapter: Adapter, titles: Sequence[str], texts: Sequence[str], wordings: Sequence[str]
+    context: EvalContext,
+    adapter: Adapter,
+    titles: Sequence[str],
+    texts: Sequence[str],
+    wordings: Sequence[str],
+    features: Sequence[Questions] = (),
 ) -> list[dict[str, Any]]:
     """How far the confidence of an adapter can be trusted, on vectors that nothing was fitted on.
 
@@ -136,6 +141,7 @@ def confidence_rows(
         titles: held out, each read at the last token of a wording, which they take in turn.
         texts: held out, read as plain text.
         wordings: that were not trained on.
+        features: questions about features of an SAE, see `feature_questions`.
     """
     contract = adapter.require_contract()
     stack = contract.require_site()
@@ -144,9 +150,12 @@ def confidence_rows(
     rows = []
     for questions in (
         Questions("last", read_topics(context.model, titles, in_turn, stack)[LAST], titles=titles),
-        Questions("text", raw, tokens=tokens),
+        of_tokens(tokens, raw),
+        *features,
     ):
         for place in contract.reading_places:
+            if questions.site not in (None, place.site):
+                continue
             kind = dict(site=str(place.site), token=questions.token)
             if contract.confidence_model(place.site, questions.token, several=False) is None:
                 continue
@@ -161,81 +170,111 @@ def confidence_rows(
 def _greedy_rows(
     context: EvalContext, adapter: Adapter, questions: Questions, place: ReadingPlace
 ) -> list[dict[str, Any]]:
-    """One greedy description of each vector, and of a random direction in its place."""
+    """One greedy description of each vector; at the stack also controls, whose descriptions are hardly ever right."""
     contract = adapter.require_contract()
     model = contract.confidence_model(place.site, questions.token, several=False)
     assert model is not None
-    vectors = _at(contract, questions.raw, place)
-    rows = []
-    kinds = {"matched": vectors}
-    if isinstance(place.site, SiteStack):
-        kinds["random directions"] = random_directions(vectors, adapter.config.sites, SEED)
-    for name, values in kinds.items():
-        generations = _described(context, adapter, values, several=False)
-        right = questions.right(context, [row[0].text for row in generations])
-        features = _features(generations, several=False)
-        confidence = model.probability(features)
-        # Of random directions hardly any description is right, so that nothing can be ordered.
-        measures = calibration_table(confidence, right, SEED).to_dict("records")
-        here = [row for row in measures if name == "matched" or row["measure"] in ("right", "confidence")]
-        if name == "matched":
-            for score, scores in (("confidence", confidence), *((x, features[x]) for x in ("evidence", "log_prob"))):
-                area = area_under_risk_coverage(scores, right)
-                here.append(dict(measure=f"area under risk-coverage, {score}", value=area, n=len(right), seed=SEED))
-                if score != "confidence":
-                    area = auroc(np.nan_to_num(scores, nan=-np.inf), right)
-                    here.append(dict(measure=f"AUROC, {score}", value=area, n=len(right), seed=SEED))
-        rows += [dict(vectors=name) | row for row in here]
+    described = _described(context, adapter, questions, place, several=False)
+    features, right = described.features, described.right
+    confidence = model.probability(features)
+    rows = calibration_table(confidence, right, SEED).to_dict("records")
+    for score, scores in (("confidence", confidence), *((x, features[x]) for x in ("evidence", "log_prob"))):
+        area = area_under_risk_coverage(scores, right)
+        rows.append(dict(measure=f"area under risk-coverage, {score}", value=area, n=len(right), seed=SEED))
+        if score != "confidence":
+            area = auroc(np.nan_to_num(scores, nan=-np.inf), right)
+            rows.append(dict(measure=f"AUROC, {score}", value=area, n=len(right), seed=SEED))
+    rows = [dict(vectors="matched") | row for row in rows]
+    if not isinstance(place.site, SiteStack):
+        return rows
+    values = questions.values(contract, place)
+    controls: dict[str, dict[str, Any]] = {
+        "random directions": dict(instead=random_directions(values, adapter.config.sites, SEED)),
+        "permuted dimensions": dict(instead=_permuted(values, adapter.config.sites)),
+        "another's description": dict(of_others=True),
+    }
+    for name, settings in controls.items():
+        described = _described(context, adapter, questions, place, several=False, **settings)
+        measured = calibration_table(model.probability(described.features), described.right, SEED)
+        # Nothing can be ordered where hardly any description is right.
+        shown = measured[measured["measure"].isin(["right", "confidence"])].to_dict("records")
+        rows += [dict(vectors=name) | row for row in shown]
     return rows
+
+
+def _permuted(values: Tensor, sites: int) -> Tensor:
+    """Vectors as another model would have them that is this one but for the order of its stream's dimensions."""
+    by_site = values.unflatten(-1, (sites, -1))
+    order = torch.randperm(by_site.shape[-1], generator=torch.Generator().manual_seed(SEED))
+    return by_site[..., order].flatten(-2)
 
 
 def _choosing_rows(
     context: EvalContext, adapter: Adapter, questions: Questions, place: ReadingPlace
 ) -> list[dict[str, Any]]:
     """The best of six samples by confidence and by evidence, beside one greedy description."""
-    contract = adapter.require_contract()
-    model = contract.confidence_model(place.site, questions.token, several=True)
+    model = adapter.require_contract().confidence_model(place.site, questions.token, several=True)
     assert model is not None
     questions = questions.first(_CHOSEN)
-    vectors = _at(contract, questions.raw, place)
-    greedy = questions.right(context, [row[0].text for row in _described(context, adapter, vectors, several=False)])
-    samples = _described(context, adapter, vectors, several=True)
-    features = _features(samples, several=True)
+    greedy = _described(context, adapter, questions, place, several=False).right
+    samples = _described(context, adapter, questions, place, several=True)
+    right = samples.right.reshape(-1, SAMPLES)
     rows = [dict(measure="right, greedy") | proportion_interval(greedy).to_dict()]
-    for name, scores in (("confidence", model.probability(features)), ("evidence", features["evidence"])):
+    for name, scores in (
+        ("confidence", model.probability(samples.features)),
+        ("evidence", samples.features["evidence"]),
+    ):
         best = np.nan_to_num(scores, nan=-np.inf).reshape(-1, SAMPLES).argmax(1)
-        chosen = questions.right(context, [row[i].text for row, i in zip(samples, best)])
+        chosen = right[np.arange(len(right)), best]
         rows.append(dict(measure=f"right, best of six by {name}") | proportion_interval(chosen).to_dict())
         difference = paired_difference(chosen, greedy, seed=SEED).to_dict()
         rows.append(dict(measure=f"best of six by {name} less greedy") | difference)
     return [dict(vectors="matched") | row for row in rows]
 
 
-def _at(contract: Contract, raw: Tensor, place: ReadingPlace) -> Tensor:
-    """Raw vectors of the stack as the adapter takes them from one of its places."""
-    if isinstance(place.site, SiteStack):
-        return contract.centre(raw)
-    number = contract.require_site().sites.index(place.site)
-    part = raw[:, number * contract.d_model : (number + 1) * contract.d_model]
-    return contract.filled(part if place.mean is None else part - place.mean, place.site)
-
-
 @torch.no_grad()
-def _described(context: EvalContext, adapter: Adapter, values: Tensor, several: bool) -> list[list[Generation]]:
-    """Descriptions of vectors, with their evidence: one greedy one each, or six samples."""
-    run = PromptRun(context.model, adapter.require_contract().require_soft_prompt())
-    device = run.backend.device
-    adapter = adapter.to(device)
+def _described(
+    context: EvalContext,
+    adapter: Adapter,
+    questions: Questions,
+    place: ReadingPlace,
+    several: bool,
+    instead: Tensor | None = None,
+    of_others: bool = False,
+) -> Described:
+    """One greedy description of each vector, or six samples.
+
+    Args:
+        context: with model and embedder.
+        adapter: with its contract.
+        questions: whose vectors are described.
+        place: where the vectors are read.
+        several: whether there are six samples.
+        instead: other vectors in the place of the questions' own.
+        of_others: whether each vector gets the description of the one half a list away.
+    """
+    contract = adapter.require_contract()
+    values = questions.values(contract, place) if instead is None else instead
+    run = PromptRun(context.model, contract.require_soft_prompt())
+    adapter = adapter.to(run.backend.device)
     settings: dict[str, Any] = dict(samples=SAMPLES, temperature=TEMPERATURE, seed=SEED) if several else {}
-    soft_tokens = adapter(values.to(device))
-    return generate(run, soft_tokens, null=adapter.null(), progress=context.progress, **settings)
-
-
-def _features(generations: Sequence[Sequence[Generation]], several: bool) -> dict[str, np.ndarray]:
+    soft_tokens = adapter(values.to(run.backend.device))
+    generations = generate(run, soft_tokens, null=adapter.null(), progress=context.progress, **settings)
+    if of_others:
+        half = len(generations) // 2
+        generations = generations[half:] + generations[:half]
+    samples = [[text.text for text in row] for row in generations]
     texts = [text for row in generations for text in row]
-    return description_features(
-        [text.log_prob for text in texts],
-        [text.evidence for text in texts],
+    described, count = [text.text for text in texts], len(samples[0])
+    log_probs, evidences = [text.log_prob for text in texts], [text.evidence for text in texts]
+    if of_others:
+        measured = evidence(run, adapter.null(), [text.token_ids for text in texts], soft_tokens)
+        log_probs, evidences = (x.tolist() for x in measured)
+    features = description_features(
+        samples,
+        log_probs,
+        evidences,
         [len(text.token_ids) for text in texts],
-        [[text.text for text in row] for row in generations] if several else None,
+        read_back(context.model, adapter, values.repeat_interleave(count, 0), described, place.site),
     )
+    return Described(features, questions.right(context, samples))

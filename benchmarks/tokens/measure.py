@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tokens.confidence import confidence_rows
+from benchmarks.tokens.facts import facts_rows, known_facts
+from benchmarks.tokens.features import feature_questions
+from benchmarks.tokens.questions import Questions
 from benchmarks.tokens.reading import names, read_text_tokens, read_topics
 from benchmarks.tokens.training import passages
 from interp_toolkit import Adapter
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation import recall_table
 from interp_toolkit.evaluation.context import SEED, EvalContext
 from interp_toolkit.results import finished_result, intervals_by_measure, make_result, write_result
@@ -42,12 +48,16 @@ def measure(context: EvalContext, data: Path, adapters: Mapping[str, Adapter], p
     titles = context.titles.held_out[first : first + _TITLES]
     texts = passages(data, "eval", _TEXTS if context.limit is None else context.limit)
     settings = context.facts | dict(
-        n=len(titles), texts=len(texts), digests={name: adapter.digest for name, adapter in adapters.items()}
+        n=len(titles),
+        texts=len(texts),
+        digests={name: adapter.digest for name, adapter in adapters.items()},
+        confidence={name: _confidence_digest(adapter) for name, adapter in adapters.items()},
     )
     if finished_result(path, settings):
         print(f"tokens: done before, see {path}")
         return
-    tables: dict[str, list[dict[str, Any]]] = dict(wordings=[], tokens=[], confidence=[])
+    tables: dict[str, list[dict[str, Any]]] = dict(wordings=[], tokens=[], facts=[], confidence=[])
+    facts, features = known_facts(context, data), _features(context, data)
     for name, adapter in adapters.items():
         for row in _wordings(context, adapter, titles):
             print(name, row["wording"], row["token"], row["recall@1"], row["recall@100"], flush=True)
@@ -55,10 +65,30 @@ def measure(context: EvalContext, data: Path, adapters: Mapping[str, Adapter], p
         for row in _tokens(context, adapter, texts):
             print(name, row, flush=True)
             tables["tokens"].append(dict(adapter=name) | row)
+        for row in facts_rows(context, adapter, facts):
+            print(name, row["site"], row["by"], f"{row['value']:.3f}", flush=True)
+            tables["facts"].append(dict(adapter=name) | row)
         if adapter.require_contract().confidence:
-            rows = confidence_rows(context, adapter, titles, texts, UNTRAINED)
+            rows = confidence_rows(context, adapter, titles, texts, UNTRAINED, features)
             tables["confidence"] += [dict(adapter=name) | row for row in rows]
     write_result(path, make_result(settings, context.versions, tables))
+
+
+def _confidence_digest(adapter: Adapter) -> str:
+    """16 hexadecimal digits that name an adapter's models of confidence, which its own digest leaves out."""
+    models = [model.to_dict() for model in adapter.require_contract().confidence]
+    return hashlib.sha256(json.dumps(models).encode()).hexdigest()[:16]
+
+
+def _features(context: EvalContext, data: Path) -> list[Questions]:
+    """Features on which no confidence was fitted; none in a trial, and none without a corpus to train the SAE on."""
+    if context.limit is not None:
+        return []
+    try:
+        return feature_questions(context, data)[1:]
+    except InterpToolkitError as error:
+        print(f"tokens: features of an SAE are left out: {error}")
+        return []
 
 
 def _wordings(context: EvalContext, adapter: Adapter, titles: Sequence[str]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.data import PASSAGES
+from benchmarks.titles import centred_vectors
 from interp_toolkit import Adapter, SiteStack, SoftPrompt, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.contract import ReadingPlace
 from interp_toolkit.evaluation.context import SEED, EvalContext
@@ -19,11 +20,14 @@ from interp_toolkit.json_lines import read_json_lines
 from interp_toolkit.models import backend_of
 from interp_toolkit.pairs import context_pairs, reworded_topic_pairs, with_common_mean, with_sites_alone
 from interp_toolkit.pairs.wordings import WORDINGS
+from interp_toolkit.reconstruct import fit_way_back
 from interp_toolkit.sites import Site
 
 STACK = SiteStack([4, 10, 16, 23])
 # Shares of the examples: topics in many wordings, tokens of plain text, tokens of text in a user's turn.
 _RATIOS = (0.6, 0.25, 0.15)
+# What the way back is fitted to, and the rank with which the adapter stays below 2 MB.
+_WAY_BACK_TITLES, _WAY_BACK_RANK = 8_000, 36
 # So many vectors hold one site of the stack alone.
 _ALONE = 0.3
 
@@ -140,6 +144,23 @@ def train(context: EvalContext, data: Path, sizes: Sizes, folder: Path) -> Adapt
     trained.contract = replace(contract, more=more)
     trained.metadata |= dict(data=_recipe(sizes), device=device_name(context.model))
     return trained
+
+
+def with_way_back(context: EvalContext, adapter: Adapter) -> Adapter:
+    """The adapter with a way back from descriptions to vectors of topics, fitted to training titles.
+
+    A text does not say at which token of which wording its vector was read, so the way back is for one kind of vector:
+    the last token of the question *Tell me about ….*
+
+    Args:
+        context: with titles and model.
+        adapter: as it was trained.
+    """
+    contract, titles = adapter.require_contract(), context.titles.train[:_WAY_BACK_TITLES]
+    vectors = centred_vectors(context.model, adapter, titles, progress=context.progress)
+    way_back = fit_way_back(context.model, titles, vectors, contract.site, _WAY_BACK_RANK, progress=context.progress)
+    adapter.contract = replace(contract, way_back=way_back)
+    return adapter
 
 
 def device_name(model: Any) -> str:

@@ -43,7 +43,7 @@ def question_files(data: Path) -> list[QuestionFile]:
     aliases = data / "topics" / "wikidata_fb15k_entities.jsonl.gz"
     return [
         # Settings are chosen on the larger file; the smaller one comes without further names of its entities.
-        QuestionFile("composed", composed, candidates=1600, tuned=True),
+        QuestionFile("composed", composed, candidates=3400, tuned=True),
         QuestionFile("mquake", mquake, candidates=200, aliases=aliases),
     ]
 

@@ -26,7 +26,7 @@ from interp_toolkit.statistics import proportion_interval
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is measured: all of it in about half an hour on one core.
+    """How much is measured: all of it in an hour on one core.
 
     Attributes:
         candidates: questions of each file that are filtered, by its name.
@@ -40,7 +40,7 @@ class Scope:
     """
 
     candidates: dict[str, int]
-    prompts: dict[str, int] = field(default_factory=lambda: {KEPT: 30, RIGHT: 48, SHORTCUT: 12})
+    prompts: dict[str, int] = field(default_factory=lambda: {KEPT: 120, RIGHT: 48, SHORTCUT: 12})
     tuned: int = 12
     depths: tuple[float, ...] = (-0.13, 0.0, 0.07)
     positions: int = 6

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 
 from interp_toolkit.confidence import AGREEMENT, FEATURES, ConfidenceModel, TokenKind
 from interp_toolkit.errors import InterpToolkitError
@@ -16,6 +18,8 @@ from interp_toolkit.statistics import mean_interval
 _FEWEST = 50
 _BINS = 10
 _RESAMPLES = 999
+# More of these need not be better or worse.
+_LENGTHS = ("tokens", "words")
 
 
 def fit_confidence(
@@ -28,6 +32,11 @@ def fit_confidence(
     seed: int = 0,
 ) -> ConfidenceModel:
     """Fit the probability that a description is right by a logistic regression on standardised features.
+
+    Weights are at least 0, but for those of lengths: no description is less likely right for more evidence, or for
+    coming back nearer to its vector. Features that go together, such as the cosines, would else get weights of both
+    signs that cancel on the vectors of the fit, and not on others, such as random directions. The penalty on the
+    weights is half their square (as scikit-learn's C=1).
 
     Args:
         features: of each description, see `interp_toolkit.confidence.description_features`.
@@ -47,15 +56,10 @@ def fit_confidence(
         >>> features = description_features(log_probs, evidences, tokens)
         >>> fit_confidence(features, right, site=Site.after(23), token="text")
     """
-    from sklearn.linear_model import LogisticRegression  # comes with the extra [eval]
-
     names = (*FEATURES, AGREEMENT) if several else FEATURES
     values = np.stack([np.asarray(features[name], dtype=float) for name in names], 1)
     verdicts = np.asarray(right, dtype=bool)
-    if len(values) != len(verdicts):
-        raise InterpToolkitError(
-            f"expected whether each description is right, got {len(values)} descriptions and {len(verdicts)} verdicts"
-        )
+    require_verdicts(len(values), len(verdicts))
     known = np.isfinite(values).all(1)
     values, verdicts = values[known], verdicts[known]
     if len(values) < _FEWEST or not 0 < verdicts.sum() < len(verdicts):
@@ -65,17 +69,33 @@ def fit_confidence(
         )
     centre, spread = values.mean(0), values.std(0)
     spread = np.where(spread > 0, spread, 1.0)
-    fitted = LogisticRegression(max_iter=1000).fit((values - centre) / spread, verdicts)
-    weights = fitted.coef_[0] / spread
+    intercept, weights = _logistic((values - centre) / spread, verdicts, [name not in _LENGTHS for name in names])
+    weights = weights / spread
     return ConfidenceModel(
         site=site,
         token=token,
         several=several,
-        intercept=float(fitted.intercept_[0] - weights @ centre),
+        intercept=float(intercept - weights @ centre),
         weights=dict(zip(names, weights.tolist())),
         n=len(values),
         seed=seed,
     )
+
+
+def _logistic(features: np.ndarray, right: np.ndarray, at_least_0: Sequence[bool]) -> tuple[float, np.ndarray]:
+    """Intercept and weights of least penalised loss, those weights at least 0 of which it is said."""
+    signs = np.where(right, 1.0, -1.0)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (parameters[0] + features @ parameters[1:])
+        slopes = -signs * expit(-margins)
+        gradient = np.concatenate([[slopes.sum()], features.T @ slopes + parameters[1:]])
+        return float(parameters[1:] @ parameters[1:] / 2 - log_expit(margins).sum()), gradient
+
+    bounds = [(None, None), *((0.0 if bounded else None, None) for bounded in at_least_0)]
+    start = np.zeros(features.shape[1] + 1)
+    parameters = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    return float(parameters[0]), parameters[1:]
 
 
 def calibration_table(
@@ -153,14 +173,23 @@ def area_under_risk_coverage(scores: np.ndarray, right: np.ndarray) -> float:
     return float((wrong.cumsum() / np.arange(1, len(wrong) + 1)).mean())
 
 
+def require_verdicts(descriptions: int, verdicts: int) -> None:
+    """Refuse numbers of descriptions and of verdicts on them that differ, and none.
+
+    Raises:
+        InterpToolkitError: the text names both numbers.
+    """
+    if descriptions != verdicts or not descriptions:
+        raise InterpToolkitError(
+            f"expected whether each description is right, got {descriptions} descriptions and {verdicts} verdicts"
+        )
+
+
 def _checked(
     probabilities: Sequence[float] | np.ndarray, right: Sequence[bool] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     p, y = np.asarray(probabilities, dtype=float), np.asarray(right, dtype=float)
-    if len(p) != len(y) or not len(p):
-        raise InterpToolkitError(
-            f"expected whether each description is right, got {len(p)} descriptions and {len(y)} verdicts"
-        )
+    require_verdicts(len(p), len(y))
     if not ((p >= 0) & (p <= 1)).all():
         raise InterpToolkitError("expected probabilities between 0 and 1; leave out descriptions without confidence")
     return p, y

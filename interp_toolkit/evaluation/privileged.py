@@ -35,6 +35,8 @@ TAIL_ROWS = ("own beginning", "another beginning")
 _WITHIN = (1, 10)
 _LENS_TOKENS = 10
 _ANSWER_TOKENS = 16
+# Held-out titles that are named.
+_MEASURED = 1000
 _EXAMPLES = 12
 
 
@@ -76,7 +78,7 @@ def _settings(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
     return context.facts | dict(
         task="privileged",
         adapter=adapter.digest,
-        n=len(context.titles.held_out),
+        n=len(context.titles.held_out[:_MEASURED]),
         question=QUESTION,
         tail=TAIL,
         lens_tokens=_LENS_TOKENS,
@@ -92,7 +94,7 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
         adapter less each other, paired by title), ``tail`` (the title of the beginning, and another's, named from the
         last token of a tail that all prompts share, and their difference); ``failed`` rows; and ``examples``.
     """
-    held_out = HeldOut.read(context, adapter)
+    held_out = HeldOut.read(context, adapter, _MEASURED)
     titles, contract = held_out.titles, adapter.require_contract()
     if len(titles) < 2:
         raise InterpToolkitError(f"expected at least 2 held-out titles, got {len(titles)}")

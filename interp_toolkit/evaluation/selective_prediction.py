@@ -18,6 +18,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import EvidenceThreshold
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.evaluation.confidence import require_verdicts
 from interp_toolkit.evaluation.context import SAMPLES, SEED, TEMPERATURE, EvalContext
 from interp_toolkit.evaluation.control_kinds import random_directions
 from interp_toolkit.evaluation.driver import Evaluation
@@ -255,10 +256,7 @@ def accuracy_by_coverage(
 
 
 def _verdicts(evidence: Tensor, correct: Sequence[bool]) -> np.ndarray:
-    if len(evidence) != len(correct) or not len(evidence):
-        raise InterpToolkitError(
-            f"expected whether each description is right, got {len(evidence)} descriptions and {len(correct)} verdicts"
-        )
+    require_verdicts(len(evidence), len(correct))
     return np.asarray(correct, dtype=bool)
 
 

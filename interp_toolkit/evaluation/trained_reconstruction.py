@@ -28,6 +28,8 @@ from interp_toolkit.statistics import mean_interval, paired_difference, ratio_in
 from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.way_back import WayBack
 
+# Held-out titles that a way back is measured on.
+_MEASURED = 1000
 FIRST, RECONSTRUCTION = "first of six", "best of six by reconstruction"
 
 
@@ -118,7 +120,7 @@ def shuffled(rows: Tensor) -> Tensor:
 def way_back_settings(adapter: Adapter) -> dict[str, Any]:
     """Settings that name an adapter's way back; none where it has none, so that earlier results stay finished."""
     way_back = adapter.require_contract().way_back
-    return {} if way_back is None else dict(way_back=way_back.digest, samples=SAMPLES)
+    return {} if way_back is None else dict(way_back=way_back.digest, samples=SAMPLES, reconstructed=_MEASURED)
 
 
 def way_back_tables(
@@ -142,15 +144,17 @@ def way_back_tables(
     way_back = contract.way_back
     if way_back is None:
         return {}
-    sites, vectors = len(contract.require_site().sites), held_out.vectors.cpu()
+    # Six samples of each title take long, and intervals over so many are narrow enough.
+    titles, texts = held_out.titles[:_MEASURED], greedy.texts[:_MEASURED]
+    sites, vectors = len(contract.require_site().sites), held_out.vectors[:_MEASURED].cpu()
     sampled = context.describe(adapter, vectors, SAMPLES)
     ((null,),) = context.describe_null(adapter, 1).texts
     vector_of = _vectors_by_text(
         context,
         way_back,
-        [null, *held_out.titles, *(text for texts in (*greedy.texts, *sampled.texts) for text in texts)],
+        [null, *titles, *(text for row in (*texts, *sampled.texts) for text in row)],
     )
-    described = torch.stack([vector_of[text] for (text,) in greedy.texts])
+    described = torch.stack([vector_of[text] for (text,) in texts])
     explained = fve_table(
         vectors,
         dict(
@@ -158,7 +162,7 @@ def way_back_tables(
             shuffled=shuffled(described),
             null=vector_of[null].expand_as(described),
             mean=way_back.vector_mean.expand_as(described),
-            title=torch.stack([vector_of[title] for title in held_out.titles]),
+            title=torch.stack([vector_of[title] for title in titles]),
         ),
         way_back.vector_mean,
         sites,
@@ -167,10 +171,10 @@ def way_back_tables(
     by_sample = torch.stack([torch.stack([vector_of[text] for text in texts]) for texts in sampled.texts])
     empty = torch.tensor([[not text.strip() for text in texts] for texts in sampled.texts])
     scores = sample_scores(vectors, by_sample, sites).masked_fill(empty, torch.nan)
-    answers = context.answers(held_out.titles)
+    answers = context.answers(titles)
     ranks = context.ranks(sampled.texts, answers)
     chosen = {
-        GREEDY: context.ranks(greedy.texts, answers)[:, 0],
+        GREEDY: context.ranks(texts, answers)[:, 0],
         FIRST: ranks[:, 0],
         EVIDENCE: best_by_evidence(ranks, sampled.evidence),
         RECONSTRUCTION: best_by_evidence(ranks, scores),

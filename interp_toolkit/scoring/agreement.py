@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp_toolkit.confidence import word_overlap
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.scoring.label_scores import best_labels
 from interp_toolkit.statistics import Interval, mean_interval, paired_difference, proportion_interval
@@ -135,17 +135,6 @@ def agreement_summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(
         dict(measure=name, value=x.value, low=x.low, high=x.high, n=x.n, seed=seed) for name, x in intervals.items()
     )
-
-
-def word_overlap(one: str, other: str) -> float:
-    """The share of words that both texts have, of those that either has; without regard to case.
-
-    Example:
-        >>> word_overlap("Names of rivers", "rivers and lakes")
-        0.2
-    """
-    first, second = (set(re.findall(r"\w+", text.casefold())) for text in (one, other))
-    return len(first & second) / len(first | second) if first | second else 0.0
 
 
 def _embedded(texts: Sequence[str], embed: Callable[[list[str]], Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from interp_toolkit.adapters import Adapter
@@ -12,7 +14,7 @@ from interp_toolkit.sites import PlaceLike, SiteStack, parse_place, parse_sites
 
 _FOLDER = Path(__file__).parent
 # The first that fits a model, and what it is asked for, is the default.
-NAMES = ("smollm2_rank64", "smollm2_four_layers", "smollm2_scalar_affine", "smollm2_any_token")
+NAMES = ("smollm2_any_token", "smollm2_rank64", "smollm2_four_layers", "smollm2_scalar_affine")
 
 
 def find_adapter(name: str) -> Adapter:
@@ -24,31 +26,24 @@ def find_adapter(name: str) -> Adapter:
     return Adapter.from_pretrained(_FOLDER / name if name in NAMES else name)
 
 
-def default_adapter(
-    facts: ModelFacts, sites: int | None = None, *, places: PlaceLike | None = None, any_token: bool = False
-) -> Adapter:
+def default_adapter(facts: ModelFacts, sites: int | None = None, *, places: PlaceLike | None = None) -> Adapter:
     """The adapter that is used for a model when none is named.
 
     Args:
         facts: of the model.
-        sites: how many sites its vectors are read at together; None for any, and so for the best.
-        places: where prompts are to be read; of several adapters one that was trained on these.
-        any_token: whether other tokens than the last of a question are read; then one for a range of places, where one
-            is shipped.
+        sites: at how many sites its vectors are read together; None for any, and so for the best.
+        places: where prompts are to be read; of several adapters one that was trained on these, else one of as many
+            sites, which takes others where their mean is given.
 
     Raises:
         InterpToolkitError: none is shipped for this model, or none that reads so many sites.
     """
-    candidates: Iterable[Adapter] = _of_model(facts)
-    if any_token:
-        candidates = sorted(candidates, key=lambda adapter: not adapter.require_contract().more)
     fits, known = None, False
-    for adapter in candidates:
+    for adapter in _of_model(facts):
         known = True
-        of_width = sites in (None, adapter.config.sites)
-        if of_width if places is None else _reads(adapter, places):
+        if _takes(adapter, sites) if places is None else _reads(adapter, places):
             return adapter
-        if of_width and fits is None:
+        if fits is None and adapter.config.sites == sites:
             fits = adapter
     if fits is not None:
         return fits
@@ -62,9 +57,19 @@ def default_adapter(
 def _of_model(facts: ModelFacts) -> Iterator[Adapter]:
     """The shipped adapters of a model, in order; each is loaded when it is come to, since most need the first alone."""
     for name in NAMES:
-        adapter = find_adapter(name)
+        adapter = _loaded(name)
         if adapter.contract and adapter.contract.fingerprint == facts.fingerprint:
-            yield adapter
+            yield copy.deepcopy(adapter)  # the caller may change it
+
+
+@functools.cache
+def _loaded(name: str) -> Adapter:
+    return find_adapter(name)
+
+
+def _takes(adapter: Adapter, sites: int | None) -> bool:
+    """Whether an adapter takes vectors that are read at so many sites together."""
+    return sites is None or any(len(x.site.sites) == sites for x in adapter.require_contract().reading_places)
 
 
 def _reads(adapter: Adapter, places: PlaceLike) -> bool:

@@ -112,8 +112,13 @@ def _body(item: Any, heading: str) -> tuple[str, frozenset[str]]:
     if isinstance(item, Explanations):
         frame = item.to_df()
         verdicts = ["abstains" if x is False else "above threshold" if x else None for x in frame["above_threshold"]]
-        frame = frame.assign(above_threshold=verdicts).rename(columns={"above_threshold": "verdict"})
-        return table_body(frame, "Descriptions"), frozenset()
+        shown = {*item.telling_columns(), "source", "log_prob", "above_threshold"}
+        frame = frame.assign(above_threshold=verdicts)[[name for name in frame.columns if name in shown]]
+        # A stack's name is long: where all rows are of one, it stands above the table.
+        sites = {row.site for row in item if row.site}
+        where = f"<p>Read at {escaped(sites.pop())}.</p>" if "site" not in shown and len(sites) == 1 else ""
+        table = table_body(frame.rename(columns={"above_threshold": "verdict"}), "Descriptions")
+        return where + table, frozenset()
     if isinstance(item, pd.DataFrame):
         return table_body(item, heading or "Table", caption=not heading), frozenset()
     if isinstance(item, str):
