@@ -63,7 +63,15 @@ class BareBlocks:
     def run(
         self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit], keep: bool, reserve: int
     ) -> tuple[Tensor, KV | None]:
-        """Final hidden states, after the last norm, of ``tokens`` read behind ``past``; see `Backend.hidden`."""
+        """Final hidden states, after the last norm, of ``tokens`` read behind ``past``; see `Backend.hidden`.
+
+        Args:
+            tokens: ids, [batch, position].
+            past: keys and values of the tokens before, or None.
+            edits: what to do to the stream between blocks, by site.
+            keep: also give the keys and values.
+            reserve: how many further tokens to keep room for.
+        """
         start = past.total if past else 0
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
         prefix, per_row = past.behind() if past else (None, None)
