@@ -41,7 +41,7 @@ class Questions:
 
     def shuffled(self, seed: int) -> Questions:
         """The questions in an order drawn by a seed."""
-        order = torch.randperm(len(self.raw), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self.raw), generator=torch.Generator().manual_seed(seed)).tolist()
         titles, words = ([rows[i] for i in order] if rows else rows for rows in (self.titles, self.words))
         return replace(self, raw=self.raw[order], titles=titles, words=words)
 

@@ -110,7 +110,7 @@ def _body(item: Any, heading: str) -> tuple[str, frozenset[str]]:
     if isinstance(item, View):
         return item.body, item.needs
     if isinstance(item, Explanations):
-        frame = item.to_df()
+        frame: Any = item.to_df()
         verdicts = ["abstains" if x is False else "above threshold" if x else None for x in frame["above_threshold"]]
         shown = {*item.telling_columns(), "source", "log_prob", "above_threshold"}
         frame = frame.assign(above_threshold=verdicts)[[name for name in frame.columns if name in shown]]
