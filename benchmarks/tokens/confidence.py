@@ -195,7 +195,7 @@ def _greedy_rows(
     }
     for name, settings in controls.items():
         described = _described(context, adapter, questions, place, several=False, **settings)
-        measured = calibration_table(model.probability(described.features), described.right, SEED)
+        measured: Any = calibration_table(model.probability(described.features), described.right, SEED)
         # Nothing can be ordered where hardly any description is right.
         shown = measured[measured["measure"].isin(["right", "confidence"])].to_dict("records")
         rows += [dict(vectors=name) | row for row in shown]
