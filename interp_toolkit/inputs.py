@@ -105,8 +105,10 @@ def from_vectors(
     place = _place_of_vectors(values, contract, sites)
     expected = width if place is None else contract.d_model * len(place.site.sites)
     if values.ndim != 2 or values.shape[1] != expected:
+        of_places = {contract.d_model * len(x.site.sites) for x in contract.reading_places} if sites is None else ()
+        shapes = " or ".join(f"(n, {x}) or ({x},)" for x in sorted({expected, *of_places}))
         raise InterpToolkitError(
-            f"expected vectors of shape (n, {expected}) or ({expected},), got {tuple(vectors.shape)}; "
+            f"expected vectors of shape {shapes}, got {tuple(vectors.shape)}; "
             f"the adapter is for {contract.model_id} at {contract.site or 'any site'}"
         )
     mean = contract.mean if place is None else place.mean
