@@ -32,7 +32,7 @@ def test_explain_prints_a_table_json_or_csv(capsys):
     command = ["explain", "Tell me about baseball.", "Tell me about Poland."]
     code, out, err = _run(capsys, *command)
     assert (code, err) == (0, "")
-    assert out.splitlines()[0].split() == ["source", "description", "evidence"]
+    assert out.splitlines()[0].split() == ["source", "description", "evidence", "confidence"]
     assert all(len(line) <= 80 for line in out.splitlines())
     code, out, _ = _run(capsys, *command, "--json", "--null")
     rows = json.loads(out)
