@@ -74,6 +74,8 @@ def facts_rows(context: EvalContext, adapter: Adapter, facts: Sequence[Fact]) ->
         another answer; ``logit lens, first k``: the answer's first token is among so many; and differences of the
         description and each), ``value``, ``low``, ``high``, ``n``, clustered by relation.
     """
+    if not facts:  # as in a trial on the first few, of which the model knows none
+        return []
     contract = adapter.require_contract()
     stack = contract.require_site()
     prompts = [fact.prompt for fact in facts]
