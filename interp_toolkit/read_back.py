@@ -76,7 +76,7 @@ def read_back(
     if not known:
         return out
     unique = list(dict.fromkeys(descriptions[i].strip() for i in known))
-    raw = torch.stack(_read(model, unique, place, contract.chat))
+    raw = _read(model, unique, place, contract.chat)
     centred = raw if reading is None or reading.mean is None else raw - reading.mean
     number = {text: i for i, text in enumerate(unique)}
     rows = torch.tensor([number[descriptions[i].strip()] for i in known])
@@ -92,8 +92,8 @@ def read_back(
     return out
 
 
-def _read(model: Any, texts: Sequence[str], place: Place, chat: bool | None) -> list[Tensor]:
-    """Raw vectors of texts in their prompts, at each text's last token and at the last of all: [texts, width] each."""
+def _read(model: Any, texts: Sequence[str], place: Place, chat: bool | None) -> Tensor:
+    """Raw vectors of texts in their prompts, at each text's last token and at the last of all: [2, texts, width]."""
     chat = has_chat_template(model.tokenizer) if chat is None else chat
     spans, failed = find_spans(model.tokenizer, [PROMPT.format(title=text) for text in texts], "content", chat)
     if failed:
@@ -104,7 +104,7 @@ def _read(model: Any, texts: Sequence[str], place: Place, chat: bool | None) -> 
         for span, text in zip(spans, texts)
     ]
     raw = read_token_vectors(model, [span.ids for span in spans], place, positions)
-    return [raw[::2], raw[1::2]]
+    return raw.unflatten(0, (-1, 2)).transpose(0, 1)
 
 
 def _soft_tokens(adapter: Adapter, vectors: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def fit_confidence(
         InterpToolkitError: counts that differ, fewer than 50 descriptions that are not empty, all right or all wrong.
 
     Example:
-        >>> features = description_features(log_probs, evidences, tokens)
+        >>> features = description_features(samples, log_probs, evidences, tokens, cosines)
         >>> fit_confidence(features, right, site=Site.after(23), token="text")
     """
     names = (*FEATURES, AGREEMENT) if several else FEATURES

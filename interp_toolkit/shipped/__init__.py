@@ -42,11 +42,11 @@ def default_adapter(facts: ModelFacts, sites: int | None = None, *, places: Plac
     for adapter in _of_model(facts):
         known = True
         if _takes(adapter, sites) if places is None else _reads(adapter, places):
-            return adapter
+            return copy.deepcopy(adapter)  # the caller may change it
         if fits is None and adapter.config.sites == sites:
             fits = adapter
     if fits is not None:
-        return fits
+        return copy.deepcopy(fits)
     what = f"{facts.model_id}" + (f" with vectors of {sites} sites" if known else "")
     raise InterpToolkitError(
         f"no adapter is shipped for {what}; pass adapter=... (a path, a hub id or an Adapter), or train one with "
@@ -59,7 +59,7 @@ def _of_model(facts: ModelFacts) -> Iterator[Adapter]:
     for name in NAMES:
         adapter = _loaded(name)
         if adapter.contract and adapter.contract.fingerprint == facts.fingerprint:
-            yield copy.deepcopy(adapter)  # the caller may change it
+            yield adapter
 
 
 @functools.cache
