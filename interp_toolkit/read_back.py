@@ -19,7 +19,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import as_hooked_model, model_facts
 from interp_toolkit.pairs.reworded import topic_positions
 from interp_toolkit.pairs.topics import PROMPT
-from interp_toolkit.reconstruct import site_cosine
+from interp_toolkit.reconstruct import require_one_each, site_cosine
 from interp_toolkit.sites import Place, PlaceLike, parse_place
 from interp_toolkit.spans import find_spans
 from interp_toolkit.torch_defaults import plain_defaults
@@ -63,11 +63,7 @@ def read_back(
     """
     model = as_hooked_model(model)
     contract = adapter.require_contract(model_facts(model))
-    if len(descriptions) != len(vectors) or (vectors.ndim, vectors.shape[-1]) != (2, adapter.config.width):
-        raise InterpToolkitError(
-            f"expected one description for each vector of width {adapter.config.width}, got {len(descriptions)} "
-            f"descriptions for vectors of shape {tuple(vectors.shape)}"
-        )
+    require_one_each(descriptions, vectors, adapter.config.width)
     place = contract.require_site() if site is None else parse_place(site)
     contract.check_site(place)
     reading = contract.reading_place(place)

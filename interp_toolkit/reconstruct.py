@@ -214,17 +214,31 @@ def reconstruction_scores(
     """
     contract = adapter.require_contract(model_facts(as_hooked_model(model)))
     way_back = contract.require_way_back()
-    if len(descriptions) != len(vectors) or vectors.shape[1] != len(way_back.vector_mean):
-        raise InterpToolkitError(
-            f"expected one description for each vector of width {len(way_back.vector_mean)}, got "
-            f"{len(descriptions)} descriptions for vectors of shape {tuple(vectors.shape)}"
-        )
+    require_one_each(descriptions, vectors, len(way_back.vector_mean))
     if not len(vectors):
         return torch.zeros(0)
     sites = len(way_back.vector_mean) // contract.d_model
     scores = site_cosine(reconstruct(model, way_back, descriptions), vectors.cpu(), sites)
     empty = torch.tensor([not text.strip() for text in descriptions])
     return scores.masked_fill(empty, torch.nan)
+
+
+def require_one_each(descriptions: Sequence[str], vectors: Tensor, width: int) -> None:
+    """Refuse descriptions that are not one for each vector, and vectors of another width.
+
+    Args:
+        descriptions: texts.
+        vectors: [n, width].
+        width: that is expected.
+
+    Raises:
+        InterpToolkitError: they are.
+    """
+    if len(descriptions) != len(vectors) or (vectors.ndim, vectors.shape[-1]) != (2, width):
+        raise InterpToolkitError(
+            f"expected one description for each vector of width {width}, got {len(descriptions)} descriptions for "
+            f"vectors of shape {tuple(vectors.shape)}"
+        )
 
 
 def unit_by_site(vectors: Float[Tensor, "n width"], sites: int) -> Float[Tensor, "n width"]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformer_lens.tools.analysis import JacobianLens
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, read_activations
 from interp_toolkit.chat import prompt_ids
@@ -57,6 +58,39 @@ def test_the_lens_reads_the_last_layer_as_the_model_does(tiny, tiny_hf, architec
         privileged.logit_lens(model, torch.ones(2, 64))
 
 
+def test_a_jacobian_lens_reads_as_that_of_transformer_lens_does(tiny):
+    model = tiny("llama", "bridge")
+    texts = ["Tell me about the history of Poland and of its many rivers, please, and about its kings."] * 2
+    lens = JacobianLens.fit(model, texts, corpus="x", source_layers=[2], skip_first_positions=4, show_progress=False)
+    (ids,) = prompt_ids(model.tokenizer, ["Tell me about Poland."], False)
+    read = read_activations(model, [ids], 2, "all").vectors
+    with torch.no_grad():
+        logits = lens.readout(model, torch.tensor([ids]), layers=[2], return_full_logits=True).lens_logits[2]
+    expected = [[model.tokenizer.decode([i]).strip() for i in row] for row in logits.topk(3).indices.tolist()]
+    assert privileged.logit_lens(model, read, 3, jacobian=lens.jacobians[2]) == expected
+    assert privileged.logit_lens(model, read, 3, jacobian=torch.eye(32)) == privileged.logit_lens(model, read, 3)
+    assert privileged.logit_lens(model, read, 3) != expected
+    with pytest.raises(InterpToolkitError, match=r"expected a Jacobian of shape \(32, 32\), got \(31, 32\); take"):
+        privileged.logit_lens(model, read, jacobian=torch.ones(31, 32))
+
+
+def test_a_jacobian_lens_is_measured_where_there_is_one(context, adapter, tmp_path):
+    context.jacobian_lens = JacobianLens({1: torch.eye(32)}, n_prompts=1, d_model=32)
+    with pytest.raises(InterpToolkitError, match="fitted after block 2, for blocks.2.hook_resid_post, got one for blo"):
+        run_evaluation("privileged", context, adapter, tmp_path / "out.json")
+    context.jacobian_lens = JacobianLens({2: torch.eye(32)}, n_prompts=1, d_model=32)
+    result = run_evaluation("privileged", context, adapter, tmp_path / "out.json")
+    assert {row["explainer"] for row in result["tables"]["explainers"]} >= {"logit lens", "Jacobian lens"}
+    # The Jacobian of nothing but the stream itself is the logit lens.
+    for row in result["examples"]:
+        assert row["Jacobian lens"] == row["logit lens"]
+    other = JacobianLens({2: 2 * torch.eye(32)}, n_prompts=1, d_model=32)
+    assert result["settings"]["jacobian_lens"]
+    context.jacobian_lens = other
+    again = run_evaluation("privileged", context, adapter, tmp_path / "out.json")
+    assert again["settings"]["jacobian_lens"] != result["settings"]["jacobian_lens"]
+
+
 def test_shares_and_differences_are_those_of_the_texts(context, adapter, tmp_path, monkeypatch):
     titles = context.titles.held_out
     tails, calls = [], []
@@ -77,7 +111,9 @@ def test_shares_and_differences_are_those_of_the_texts(context, adapter, tmp_pat
     monkeypatch.setattr(privileged, "read_activations", reading)
     monkeypatch.setattr(EvalContext, "describe_greedily", describing)
     monkeypatch.setattr(privileged, "plain_answers", answering)
-    monkeypatch.setattr(privileged, "logit_lens", lambda model, vectors: [["no", "thing"]] * len(vectors))
+    monkeypatch.setattr(
+        privileged, "logit_lens", lambda model, vectors, jacobian=None: [["no", "thing"]] * len(vectors)
+    )
     result = run_evaluation("privileged", context, adapter, tmp_path / "out.json")
     assert calls == [6, 1, 6]
     rates = {(row["explainer"], row["within"]): row["value"] for row in result["tables"]["explainers"]}

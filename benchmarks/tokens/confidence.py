@@ -161,20 +161,21 @@ def confidence_rows(
                 continue
             # A site alone is measured on fewer vectors.
             some = questions if isinstance(place.site, SiteStack) else questions.first(_CHOSEN)
-            rows += [kind | row for row in _greedy_rows(context, adapter, some, place)]
+            greedy = _described(context, adapter, some, place, several=False)
+            rows += [kind | row for row in _greedy_rows(context, adapter, some, place, greedy)]
             if contract.confidence_model(place.site, questions.token, several=True):
-                rows += [kind | row for row in _choosing_rows(context, adapter, questions, place)]
+                right = greedy.right[:_CHOSEN]
+                rows += [kind | row for row in _choosing_rows(context, adapter, questions, place, right)]
     return rows
 
 
 def _greedy_rows(
-    context: EvalContext, adapter: Adapter, questions: Questions, place: ReadingPlace
+    context: EvalContext, adapter: Adapter, questions: Questions, place: ReadingPlace, described: Described
 ) -> list[dict[str, Any]]:
     """One greedy description of each vector; at the stack also controls, whose descriptions are hardly ever right."""
     contract = adapter.require_contract()
     model = contract.confidence_model(place.site, questions.token, several=False)
     assert model is not None
-    described = _described(context, adapter, questions, place, several=False)
     features, right = described.features, described.right
     confidence = model.probability(features)
     rows = calibration_table(confidence, right, SEED).to_dict("records")
@@ -210,14 +211,12 @@ def _permuted(values: Tensor, sites: int) -> Tensor:
 
 
 def _choosing_rows(
-    context: EvalContext, adapter: Adapter, questions: Questions, place: ReadingPlace
+    context: EvalContext, adapter: Adapter, questions: Questions, place: ReadingPlace, greedy: np.ndarray
 ) -> list[dict[str, Any]]:
     """The best of six samples by confidence and by evidence, beside one greedy description."""
     model = adapter.require_contract().confidence_model(place.site, questions.token, several=True)
     assert model is not None
-    questions = questions.first(_CHOSEN)
-    greedy = _described(context, adapter, questions, place, several=False).right
-    samples = _described(context, adapter, questions, place, several=True)
+    samples = _described(context, adapter, questions.first(_CHOSEN), place, several=True)
     right = samples.right.reshape(-1, SAMPLES)
     rows = [dict(measure="right, greedy") | proportion_interval(greedy).to_dict()]
     for name, scores in (

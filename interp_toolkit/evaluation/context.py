@@ -96,6 +96,8 @@ class EvalContext:
         limit: how many titles of each side, and prompts of each group, are measured; None for all.
         model: a hooked model, or what `load_model` takes.
         questions: files of two-hop questions, for the evaluation of bridges.
+        jacobian_lens: TransformerLens's `JacobianLens`, fitted to the model, for the evaluation ``privileged``; it is
+            then measured beside the logit lens.
         progress: whether long work shows bars.
 
     Example:
@@ -110,12 +112,14 @@ class EvalContext:
         model: Any = None,
         *,
         questions: Sequence[QuestionFile] = (),
+        jacobian_lens: Any = None,
         progress: bool = True,
     ) -> None:
         self._model = model
         self.titles = Titles.read(Path(titles), limit)
         self.limit = limit
         self.questions = tuple(questions)
+        self.jacobian_lens = jacobian_lens
         self.progress = progress
         self._embeddings: dict[str, Tensor] = {}
         self._embedder = Embedder()

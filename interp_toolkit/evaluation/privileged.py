@@ -2,7 +2,7 @@
 
 A description may be right because the vector holds the topic, or because whoever saw the prompt would guess as much.
 The controls answer for that: the model shown the prompt and no vector, the same last tokens behind another beginning,
-the mean direction in place of the vector, and the logit lens at the same place.
+the mean direction in place of the vector, and the logit lens (and a Jacobian lens) at the same place.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from interp_toolkit.activations import read_activations
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.cache import JsonCache
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.evaluation.context import SEED, EvalContext
+from interp_toolkit.evaluation.context import SEED, EvalContext, tensor_digest
 from interp_toolkit.evaluation.driver import Evaluation
 from interp_toolkit.evaluation.held_out import HeldOut
 from interp_toolkit.models import backend_of
 from interp_toolkit.pairs.topics import PROMPT
 from interp_toolkit.runtime.answers import plain_answers
+from interp_toolkit.sites import Site
 from interp_toolkit.statistics import paired_difference, proportion_interval
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -31,6 +32,7 @@ QUESTION = 'Here is a text: "{text}"\nWhat is the topic of the text? Answer with
 # What stands behind each topic's sentence, so that prompts of all topics end in the same tokens.
 TAIL = " Please answer in one sentence."
 ADAPTER, TEXT_ONLY, LENS, MEAN = "adapter", "text alone", "logit lens", "mean direction"
+JACOBIAN_LENS = "Jacobian lens"
 TAIL_ROWS = ("own beginning", "another beginning")
 _WITHIN = (1, 10)
 _LENS_TOKENS = 10
@@ -42,15 +44,20 @@ _EXAMPLES = 12
 
 @plain_defaults()
 @torch.no_grad()
-def logit_lens(model: Any, vectors: Tensor, tokens: int = _LENS_TOKENS) -> list[list[str]]:
+def logit_lens(
+    model: Any, vectors: Tensor, tokens: int = _LENS_TOKENS, *, jacobian: Tensor | None = None
+) -> list[list[str]]:
     """The tokens that a residual stream holds as the model's own last layers would read it.
 
-    The final norm and the unembedding are applied to each vector as it is (nostalgebraist 2020).
+    The final norm and the unembedding are applied to each vector as it is (nostalgebraist 2020), or to what a Jacobian
+    makes of it (the Jacobian lens, Gurnee et al. 2026).
 
     Args:
         model: the hooked model.
         vectors: raw residual streams, [n, d_model].
         tokens: how many, the most probable first.
+        jacobian: of the last block's output with respect to these residual streams, [d_model, d_model]: one of
+            `transformer_lens.tools.analysis.JacobianLens.jacobians`.
 
     Returns:
         for each vector the texts of its tokens.
@@ -67,6 +74,13 @@ def logit_lens(model: Any, vectors: Tensor, tokens: int = _LENS_TOKENS) -> list[
             f"expected residual streams of shape (n, {backend.d_model}), got {tuple(vectors.shape)}; of a stack take "
             f"the vectors of one site"
         )
+    if jacobian is not None:
+        if jacobian.shape != (backend.d_model, backend.d_model):
+            raise InterpToolkitError(
+                f"expected a Jacobian of shape {(backend.d_model, backend.d_model)}, got {tuple(jacobian.shape)}; take "
+                f"that of one layer of a lens that was fitted to this model"
+            )
+        vectors = vectors.float() @ jacobian.to(vectors.device, torch.float32).T
     top = []
     for part in vectors.split(256):
         logits = backend.logits(backend.final_norm(part.to(backend.device, backend.dtype)))
@@ -75,7 +89,9 @@ def logit_lens(model: Any, vectors: Tensor, tokens: int = _LENS_TOKENS) -> list[
 
 
 def _settings(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
-    return context.facts | dict(
+    jacobian = _jacobian(context, adapter)
+    lens = {} if jacobian is None else dict(jacobian_lens=tensor_digest(jacobian)[:16])
+    settings = dict(
         task="privileged",
         adapter=adapter.digest,
         n=len(context.titles.held_out[:_MEASURED]),
@@ -84,6 +100,7 @@ def _settings(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
         lens_tokens=_LENS_TOKENS,
         within=list(_WITHIN),
     )
+    return context.facts | settings | lens
 
 
 def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
@@ -98,8 +115,7 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
     titles, contract = held_out.titles, adapter.require_contract()
     if len(titles) < 2:
         raise InterpToolkitError(f"expected at least 2 held-out titles, got {len(titles)}")
-    site = contract.require_site()
-    deepest = max(site.sites)
+    deepest = max(contract.require_site().sites)
     mean = torch.zeros(1, adapter.config.width) if contract.mean is None else contract.mean.float().cpu()[None]
     prompts = [PROMPT.format(title=title) for title in titles]
     raw = read_activations(context.model, prompts, deepest, chat=contract.chat, progress=context.progress).vectors
@@ -109,6 +125,8 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
         LENS: [", ".join(row) for row in logit_lens(context.model, raw)],
         MEAN: context.describe_greedily(adapter, mean) * len(titles),
     }
+    if (jacobian := _jacobian(context, adapter)) is not None:
+        texts[JACOBIAN_LENS] = [", ".join(row) for row in logit_lens(context.model, raw, jacobian=jacobian)]
     answers = context.answers(titles)
     ranks = {name: context.ranks([[text] for text in rows], answers)[:, 0].numpy() for name, rows in texts.items()}
     explainers = [
@@ -128,6 +146,20 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
     ]
     tables = dict(explainers=explainers, differences=differences, tail=_tail(context, adapter, titles))
     return dict(tables=tables, failed=held_out.failed, examples=examples)
+
+
+def _jacobian(context: EvalContext, adapter: Adapter) -> Tensor | None:
+    """The Jacobian of the adapter's deepest site, if the evaluation has a Jacobian lens."""
+    if context.jacobian_lens is None:
+        return None
+    site = max(adapter.require_contract().require_site().sites)
+    layers = context.jacobian_lens.source_layers
+    if site != Site.after(site.layer) or site.layer not in layers:
+        raise InterpToolkitError(
+            f"expected a Jacobian lens that was fitted after block {site.layer}, for {site}, got one for blocks "
+            f"{', '.join(map(str, layers))}; fit it with source_layers=[{site.layer}]"
+        )
+    return context.jacobian_lens.jacobians[site.layer].float()
 
 
 def _tail(context: EvalContext, adapter: Adapter, titles: Sequence[str]) -> list[dict[str, Any]]:
