@@ -198,30 +198,42 @@ def _describe(
     include_null: bool,
     progress: bool,
 ) -> list[list[Generation]]:
-    """The texts for every vector and scale, in this order, and those for the null vector last."""
+    """The texts for every vector and scale, in this order, and those for the null vector last.
+
+    Equal rows, such as those of a template that many prompts share, are described once.
+    """
     if any(parameter.device != engine.device for parameter in adapter.parameters()):
         adapter = copy.deepcopy(adapter).to(engine.device)  # the caller's stays where it is
+    scales, temperature = sampling.scale_factors, sampling.effective_temperature
+    content = [value.tobytes() for value in vectors.values.float().cpu().numpy()]
+    rows: dict[tuple[bytes, str, float], tuple[int, int]] = {}
+    keys = []
+    for i, row_id in enumerate(vectors.row_ids):
+        for j, scale in enumerate(scales):
+            keys.append((content[i], row_id if temperature else "", scale))
+            rows.setdefault(keys[-1], (i, j))
     with torch.no_grad():
         values, null = vectors.values.to(engine.device), adapter.null().to(engine.device)
-        by_scale = [adapter(values, scale) for scale in sampling.scale_factors]
-        # The order of the table: the scales of a vector stand together.
-        soft_tokens = torch.stack(by_scale, 1).flatten(0, 1) if len(values) else null[None][:0]
-    row_ids = [f"{row_id} {scale}".encode() for row_id in vectors.row_ids for scale in sampling.scale_factors]
+        by_scale = [adapter(values, scale) for scale in scales]
+        soft_tokens = torch.stack([by_scale[j][i] for i, j in rows.values()]) if rows else null[None][:0]
+    row_ids = [f"{vectors.row_ids[i]} {scales[j]}".encode() for i, j in rows.values()]
     if include_null:
         soft_tokens = torch.cat([soft_tokens, null[None]])
         row_ids.append(b"null")
-    return engine.generate(
+    texts = engine.generate(
         soft_prompt,
         soft_tokens,
         null=null,
         samples=int(sampling.n),
-        temperature=sampling.effective_temperature,
+        temperature=temperature,
         top_p=sampling.top_p,
         seed=int(sampling.seed),
         row_ids=row_ids,
         max_new_tokens=int(sampling.max_new_tokens),
         progress=progress,
     )
+    by_key = dict(zip(rows, texts))
+    return [by_key[key] for key in keys] + texts[len(rows) :]
 
 
 def _explanations(

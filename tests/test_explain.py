@@ -21,7 +21,7 @@ from interp_toolkit import (
 from interp_toolkit.contract import Contract
 from interp_toolkit.explanations import COLUMNS, Explanation, Explanations
 from interp_toolkit.models import model_facts
-from interp_toolkit.runtime import PromptRun, generate, score
+from interp_toolkit.runtime import LocalEngine, PromptRun, generate, score
 from interp_toolkit.shipped import NAMES, default_adapter, find_adapter
 from interp_toolkit.sites import SiteStack
 
@@ -314,3 +314,31 @@ def test_both_classes_say_the_same(smollm, backend):
     )
     assert one.description.tolist() == two.description.tolist()
     assert torch.allclose(torch.tensor(one.evidence), torch.tensor(two.evidence), atol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_equal_vectors_are_described_once(tiny, adapter, samples, monkeypatch):
+    model, counts = tiny(), []
+    one, other = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    generate = LocalEngine.generate
+
+    def counting(self, soft_prompt, soft_tokens, **settings):
+        counts.append(len(soft_tokens))
+        return generate(self, soft_prompt, soft_tokens, **settings)
+
+    monkeypatch.setattr(LocalEngine, "generate", counting)
+    settings = dict(model=model, adapter=adapter, sampling=Sampling(n=samples, scales=[0.5, 1.0]))
+    table = self_explain(torch.stack([one, other, one, one]), include_null=True, **settings)
+    alone = [self_explain(vector[None], **settings) for vector in (one, other)]
+    assert counts == [2 * 2 + 1, 2, 2]
+    rows = 2 * samples
+    described = [row.description for row in table]
+    assert len(described) == 4 * rows + samples
+    assert (
+        described[:rows]
+        == described[2 * rows : 3 * rows]
+        == described[3 * rows : 4 * rows]
+        == [row.description for row in alone[0]]
+    )
+    assert described[rows : 2 * rows] == [row.description for row in alone[1]]
+    assert [row.source for row in table][:: 2 * samples][:4] == [f"vector {i}" for i in range(4)]

@@ -1,11 +1,16 @@
 """Speed against straightforward code on the embedded model; prints JSON.
 
-    python -m benchmarks.speed [--only training|storing|describing] [--repeats 5] [--output FILE]
+    python -m benchmarks.speed [--only training|storing|describing|growth|busy] [--repeats 5] [--output FILE] [--check]
 
 Each comparison alternates the two sides and gives the median of the ratios, with their lowest and highest. Describing
 is measured against Hugging Face's `generate`, training against a plain loop, storing activations for an SAE against
-its hidden states (see describing.py, training.py and storing.py beside this file). Quiet the machine first: the figures
-are worth what the machine was doing. `--output benchmarks/results/speed.json` writes what the README shows.
+its hidden states (see describing.py, training.py and storing.py beside this file): ten minutes of two processors, all
+of which are used, a thread each. Two are not measured unless they are named: `growth`, how training grows with batch,
+labels and slots, and its memory; and `busy`, what one busy process beside it costs a description.
+
+First the noise is measured. `--output benchmarks/results/speed.json` writes what the README shows, and adds the ratios
+to benchmarks/results/speed_history.jsonl; `--check` compares them with the last on the same kind of machine and fails
+where one is lower beyond the spread of both. Both refuse a machine that does other things.
 
 `--limit N` is a trial on N vectors, passages and training examples per step, with one repeat; its figures mean nothing.
 """
@@ -13,40 +18,50 @@ are worth what the machine was doing. `--output benchmarks/results/speed.json` w
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.arguments import make_parser, run
+from benchmarks.arguments import RESULTS, make_parser, run
 from benchmarks.data import PASSAGES, TITLES, need
-from benchmarks.speed import describing, storing, training, training_memory
+from benchmarks.speed import busy, describing, storing, training, training_memory
+from benchmarks.speed.history import add_to_history, ratios_of, read_history, slower
+from benchmarks.speed.machine import machine_kind, noise, require_quiet, use_all_processors
 from benchmarks.speed.sizes import Sizes
-from benchmarks.speed.timing import matrix_peak, processor
+from benchmarks.speed.timing import matrix_peak
 from interp_toolkit.contract import library_versions
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.dtype import choose_dtype, fast_bfloat16
 from interp_toolkit.results import make_result, read_result, write_result
 
+HISTORY = RESULTS / "speed_history.jsonl"
 _COMPARISONS = ("training", "storing", "describing")
+_GROWTH, _BUSY = "growth", "busy"
 
 
 def main() -> None:
     parser = make_parser("benchmarks.speed", __doc__, "a trial on N vectors, passages and examples")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=_COMPARISONS, help="keep what --output holds of the others")
+    parser.add_argument(
+        "--only", choices=(*_COMPARISONS, _GROWTH, _BUSY), help="keep what --output holds of the others"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="fail where something is slower than in the last run")
     options = parser.parse_args()
     need(options.data, TITLES, PASSAGES)
     torch.manual_seed(0)
+    trial = options.limit is not None
     sizes = Sizes.for_limit(options.limit)
-    repeats = options.repeats if options.limit is None else 1
+    repeats = 1 if trial else options.repeats
+    threads = use_all_processors()
+    kind, share = machine_kind(threads), noise()
+    if not trial and (options.output or options.check):
+        require_quiet(share)
     default = choose_dtype(None, torch.device("cpu"))
     settings = dict(
-        machine=dict(
-            processor=processor(),
-            threads=torch.get_num_threads(),
-            fast_bfloat16=fast_bfloat16(torch.device("cpu")),
-        ),
+        machine=dict(processor=kind, threads=threads, fast_bfloat16=fast_bfloat16(torch.device("cpu")), noise=share),
         vectors=sizes.vectors,
         new_tokens=describing.NEW_TOKENS,
         batch=sizes.batch,
@@ -54,26 +69,38 @@ def main() -> None:
         peak_gflops={str(dtype): matrix_peak(dtype) / 1e9 for dtype in dict.fromkeys((torch.float32, default))},
     )
     tables: dict[str, Any] = dict(comparisons=[])
-    if options.only and options.output and options.output.exists():
+    if options.output and options.output.exists():
         tables = read_result(options.output)["tables"]
     measured: dict[str, Any] = {}
     wanted = [options.only] if options.only else _COMPARISONS
     if "training" in wanted:
         measured |= training.measure(options.data, sizes, repeats)
-        tables["training_growth"] = training.growth(options.data, sizes)
-        tables["training_memory"] = training_memory.measure(options.data, options.limit)
     if "storing" in wanted:
         measured |= storing.measure(options.data, sizes, repeats)
     if "describing" in wanted:
         measured |= describing.measure(sizes, repeats)
+    if _GROWTH in wanted:
+        growth = training.growth(options.data, sizes), training_memory.measure(options.data, options.limit)
+        for name, rows in zip(("training_growth", "training_memory"), growth):
+            tables[name] = [dict(row, machine=kind) for row in rows]
+    if _BUSY in wanted:
+        tables["busy"] = [dict(row, machine=kind) for row in busy.measure(threads, repeats)]
     # Those that were measured again stay in their places.
-    comparisons = {row["comparison"]: row for row in tables["comparisons"]}
+    comparisons = {row["comparison"]: row for row in tables["comparisons"]} if options.only else {}
     comparisons |= {name: dict(comparison=name, **row) for name, row in measured.items()}
     tables["comparisons"] = list(comparisons.values())
     result = make_result(settings, library_versions(), tables)
     print(json.dumps(result, indent=1))
+    if trial:
+        return
+    ratios = ratios_of(measured)
+    lines = slower(read_history(HISTORY), kind, ratios) if options.check else []
     if options.output:
         write_result(options.output, result)
+        today = datetime.now(UTC).date().isoformat()
+        add_to_history(HISTORY, dict(kind=kind, date=today, versions=library_versions(), noise=share, ratios=ratios))
+    if lines:
+        raise InterpToolkitError("slower than in the last run on this kind of machine: " + "; ".join(lines))
 
 
 if __name__ == "__main__":

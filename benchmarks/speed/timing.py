@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,11 +52,3 @@ def linear_weights(model: Any) -> tuple[int, int]:
         if isinstance(module, torch.nn.Linear) and "lm_head" not in name
     )
     return blocks, model.lm_head.weight.numel()
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -138,13 +138,13 @@ def measure(data: Path, sizes: Sizes, repeats: int) -> dict[str, Any]:
     """
     default = choose_dtype(None, torch.device("cpu"))
     name = str(default).removeprefix("torch.")
-    comparisons = {"training, float32": dict(_compare(Loops(data, sizes, torch.float32), repeats), target=2.5)}
+    comparisons = {"training, float32": dict(_compare(Loops(data, sizes, torch.float32), repeats), target=3.6)}
     if default == torch.float32:
         note = "float32 is the default here: this processor has no fast bfloat16"
-        comparisons["training, default dtype"] = dict(target=8.0, ratio=None, note=note)
+        comparisons["training, default dtype"] = dict(target=12.0, ratio=None, note=note)
     else:
         comparison = _compare(Loops(data, sizes, default), repeats)
-        comparisons[f"training, default dtype ({name})"] = dict(comparison, target=8.0)
+        comparisons[f"training, default dtype ({name})"] = dict(comparison, target=12.0)
     return comparisons
 
 

@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Other libraries print bars and notes while they load a model.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # OpenMP reads it when torch is imported. Threads that wait actively take the processor from the one they wait for
+    # where another process runs beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         options = _parser().parse_args(arguments)
         _quiet_libraries()
