@@ -169,6 +169,7 @@ def _depth() -> str:
     return (
         f"Whether the adapter should be given the depth: a vector was trained that is added to the soft tokens, all "
         f"else frozen, one for all places or one for each ({settings['steps']} steps of {settings['batch']} titles in "
-        f"wordings of training). Loss of {settings['n']} held-out titles, in nats per token, and what the vectors take "
-        f"off it, paired by title.\n\n{markdown_table(list(by_site.values()), columns)}"
+        f"wordings of training, the learning rate chosen on other titles). Loss of {settings['n']} held-out titles, in "
+        f"nats per token, and what the vectors take off it, paired by title.\n\n"
+        f"{markdown_table(list(by_site.values()), columns)}"
     )

@@ -22,8 +22,10 @@ from interp_toolkit.runtime import PromptRun, score
 from interp_toolkit.statistics import paired_difference
 
 # Titles that choose nothing are measured, each at every place; training ones are drawn from those of the adapter.
-_MEASURED = 500
-_STEPS, _BATCH, _LR = 60, 64, 0.01
+_MEASURED, _CHOOSING = 400, 100
+_STEPS, _BATCH = 30, 64
+# The one with the lowest loss of the titles that choose is taken, for each of the two.
+_LRS = (0.0003, 0.001, 0.003)
 AS_IT_IS, COMMON, BY_PLACE = "as it is", "one vector for all places", "a vector for each place"
 
 
@@ -39,8 +41,9 @@ class Rows:
 def measure_depth(context: EvalContext, adapter: Adapter, path: Path) -> None:
     """Train a vector that is added to the soft tokens, one for all places or one for each, all else frozen.
 
-    Both see the same examples in the same steps, with the learning rate and seed that the settings name. The table has
-    the loss of held-out titles at each place, in nats per token, and what each vector takes off it, paired by title.
+    Both see the same examples in the same steps, at the learning rate that is best for titles that choose. The table
+    has the loss of held-out titles at each place, in nats per token, and what each vector takes off it, paired by
+    title.
 
     Args:
         context: titles and model.
@@ -51,7 +54,12 @@ def measure_depth(context: EvalContext, adapter: Adapter, path: Path) -> None:
     steps = _STEPS if context.limit is None else 2
     titles = context.titles.held_out[:_MEASURED]
     settings = context.facts | dict(
-        adapter=adapter.digest, n=len(titles), steps=steps, batch=_BATCH, lr=_LR, optimizer="AdamW, no weight decay"
+        adapter=adapter.digest,
+        n=len(titles),
+        steps=steps,
+        batch=_BATCH,
+        lrs=list(_LRS),
+        optimizer="AdamW, no weight decay",
     )
     if finished_result(path, settings):
         print(f"depth: done before, see {path}")
@@ -63,15 +71,21 @@ def measure_depth(context: EvalContext, adapter: Adapter, path: Path) -> None:
     examples = context.titles.train[: steps * _BATCH]
     drawn = random.Random(SEED).choices(kinds, [len(sites) - 1] + [1] * (len(sites) - 1), k=len(examples))
     train = _rows(context, adapter, run, examples, drawn)
-    held_out = [_rows(context, adapter, run, titles, [kind] * len(titles)) for kind in kinds]
+    choosing = context.titles.dev[:_CHOOSING]
+    chosen_by, held_out = (
+        [_rows(context, adapter, run, some, [kind] * len(some)) for kind in kinds] for some in (choosing, titles)
+    )
+    rates: dict[str, float | None] = {AS_IT_IS: None}
     losses = {AS_IT_IS: [_losses(run, adapter, rows, None) for rows in held_out]}
     for name, vectors in ((COMMON, 1), (BY_PLACE, len(sites))):
-        added = _trained(run, adapter, train, vectors, steps)
+        rates[name], added = _best(run, adapter, train, chosen_by, vectors, steps)
         losses[name] = [_losses(run, adapter, rows, added) for rows in held_out]
     table: list[dict[str, Any]] = []
     for kind, site in enumerate(sites):
         for name, by_site in losses.items():
-            row = dict(site=site, adapter=name, loss=by_site[kind].mean().item(), n=len(titles))
+            row: dict[str, Any] = dict(
+                site=site, adapter=name, lr=rates[name], loss=by_site[kind].mean().item(), n=len(titles)
+            )
             for other in list(losses)[: list(losses).index(name)]:
                 gain = paired_difference(losses[other][kind].numpy(), by_site[kind].numpy(), seed=SEED)
                 row |= {f"less than {other}": gain.value, f"low {other}": gain.low, f"high {other}": gain.high}
@@ -92,11 +106,25 @@ def _rows(context: EvalContext, adapter: Adapter, run: PromptRun, titles: Sequen
     return Rows(vectors, places, run.soft_prompt.targets(run.model.tokenizer, titles))
 
 
-def _trained(run: PromptRun, adapter: Adapter, train: Rows, vectors: int, steps: int) -> Tensor:
+def _best(
+    run: PromptRun, adapter: Adapter, train: Rows, chosen_by: Sequence[Rows], vectors: int, steps: int
+) -> tuple[float, Tensor]:
+    """The best learning rate, by the mean loss over all places, and what was trained with it."""
+    tried = {lr: _trained(run, adapter, train, vectors, steps, lr) for lr in _LRS}
+    means = {
+        lr: float(torch.stack([_losses(run, adapter, rows, added).mean() for rows in chosen_by]).mean())
+        for lr, added in tried.items()
+    }
+    print(f"{vectors} vectors: loss of titles that choose by learning rate {means}", flush=True)
+    best = min(_LRS, key=lambda lr: means[lr])
+    return best, tried[best]
+
+
+def _trained(run: PromptRun, adapter: Adapter, train: Rows, vectors: int, steps: int, lr: float) -> Tensor:
     """The trained vectors, [vectors, soft tokens, d_model]; one is for all places."""
     shape = adapter(train.vectors[:1]).shape[1:]
     added = torch.zeros(vectors, *shape, requires_grad=True)
-    optimizer = torch.optim.AdamW([added], lr=_LR, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([added], lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     batch = len(train.targets) // steps
     for step in range(steps):
