@@ -169,6 +169,9 @@ def self_explain(
                 f"expected vectors, since {type(engine).__name__} does not read the activations of prompts; read them "
                 f"with read_activations and a hooked model, or pass that as model=..."
             )
+        for place in contract.places(sites) if sites is not None else ():
+            for site in place.sites:
+                site.require_in(facts.n_layers)
         usual_chat = has_chat_template(engine.model.tokenizer) if contract.chat is None else contract.chat
         # An adapter for a range of places that does not say which was trained on both.
         as_in_training = chat in (None, usual_chat) or (contract.chat is None and bool(contract.more))

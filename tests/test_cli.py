@@ -75,11 +75,8 @@ def test_info_shows_contract_and_run(capsys):
     ("arguments", "message"),
     [
         (["explain", ""], "prompt 0 is empty"),
-        (["explain", "a", "--layer", "99"], "trained on vectors from blocks.23.hook_resid_post"),
-        (
-            ["explain", "a", "--layer", "99", "--any-layer"],
-            "blocks.99.hook_resid_post does not exist: the model has 30",
-        ),
+        (["explain", "a", "--layer", "9"], "trained on vectors from blocks.23.hook_resid_post"),
+        (["explain", "a", "--layer", "99"], "blocks.99.hook_resid_post does not exist: the model has 30"),
         (["explain", "a", "--position", "900"], "position 900 does not exist in prompt 0"),
         (
             ["explain", "a", "--any-layer"],

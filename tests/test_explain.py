@@ -165,6 +165,7 @@ def test_seeds(tiny, adapter):
             {"sites": 11, "center": {11: torch.ones(32)}},
             r"blocks\.11\.hook_resid_post does not exist: the model has 4 layers",
         ),
+        ("a", {"sites": 11}, r"blocks\.11\.hook_resid_post does not exist: the model has 4 layers"),
         ("a", {"sites": "somewhere"}, "expected a site such as"),
         ("a", {"positions": [99]}, "position 99 does not exist"),
         ("a", {"adapter": "/no/adapter"}, "no adapter at /no/adapter"),
