@@ -27,7 +27,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """Earlier runs, the oldest first; none where there is no file.
 
     Args:
-        path: of the history, a JSON object a line.
+        path: of the history, in JSON Lines.
     """
     return [row for _, row in read_json_lines(path, "a history of speeds")] if path.exists() else []
 
