@@ -169,9 +169,6 @@ def self_explain(
                 f"expected vectors, since {type(engine).__name__} does not read the activations of prompts; read them "
                 f"with read_activations and a hooked model, or pass that as model=..."
             )
-        for place in contract.places(sites) if sites is not None else ():
-            for site in place.sites:
-                site.require_in(facts.n_layers)
         usual_chat = has_chat_template(engine.model.tokenizer) if contract.chat is None else contract.chat
         # An adapter for a range of places that does not say which was trained on both.
         as_in_training = chat in (None, usual_chat) or (contract.chat is None and bool(contract.more))
@@ -208,18 +205,20 @@ def _describe(
     if any(parameter.device != engine.device for parameter in adapter.parameters()):
         adapter = copy.deepcopy(adapter).to(engine.device)  # the caller's stays where it is
     scales, temperature = sampling.scale_factors, sampling.effective_temperature
-    content = [value.tobytes() for value in vectors.values.float().cpu().numpy()]
-    rows: dict[tuple[bytes, str, float], tuple[int, int]] = {}
-    keys = []
-    for i, row_id in enumerate(vectors.row_ids):
-        for j, scale in enumerate(scales):
-            keys.append((content[i], row_id if temperature else "", scale))
-            rows.setdefault(keys[-1], (i, j))
     with torch.no_grad():
         values, null = vectors.values.to(engine.device), adapter.null().to(engine.device)
         by_scale = [adapter(values, scale) for scale in scales]
-        soft_tokens = torch.stack([by_scale[j][i] for i, j in rows.values()]) if rows else null[None][:0]
-    row_ids = [f"{vectors.row_ids[i]} {scales[j]}".encode() for i, j in rows.values()]
+        # The order of the table: the scales of a vector stand together.
+        soft_tokens = torch.stack(by_scale, 1).flatten(0, 1) if len(values) else null[None][:0]
+    row_ids = [f"{row_id} {scale}".encode() for row_id in vectors.row_ids for scale in scales]
+    # A row's id decides its draws; without draws rows of equal content are equal.
+    content = [(value.tobytes(), scale) for value in vectors.values.float().cpu().numpy() for scale in scales]
+    keys = [(*key, row_id if temperature else b"") for key, row_id in zip(content, row_ids)]
+    first: dict[tuple[bytes, float, bytes], int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    soft_tokens = soft_tokens[torch.tensor(list(first.values()), dtype=torch.long, device=engine.device)]
+    row_ids = [row_ids[i] for i in first.values()]
     if include_null:
         soft_tokens = torch.cat([soft_tokens, null[None]])
         row_ids.append(b"null")
@@ -235,8 +234,8 @@ def _describe(
         max_new_tokens=int(sampling.max_new_tokens),
         progress=progress,
     )
-    by_key = dict(zip(rows, texts))
-    return [by_key[key] for key in keys] + texts[len(rows) :]
+    by_key = dict(zip(first, texts))
+    return [by_key[key] for key in keys] + texts[len(first) :]
 
 
 def _explanations(

@@ -228,8 +228,8 @@ def from_prompts(
     """
     prompts, places = list_prompts(prompts), contract.places(sites)
     every_site = [site for place in places for site in place.sites]
-    for site in every_site if on_mismatch == "warn" else ():
-        backend_of(model).require(site)  # no warning about a site that the model does not have
+    for site in every_site:
+        backend_of(model).require(site)  # before anything is said of where the adapter was trained
     means = means_by_place(places, contract, center, on_mismatch)  # before any work
     read = read_activations(model, prompts, every_site, positions, chat=chat, progress=progress)
     if isinstance(places[0], SiteStack):

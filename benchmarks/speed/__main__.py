@@ -97,8 +97,9 @@ def main() -> None:
     lines = slower(read_history(HISTORY), kind, ratios) if options.check else []
     if options.output:
         write_result(options.output, result)
-        today = datetime.now(UTC).date().isoformat()
-        add_to_history(HISTORY, dict(kind=kind, date=today, versions=library_versions(), noise=share, ratios=ratios))
+        if ratios:
+            run_of = dict(kind=kind, date=datetime.now(UTC).date().isoformat(), noise=share, ratios=ratios)
+            add_to_history(HISTORY, run_of | dict(versions=library_versions()))
     if lines:
         raise InterpToolkitError("slower than in the last run on this kind of machine: " + "; ".join(lines))
 

@@ -18,12 +18,10 @@ _PRODUCTS = 200
 
 
 def use_all_processors() -> int:
-    """Keep this process on the processors that it has, with one thread each; how many these are."""
-    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, processors)
-    torch.set_num_threads(len(processors))
-    return len(processors)
+    """Set one thread for each processor that this process may use; how many these are."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    return threads
 
 
 def machine_kind(threads: int) -> str:
