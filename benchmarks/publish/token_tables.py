@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import RESULTS
+from benchmarks.tokens.depth import AS_IT_IS, BY_PLACE, COMMON
 from interp_toolkit.results import interval_text, markdown_table, percent_text, read_result
 
 TOKEN_ADAPTER = "smollm2_any_token"
@@ -18,6 +19,8 @@ RECALL_COLUMNS = {
     "recall@1, others": "{others@1}",
     "recall@100, others": "{others@100}",
 }
+# Which adapter each trained vector's gain is over.
+_LESS_THAN = {COMMON: AS_IT_IS, BY_PLACE: COMMON}
 NAMED_COLUMNS = {"named": "{what}", "by its description": "{matched}", "by another token's": "{shuffled}"}
 # Measures of confidence, and how each is shown.
 _MEASURES = {
@@ -142,5 +145,31 @@ def tokens() -> str:
         f"{counts['clusters']} relations, by which intervals are clustered), read at the last token of their subject: "
         f"how often one greedy description names the answer, and how often the answer's first token is the logit "
         f"lens's first, or among its first ten.\n\n"
-        f"{markdown_table(facts, fact_columns)}"
+        f"{markdown_table(facts, fact_columns)}\n\n{_depth()}"
+    )
+
+
+def _depth() -> str:
+    """What a trained vector for each place is worth."""
+    result = read_result(RESULTS / "tokens" / "depth.json")
+    settings = result["settings"]
+    by_site: dict[str, dict[str, Any]] = {}
+    for row in result["tables"]["depth"]:
+        this = by_site.setdefault(row["site"], dict(site=row["site"]))
+        this[row["adapter"]] = f"{row['loss']:.3f}"
+        if other := _LESS_THAN.get(row["adapter"]):
+            gain = dict(value=row[f"less than {other}"], low=row[f"low {other}"], high=row[f"high {other}"])
+            this[row["adapter"]] = interval_text(gain, ".3f")
+    columns = {
+        "site": "`{site}`",
+        "loss": f"{{{AS_IT_IS}}}",
+        f"less with {COMMON}": f"{{{COMMON}}}",
+        f"less again with {BY_PLACE}": f"{{{BY_PLACE}}}",
+    }
+    return (
+        f"Whether the adapter should be given the depth: a vector was trained that is added to the soft tokens, all "
+        f"else frozen, one for all places or one for each ({settings['steps']} steps of {settings['batch']} titles in "
+        f"wordings of training, the learning rate chosen on other titles). Loss of {settings['n']} held-out titles, in "
+        f"nats per token, and what the vectors take off it, paired by title.\n\n"
+        f"{markdown_table(list(by_site.values()), columns)}"
     )
