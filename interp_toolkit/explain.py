@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
@@ -27,6 +28,7 @@ from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Vectors, from_activations, from_prompts, from_vectors, split_inputs
 from interp_toolkit.read_back import read_back
 from interp_toolkit.runtime import Engine, Generation, LocalEngine, Sampling, as_engine
+from interp_toolkit.runtime.local import DEFAULT_MODEL
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
@@ -50,11 +52,23 @@ def _accepts_soft_prompt(function: F) -> F:
             raise InterpToolkitError(
                 f"expected a SoftPrompt, got {type(soft_prompt).__name__}; see SoftPrompt.for_chat"
             )
-        arguments["model"] = engine = as_engine(arguments.get("model", "smollm2-135m"))
+        arguments["model"] = engine = as_engine(arguments.get("model", DEFAULT_MODEL))
         inputs, vectors = split_inputs(inputs)
         adapter = _find_adapter(arguments.get("adapter"), engine.facts, vectors, arguments.get("sites"))
         arguments["adapter"] = adapter.with_soft_prompt(soft_prompt)
         return function(inputs, **arguments)
+
+    return call  # type: ignore[return-value]
+
+
+def _on_still_model(function: F) -> F:
+    """Look at a hooked model once in a call, which takes a part of the time of a description that can be felt."""
+
+    @functools.wraps(function)
+    def call(inputs: Any, *, model: Any = DEFAULT_MODEL, **arguments: Any) -> Explanations:
+        engine = as_engine(model)
+        with engine.still() if isinstance(engine, LocalEngine) else nullcontext():
+            return function(inputs, model=engine, **arguments)
 
     return call  # type: ignore[return-value]
 
@@ -76,6 +90,7 @@ def _accepts_soft_prompt(function: F) -> F:
     scales="scales",
 )
 @_accepts_soft_prompt
+@_on_still_model
 @plain_defaults()
 def self_explain(
     inputs: Prompt | Iterable[Prompt] | Float[Tensor, "*n d_model"] | np.ndarray | Activations,

@@ -9,7 +9,7 @@ from interp_toolkit.models.backend import StopForward
 from interp_toolkit.sites import Site
 
 FAMILIES = ["llama", "qwen2"]
-TOKENS = torch.tensor([[5, 9, 31, 7, 2], [8, 1, 4, 40, 11]])
+TOKENS = torch.tensor([[5, 9, 31, 7, 2], [8, 1, 4, 40, 11], *([row] * 5 for row in (3, 17, 22, 29))])
 
 
 @pytest.fixture(params=FAMILIES)
@@ -34,7 +34,7 @@ def _counted(backend, monkeypatch):
     return count
 
 
-def _everything(backend, dtype=torch.float32):
+def _everything(backend, tokens=TOKENS):
     """Final states of a pass behind a shared prefix, of tokens behind it, and what edits saw on the way."""
     seen = {}
 
@@ -52,9 +52,9 @@ def _everything(backend, dtype=torch.float32):
     }
     with torch.no_grad():
         past = backend.prefix(torch.tensor([[3, 12, 6]]))
-        first, grown = backend.hidden(TOKENS, past, edits, keep=True, reserve=3)
-        second, again = backend.hidden(TOKENS[:, :1], grown, keep=True, reserve=3)
-        third, none = backend.hidden(TOKENS[:, :2], again.take(torch.tensor([1, 0])))
+        first, grown = backend.hidden(tokens, past, edits, keep=True, reserve=3)
+        second, again = backend.hidden(tokens[:, :1], grown, keep=True, reserve=3)
+        third, none = backend.hidden(tokens[:, :2], again.take(torch.arange(len(tokens)).flip(0)))
     assert none is None
     return [first, second, third, *seen.values(), *(x for pair in past.layers for x in pair)]
 
@@ -70,16 +70,23 @@ def test_a_pass_without_hook_points_is_the_hooked_pass_bit_by_bit(backend, monke
     assert all(torch.equal(x, y) for x, y in zip(bare, hooked))
 
 
+def test_few_rows_with_a_copy_of_the_prefix_each_are_the_hooked_pass(backend, monkeypatch):
+    bare = _everything(backend, TOKENS[:2])
+    _hooked(backend, monkeypatch)
+    for x, y in zip(bare, _everything(backend, TOKENS[:2])):
+        torch.testing.assert_close(x, y, atol=1e-6, rtol=1e-5)
+
+
 def test_gradients_reach_what_an_edit_writes(backend, monkeypatch):
     grads = []
     for hooked in (False, True):
         if hooked:
             _hooked(backend, monkeypatch)
-        written = torch.ones(2, 5, backend.d_model, requires_grad=True)
+        written = torch.ones(*TOKENS.shape, backend.d_model, requires_grad=True)
         states, _ = backend.hidden(TOKENS, None, {Site.embedding(): lambda stream, x=written: stream + x})
         states.square().sum().backward()
         grads.append(written.grad)
-    assert torch.equal(*grads)
+    torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-4)
     assert all(parameter.grad is None for parameter in backend.model.original_model.parameters())
 
 
@@ -91,7 +98,7 @@ def test_a_pass_ends_where_an_edit_says(backend, monkeypatch):
         raise StopForward
 
     backend.visit(TOKENS, None, {Site.after(1): stop, Site.after(2): lambda stream: seen.append("too deep")})
-    assert seen == [(2, 5, backend.d_model)]
+    assert seen == [(*TOKENS.shape, backend.d_model)]
     assert count == [1]
 
 

@@ -34,6 +34,12 @@ class StopForward(Exception):
     """Raised by an edit to end a forward pass early, once it has all that it needs."""
 
 
+class _Still(threading.local):
+    """What a thread saw of the model when it began to take it to be still; None for one that looks each time."""
+
+    seen: tuple[str | None, bytes] | None = None
+
+
 class Backend(ABC):
     """One way through a hooked model: token ids in, final hidden states out, with hooks and a shared past.
 
@@ -56,6 +62,7 @@ class Backend(ABC):
         self._running = False
         self._tried: dict[Site, tuple[tuple[int, ...], bool]] = {}
         self.change: str | None = None
+        self._still = _Still()
         # What others keep for this model, by what they call it, as long as the model is there.
         self.store: dict[Any, Any] = {}
         self.look()
@@ -63,13 +70,35 @@ class Backend(ABC):
     def look(self) -> tuple[str | None, bytes]:
         """See how the model is now: what a user has laid over it (None for nothing), and a token of its weights.
 
-        Whatever was computed before is of use as long as the answer is the same, and only without a change.
+        Whatever was computed before is of use as long as the answer is the same, and only without a change. Within
+        `still` the answer is that of its beginning.
         """
+        return self._look() if self._still.seen is None else self._still.seen
+
+    def _look(self) -> tuple[str | None, bytes]:
         with self.lock:
             self._modules = modules_of(self.model)
             self._parameters = [p for module in self._modules for p in module._parameters.values() if p is not None]
             self.change = describe_change(self.model, self._modules)
             return self.change, weights_version(self._modules, dict.fromkeys(self._parameters))
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """For the length of the block, this thread takes the model to be as it is now and does not look again.
+
+        Looking takes a good part of the time of a pass of one row.
+        """
+        outer = self._still.seen
+        try:
+            self._still.seen = self.look()
+            yield
+        finally:
+            self._still.seen = outer
+
+    def _change_now(self) -> str | None:
+        """What a user has laid over the model, seen anew: a hook may have come since the last `look`."""
+        seen = self._still.seen
+        return describe_change(self.model, self._modules) if seen is None else seen[0]
 
     def plain(self) -> bool:
         """Whether nothing of the user's is laid over the model, so that a sequence may be run in parts or padded."""

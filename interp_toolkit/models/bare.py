@@ -8,21 +8,73 @@ transformers, so the numbers are too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.autograd.function import once_differentiable
 
 from interp_toolkit.models.kv import KV, Edit
+from interp_toolkit.models.products import Products
 from interp_toolkit.models.shared_attention import GrowingCache, attend, reading
+from interp_toolkit.models.threads import rows_in_threads
+from interp_toolkit.models.wrapped import inner_module
 from interp_toolkit.sites import Site
 
 _FAMILIES = ("Llama", "Qwen2")
 _HOOKS = ("hook_resid_pre", "hook_resid_post")
 # Rotary frequencies that change with the length of the text are left to transformers.
 _ROTARY = ("default", "linear", "llama3")
+# Rows up to which a copy of the shared prefix for each costs less than the operations that tell it from their own.
+_FEW_ROWS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The modules of a block, out of those that a bridge wraps around them."""
+
+    block: Any
+    attention: Any
+    mlp: Any
+    norms: tuple[Any, Any]
+    queries_keys_values: tuple[nn.Linear, ...]
+    output: tuple[nn.Linear, ...]
+    gate_up: tuple[nn.Linear, ...]
+    down: tuple[nn.Linear, ...]
+    activation: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def from_bridge(cls, bridge: Any) -> _Block:
+        """Look through a bridge's block; an AttributeError says that it consists of other modules."""
+        block = inner_module(bridge)
+        attention, mlp = inner_module(block.self_attn), inner_module(block.mlp)
+
+        def matrices(parent: Any, *names: str) -> tuple[nn.Linear, ...]:
+            return tuple(inner_module(getattr(parent, f"{name}_proj")) for name in names)
+
+        return cls(
+            block,
+            attention,
+            mlp,
+            (inner_module(block.input_layernorm), inner_module(block.post_attention_layernorm)),
+            matrices(attention, "q", "k", "v"),
+            matrices(attention, "o"),
+            matrices(mlp, "gate", "up"),
+            matrices(mlp, "down"),
+            inner_module(mlp.act_fn),
+        )
+
+    def is_of(self, family: str) -> bool:
+        """Whether the block consists of the modules that its family has in transformers, with plain matrices."""
+        named = {"DecoderLayer": [self.block], "Attention": [self.attention], "MLP": [self.mlp], "RMSNorm": self.norms}
+        matrices = (*self.queries_keys_values, *self.output, *self.gate_up, *self.down)
+        return all(
+            type(module).__name__ == f"{family}{name}" and type(module).__module__.startswith("transformers.")
+            for name, modules in named.items()
+            for module in modules
+        ) and all(type(matrix) is nn.Linear for matrix in matrices)
 
 
 class BareBlocks:
@@ -31,11 +83,12 @@ class BareBlocks:
     Args:
         model: a `TransformerBridge`.
         base: Hugging Face's model without its head.
+        products: with its matrices.
     """
 
-    def __init__(self, model: Any, base: Any) -> None:
-        self._model, self._base = model, base
-        self._blocks: list[Any] = []
+    def __init__(self, model: Any, base: Any, products: Products) -> None:
+        self._model, self._base, self._products = model, base, products
+        self._blocks: list[_Block] = []
         self._seen: Sequence[nn.Module] = ()
         self._known = False
 
@@ -56,9 +109,12 @@ class BareBlocks:
         family = type(self._base).__name__.removesuffix("Model")
         if family not in _FAMILIES or _slides(self._base.config):
             return False
-        self._blocks = [_bare(block) for block in self._model.blocks]
+        try:
+            self._blocks = [_Block.from_bridge(block) for block in self._model.blocks]
+        except AttributeError:
+            return False
         devices = {parameter.device for parameter in self._base.parameters()}
-        return len(devices) == 1 and all(_is_known(block, family) for block in self._blocks)
+        return len(devices) == 1 and all(block.is_of(family) for block in self._blocks)
 
     def run(
         self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit], keep: bool, reserve: int
@@ -72,59 +128,97 @@ class BareBlocks:
             keep: also give the keys and values.
             reserve: how many further tokens to keep room for.
         """
+        self._products.begin_pass()
+        batch, length = tokens.shape
         start = past.total if past else 0
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
+        positions = torch.arange(start, start + length, device=tokens.device)[None]
         prefix, per_row = past.behind() if past else (None, None)
+        if past and prefix and reserve and batch <= _FEW_ROWS:
+            prefix, per_row = None, KV(past.whole(batch, 2), start)
         cache = GrowingCache(per_row, len(self._blocks), reserve) if per_row or keep else None
-        stream = _edited(_bare(self._base.embed_tokens)(tokens), edits, Site.embedding())
-        cos, sin = (x[:, None] for x in _bare(self._base.rotary_emb)(stream, positions))
-        with reading(prefix):
-            for layer, block in enumerate(self._blocks):
-                stream = _edited(stream, edits, Site(layer, "hook_resid_pre"))
-                stream = stream + _attention(block, stream, cos, sin, cache, layer)
-                stream = stream + _mlp(block, stream)
-                stream = _edited(stream, edits, Site(layer, "hook_resid_post"))
+        stream = _edited(inner_module(self._base.embed_tokens)(tokens), edits, Site.embedding())
+        cos, sin = (x[:, None] for x in inner_module(self._base.rotary_emb)(stream, positions))
+        turn = _Turn(cos, sin)
+        inside = {site: edit for site, edit in edits.items() if not site.is_embedding}
+
+        def through_blocks(stream: Tensor) -> Tensor:
+            with reading(prefix):
+                for layer, block in enumerate(self._blocks):
+                    if inside:
+                        stream = _edited(stream, inside, Site(layer, "hook_resid_pre"))
+                    stream = stream + self._attention(block, stream, turn, cache, layer)
+                    stream = stream + self._mlp(block, stream)
+                    if inside:
+                        stream = _edited(stream, inside, Site(layer, "hook_resid_post"))
+            return _norm(inner_module(self._base.norm), stream)
+
+        if cache is None and not inside:
+            return rows_in_threads(through_blocks, stream, length), None
+        final = through_blocks(stream)
         layers: Any = tuple(cache.layers) if cache and keep else ()
-        return _norm(self._base.norm, stream), KV(layers, cache.length, prefix) if cache and keep else None
+        return final, KV(layers, cache.length, prefix) if cache and keep else None
+
+    def _attention(self, block: _Block, stream: Tensor, turn: _Turn, cache: GrowingCache | None, layer: int) -> Tensor:
+        batch, length, _ = stream.shape
+        d_head = block.attention.head_dim
+        queries, keys, values = (
+            projected.view(batch, length, -1, d_head).transpose(1, 2)
+            for projected in self._products(_norm(block.norms[0], stream), block.queries_keys_values)
+        )
+        queries, keys = turn(queries), turn(keys)
+        if cache is not None:
+            keys, values = cache.update(keys, values, layer)
+        mixed, _ = attend(block.attention, queries, keys, values, None, block.attention.scaling)
+        return self._products(mixed.reshape(batch, length, -1), block.output)[0]
+
+    def _mlp(self, block: _Block, stream: Tensor) -> Tensor:
+        gate, up = self._products(_norm(block.norms[1], stream), block.gate_up)
+        return self._products(block.activation(gate) * up, block.down)[0]
 
 
-def _attention(block: Any, stream: Tensor, cos: Tensor, sin: Tensor, cache: GrowingCache | None, layer: int) -> Tensor:
-    attention = _bare(block.self_attn)
-    x = _norm(block.input_layernorm, stream)
-    batch, length, _ = x.shape
-    queries, keys, values = (
-        _projected(x, projection).view(batch, length, -1, attention.head_dim).transpose(1, 2)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    queries, keys = _turned(queries, cos, sin), _turned(keys, cos, sin)
-    if cache is not None:
-        keys, values = cache.update(keys, values, layer)
-    mixed, _ = attend(attention, queries, keys, values, None, attention.scaling)
-    return _projected(mixed.reshape(batch, length, -1), attention.o_proj)
+class _Turn:
+    """Turns queries or keys [batch, heads, position, d_head] to their rotary positions."""
+
+    def __init__(self, cos: Tensor, sin: Tensor) -> None:
+        self._half = cos.shape[-1] // 2
+        # The sign of the half that is negated, which changes no bit of the product.
+        self._cos, self._sin = cos, torch.cat([-sin[..., : self._half], sin[..., self._half :]], -1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        halves = x.split(self._half, -1)
+        return (x * self._cos).add_(torch.cat(halves[::-1], -1).mul_(self._sin))
 
 
-def _mlp(block: Any, stream: Tensor) -> Tensor:
-    mlp = _bare(block.mlp)
-    x = _norm(block.post_attention_layernorm, stream)
-    return _projected(_bare(mlp.act_fn)(_projected(x, mlp.gate_proj)) * _projected(x, mlp.up_proj), mlp.down_proj)
-
-
-def _projected(x: Tensor, projection: nn.Module) -> Tensor:
-    weights: Any = _bare(projection)
-    return linear(x, weights.weight, weights.bias)
-
-
-def _norm(norm: nn.Module, x: Tensor) -> Tensor:
-    weights: Any = _bare(norm)
+def _norm(norm: Any, x: Tensor) -> Tensor:
+    if x.requires_grad and torch.is_grad_enabled():
+        result: Tensor = _Norm.apply(x, norm.weight, norm.variance_epsilon)
+        return result
     wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + weights.variance_epsilon)
-    return weights.weight * wide.to(x.dtype)
+    return norm.weight * (wide * _inverse_size(wide, norm.variance_epsilon)).to(x.dtype)
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries or keys at their rotary positions."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+def _inverse_size(wide: Tensor, epsilon: float) -> Tensor:
+    return torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+
+
+class _Norm(torch.autograd.Function):
+    """The norm in three operations less on the way back than torch records."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = x.float()
+        inverse = _inverse_size(wide, epsilon)
+        ctx.save_for_backward(x, weight, inverse)
+        return weight * (wide * inverse).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        grad, wide = (grad * weight).float(), x.float()
+        # What changes the size of x alone changes nothing behind the norm.
+        along = torch.linalg.vecdot(grad, wide).unsqueeze(-1) * (inverse.square() / x.shape[-1])
+        return torch.addcmul(grad, wide, along, value=-1).mul_(inverse).to(x.dtype), None, None
 
 
 def _edited(stream: Tensor, edits: Mapping[Site, Edit], site: Site) -> Tensor:
@@ -132,30 +226,6 @@ def _edited(stream: Tensor, edits: Mapping[Site, Edit], site: Site) -> Tensor:
         return stream
     new = edits[site](stream)
     return stream if new is None else new
-
-
-def _bare(module: Any) -> Any:
-    """What a bridge's module wraps."""
-    while (inner := getattr(module, "original_component", None)) is not None:
-        module = inner
-    return module
-
-
-def _is_known(block: Any, family: str) -> bool:
-    """Whether a block consists of the modules that its family has in transformers, with plain matrices."""
-    try:
-        attention, mlp = _bare(block.self_attn), _bare(block.mlp)
-        norms = [_bare(block.input_layernorm), _bare(block.post_attention_layernorm)]
-        projections = [getattr(attention, f"{name}_proj") for name in "qkvo"]
-        projections += [getattr(mlp, f"{name}_proj") for name in ("gate", "up", "down")]
-    except AttributeError:
-        return False
-    named = {"DecoderLayer": [block], "Attention": [attention], "MLP": [mlp], "RMSNorm": norms}
-    return all(
-        type(module).__name__ == f"{family}{name}" and type(module).__module__.startswith("transformers.")
-        for name, modules in named.items()
-        for module in modules
-    ) and all(type(_bare(projection)) is nn.Linear for projection in projections)
 
 
 def _slides(config: Any) -> bool:

@@ -19,8 +19,9 @@ from interp_toolkit.models.bare import BareBlocks
 from interp_toolkit.models.cache_name import read_renamed_cache
 from interp_toolkit.models.head import Head, base_of
 from interp_toolkit.models.kv import KV, Edit
+from interp_toolkit.models.products import Products
 from interp_toolkit.models.shared_attention import GrowingCache, SharedAttention
-from interp_toolkit.models.state import describe_change, has_hooks
+from interp_toolkit.models.state import has_hooks
 from interp_toolkit.sites import Site
 
 
@@ -36,25 +37,28 @@ class BridgeBackend(Backend):
     """`TransformerBridge`: Hugging Face's own modules with hook points between them."""
 
     def __init__(self, model: Any) -> None:
+        self._products = Products()
         super().__init__(model)
         self._shared_attention = SharedAttention(model)
         self._base = base_of(model.original_model)
-        self._bare = BareBlocks(model, self._base)
-        self._head = Head(model.original_model, self._base)
+        self._bare = BareBlocks(model, self._base, self._products)
+        self._head = Head(model.original_model, self._base, self._products)
         # What transformers calls the cache: `cache` from 5.24 on, `past_key_values` before.
         renamed = "cache" in inspect.signature(self._base.forward).parameters
         self._cache_name = "cache" if renamed else "past_key_values"
         if renamed:
             read_renamed_cache(model)
 
-    def look(self) -> tuple[str | None, bytes]:  # noqa: D102
+    def _look(self) -> tuple[str | None, bytes]:
         for module in (self.model, self.model.original_model):
             if has_hooks(module):
                 raise InterpToolkitError(
                     f"{type(module).__name__} as a whole has a hook or a replaced forward, which passes here go past; "
                     f"take it off, or put it on a block, a module or a hook point inside"
                 )
-        return super().look()
+        change, version = super()._look()
+        self._products.see(version, self._parameters)
+        return change, version
 
     def _hook_point(self, name: str) -> HookPoint | None:
         # Where a norm follows the embedding, as in BLOOM, the bridge's `hook_embed` lies behind the norm.
@@ -92,9 +96,8 @@ class BridgeBackend(Backend):
                 yield
 
     def _is_bare(self, edits: Mapping[Site, Edit]) -> bool:
-        # Seen anew for every pass: a hook that came since the last `look` has to be run.
-        plain = self.change is None and describe_change(self.model, self._modules) is None
-        return plain and self._shared_attention.usable() and self._bare.usable(edits, self._modules)
+        plain = self.change is None and self._change_now() is None
+        return plain and self._shared_attention.fits() and self._bare.usable(edits, self._modules)
 
     def _run_bare(
         self, tokens: Tensor, past: KV | None, edits: Mapping[Site, Edit], keep: bool, reserve: int

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
+from interp_toolkit.models.products import Products
+from interp_toolkit.models.state import has_hooks
+from interp_toolkit.models.wrapped import inner_module
+
 # Logits at which whatever a model does to them shows: a cap leaves small ones as they are.
 _PROBE = 100.0
 
@@ -23,11 +27,13 @@ class Head:
     Args:
         hf_model: the causal language model; it stays as it is.
         base: its base model.
+        products: with its matrices.
     """
 
-    def __init__(self, hf_model: nn.Module, base: nn.Module) -> None:
+    def __init__(self, hf_model: nn.Module, base: nn.Module, products: Products) -> None:
         self._model = hf_model
         self._base = base
+        self._products = products
         self._plain: bool | None = None
 
     @property
@@ -37,6 +43,9 @@ class Head:
     def unembedded(self, hidden: Tensor) -> Tensor:
         """Final hidden states [n, width] times the unembedding: [n, vocabulary] in the model's dtype."""
         if self._plain:
+            matrix = inner_module(self._unembedding)
+            if type(matrix) is nn.Linear and not any(map(has_hooks, self._unembedding.modules())):
+                return self._products(hidden, (matrix,))[0]
             return self._unembedding(hidden[None]).squeeze(0)
         calls: list[tuple[Tensor, Tensor]] = []
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface
 
+from interp_toolkit.models.attention_gradient import attend_with_gradient
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.state import has_hooks, replaced_forwards
 
@@ -89,13 +90,13 @@ class SharedAttention:
             if isinstance(module, HookPoint) and "." in name
         }
 
+    def fits(self) -> bool:
+        """Whether it computes what the model's attention does, where nobody listens to that."""
+        return self._known and self._config._attn_implementation in _STANDARD
+
     def usable(self) -> bool:
-        """Whether it gives all that anybody asks for: a known architecture, and an attention that nobody changed."""
-        return (
-            self._known
-            and self._config._attn_implementation in _STANDARD
-            and not any(has_hooks(module) for module in self._modules if module not in self._passed)
-        )
+        """Whether it gives all that anybody asks for: it fits, and nobody changed the attention."""
+        return self.fits() and not any(has_hooks(module) for module in self._modules if module not in self._passed)
 
     @contextmanager
     def standing_in(self, prefix: KV | None) -> Iterator[None]:
@@ -150,6 +151,10 @@ def attend(
     groups, n_keys = key.shape[1:3]
     shared = _prefix.get()
     past = shared.length if shared else 0
+    if softcap is None and torch.is_grad_enabled() and query.requires_grad:
+        hidden = _hidden(new, n_keys, past, sliding_window, query.device)
+        before = shared.layers[module.layer_idx] if shared else None  # type: ignore[index]
+        return attend_with_gradient(query, key, value, before, hidden, scaling).transpose(1, 2), None
     # Query heads that share a key head stand side by side, so they are further rows of the same product.
     rows = query.reshape(batch, groups, -1, d_head)
     scores = rows @ key.transpose(-1, -2)

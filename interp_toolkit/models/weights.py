@@ -26,7 +26,7 @@ def weights_version(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) 
     token = hashlib.sha256(" ".join(str(id(module)) for module in modules).encode())
     samples: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for weight in parameters:
-        token.update(f"{id(weight)} {weight.data_ptr()} {_edits(weight)} {tuple(weight.shape)}".encode())
+        token.update(f"{id(weight)} {weight.data_ptr()} {edits(weight)} {tuple(weight.shape)}".encode())
         values = weight.detach()
         if values.is_contiguous() and not values.is_meta:
             step = max(1, values.numel() // _SAMPLE)
@@ -36,7 +36,8 @@ def weights_version(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) 
     return token.digest()
 
 
-def _edits(weight: Tensor) -> int:
+def edits(weight: Tensor) -> int:
+    """How often a tensor was edited in place, through ``.data`` not counted."""
     # Tensors made in inference mode do not count their edits.
     return -1 if weight.is_inference() else weight._version
 

@@ -28,6 +28,13 @@ def attached_bridge(hf_model: nn.Module) -> Any:
     return bridge if bridge is not None and bridge.original_model is hf_model else None
 
 
+def inner_module(module: Any) -> Any:
+    """Return what a bridge's module wraps, and any other module as it is."""
+    while (inner := getattr(module, "original_component", None)) is not None:
+        module = inner
+    return module
+
+
 def has_wrapped_modules(hf_model: nn.Module) -> bool:
     """Whether modules of a bridge lie in the model's tree."""
     return any(isinstance(module, GeneralizedComponent) for module in hf_model.modules())

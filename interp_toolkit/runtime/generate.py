@@ -15,7 +15,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.quotes import closing_quote, described
 from interp_toolkit.runtime.evidence import evidence_behind, with_null
-from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.runtime.prefix import PromptRun, on_still_model
 from interp_toolkit.runtime.texts import Generation, TextEnds, Until, WrittenText
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -33,6 +33,7 @@ _BLOCK = 256
 
 @plain_defaults()
 @torch.no_grad()
+@on_still_model
 def generate(
     run: PromptRun,
     soft_tokens: Tensor,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ class LocalEngine:
     def capabilities(self) -> frozenset[Capability]:
         """All that an engine may be able to do."""
         return frozenset(("activations", "gradients", "any_site"))
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """For the length of the block, take the model to be as it is now, see `Backend.still`."""
+        with backend_of(self.model).still():
+            yield
 
     @property
     def device(self) -> torch.device:

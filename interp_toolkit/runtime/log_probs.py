@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from torch.autograd.function import once_differentiable
 
 from interp_toolkit.models.backend import Backend
 from interp_toolkit.models.batches import pass_size
+from interp_toolkit.models.threads import run_in_threads, threads_for
+
+# Tokens of a thread below which its product with the vocabulary is too small.
+_FEWEST = 16
 
 
 def token_log_probs(backend: Backend, states: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -37,12 +42,20 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, backend: Backend, tokens: Tensor, smoothing: float) -> Tensor:
-        states = states.detach().requires_grad_()
-        with torch.enable_grad():
-            unembedded = backend.unembedded(states)
-        grad_logits = torch.empty_like(unembedded)
-        values = _read(backend, unembedded.detach(), tokens, smoothing, grad_logits)
-        ctx.save_for_backward(*torch.autograd.grad(unembedded, states, grad_logits))
+        def read(some: Tensor, of_some: Tensor) -> tuple[Tensor, Tensor]:
+            some.requires_grad_()
+            with torch.enable_grad():
+                unembedded = backend.unembedded(some)
+            grad_logits = torch.empty_like(unembedded)
+            values = _read(backend, unembedded.detach(), of_some, smoothing, grad_logits)
+            return values, torch.autograd.grad(unembedded, some, grad_logits)[0].neg_()
+
+        # A hook of the user's is called once, by the thread that it may expect.
+        threads = threads_for(states.device, len(tokens), _FEWEST) if backend.change is None else 1
+        shares = zip(states.detach().tensor_split(threads), tokens.tensor_split(threads))
+        done = run_in_threads([partial(read, *share) for share in shares])
+        values, grad_states = map(torch.cat, zip(*done))
+        ctx.save_for_backward(grad_states)
         return values
 
     @staticmethod
@@ -55,7 +68,7 @@ class _TokenLogProbs(torch.autograd.Function):
 def _read(
     backend: Backend, unembedded: Tensor, tokens: Tensor, smoothing: float, grad_logits: Tensor | None = None
 ) -> Tensor:
-    """Log-probabilities of ``tokens``; ``grad_logits`` takes the gradient of each in its row of ``unembedded``.
+    """Log-probabilities of ``tokens``; ``grad_logits`` takes minus the gradient of each in its row of ``unembedded``.
 
     All in one buffer: a new tensor of this size for each step costs more than what is computed in it.
     """
@@ -73,13 +86,15 @@ def _read(
             with torch.set_grad_enabled(grad_logits is not None):
                 logits = transform(raw)
             x = logits.detach().clone()
-        of_token, of_all, highest = x.gather(1, wanted)[:, 0], x.mean(1), x.amax(1)
+        chosen, highest = x.gather(1, wanted)[:, 0], x.amax(1)
+        if smoothing:
+            chosen = torch.lerp(chosen, x.mean(1), smoothing)
         torch.softmax(x, 1, out=x)
         # The highest probability is never too small for its logarithm, as the token's may be.
-        normaliser = highest - x.amax(1).log()
-        values[rows] = torch.lerp(of_token, of_all, smoothing) - normaliser
+        values[rows] = chosen - (highest - x.amax(1).log())
         if grad_logits is not None:
-            x.neg_().add_(smoothing / x.shape[1])
-            x.scatter_add_(1, wanted, x.new_full(wanted.shape, 1 - smoothing))
+            if smoothing:
+                x.sub_(smoothing / x.shape[1])
+            x.scatter_add_(1, wanted, x.new_full(wanted.shape, smoothing - 1))
             grad_logits[rows] = torch.autograd.grad(logits, raw, x)[0] if transform else x
     return values

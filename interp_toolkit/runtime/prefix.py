@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,20 @@ from torch import Tensor
 from interp_toolkit.models import KV, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.runtime.injection import write_soft_tokens
 from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def on_still_model(function: Callable[Concatenate[PromptRun, P], T]) -> Callable[Concatenate[PromptRun, P], T]:
+    """Let a function of a `PromptRun` look at the model once, see `Backend.still`."""
+
+    @functools.wraps(function)
+    def call(run: PromptRun, *arguments: P.args, **named: P.kwargs) -> T:
+        with run.backend.still():
+            return function(run, *arguments, **named)
+
+    return call
 
 
 class PromptRun:

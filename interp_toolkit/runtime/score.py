@@ -13,7 +13,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.models.batches import pass_size
 from interp_toolkit.runtime.log_probs import token_log_probs
-from interp_toolkit.runtime.prefix import PromptRun
+from interp_toolkit.runtime.prefix import PromptRun, on_still_model
 from interp_toolkit.torch_defaults import plain_defaults
 
 
@@ -39,6 +39,7 @@ class Scores:
 
 @renamed_arguments(owners="soft_token_index")
 @plain_defaults()
+@on_still_model
 def score(
     run: PromptRun,
     soft_tokens: Tensor,
