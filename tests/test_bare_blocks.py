@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp_toolkit.models import backend_of
+from interp_toolkit.models import backend_of, bare
 from interp_toolkit.models.backend import StopForward
 from interp_toolkit.sites import Site
 
@@ -60,20 +60,21 @@ def _everything(backend, tokens=TOKENS):
 
 
 def test_a_pass_without_hook_points_is_the_hooked_pass_bit_by_bit(backend, monkeypatch):
+    monkeypatch.setattr(bare, "_MOST_COPIED", 0)
     count = _counted(backend, monkeypatch)
-    bare = _everything(backend)
+    without = _everything(backend)
     assert len(count) == 4
     _hooked(backend, monkeypatch)
     hooked = _everything(backend)
     assert len(count) == 4
-    assert len(bare) == len(hooked) == 5 + 2 * backend.n_layers
-    assert all(torch.equal(x, y) for x, y in zip(bare, hooked))
+    assert len(without) == len(hooked) == 5 + 2 * backend.n_layers
+    assert all(torch.equal(x, y) for x, y in zip(without, hooked))
 
 
 def test_few_rows_with_a_copy_of_the_prefix_each_are_the_hooked_pass(backend, monkeypatch):
-    bare = _everything(backend, TOKENS[:2])
+    without = _everything(backend, TOKENS[:2])
     _hooked(backend, monkeypatch)
-    for x, y in zip(bare, _everything(backend, TOKENS[:2])):
+    for x, y in zip(without, _everything(backend, TOKENS[:2])):
         torch.testing.assert_close(x, y, atol=1e-6, rtol=1e-5)
 
 

@@ -133,6 +133,7 @@ def test_a_model_is_looked_at_once_while_it_is_taken_to_be_still(tiny, monkeypat
     with backend.still():
         seen = backend.look()
         weight = next(backend.model.original_model.parameters())
+        before = weight.detach().clone()
         with torch.no_grad():
             weight.add_(1)
         try:
@@ -145,6 +146,6 @@ def test_a_model_is_looked_at_once_while_it_is_taken_to_be_still(tiny, monkeypat
             worker.join()
         finally:
             with torch.no_grad():
-                weight.sub_(1)
+                weight.copy_(before)
     assert other[0] != seen
     assert backend.look() != seen
