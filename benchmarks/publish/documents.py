@@ -81,7 +81,7 @@ def speed() -> str:
         f"the whole prompt for each example, logits at every position. Storing activations (tokens per second) against "
         f"its hidden states of every layer. Describing (descriptions per second, {settings['vectors']} vectors, "
         f"{settings['new_tokens']} new tokens) against its `generate`. Median ratio of alternating runs in one "
-        f"process, on {machine['processor']} with {machine['threads']} threads, at equal dtype, but where a row names "
+        f"process, on {machine['processor']}, at equal dtype, but where a row names "
         f"the default dtype: there the other side is in float32. `python -m benchmarks.speed` measures it anew.",
     ]
     for row in rows:

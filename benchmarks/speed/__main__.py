@@ -1,6 +1,6 @@
 """Speed against straightforward code on the embedded model; prints JSON.
 
-    python -m benchmarks.speed [--only training|storing|describing|growth|busy] [--repeats 5] [--output FILE] [--check]
+    python -m benchmarks.speed [--only training|storing|describing|growth|busy] [--repeats 3] [--output FILE] [--check]
 
 Each comparison alternates the two sides and gives the median of the ratios, with their lowest and highest. Describing
 is measured against Hugging Face's `generate`, training against a plain loop, storing activations for an SAE against
@@ -43,7 +43,7 @@ _GROWTH, _BUSY = "growth", "busy"
 
 def main() -> None:
     parser = make_parser("benchmarks.speed", __doc__, "a trial on N vectors, passages and examples")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--only", choices=(*_COMPARISONS, _GROWTH, _BUSY), help="keep what --output holds of the others"
     )

@@ -25,7 +25,7 @@ class Sizes:
     batch: int = 32
     titles: int = 1024
     held_out: int = 128
-    steps: int = 25
+    steps: int = 10
     batches: tuple[int, ...] = (8, 16, 32, 64, 128)
     label_lengths: tuple[int, ...] = (4, 8, 16, 32)
 

@@ -17,11 +17,31 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(slow: Callable[[], object], fast: Callable[[], object], repeats: int) -> dict[str, Any]:
-    """Seconds of both sides, in turn, and the ratios slow / fast."""
-    slow()
-    fast()
-    pairs = [(seconds(slow), seconds(fast)) for _ in range(repeats)]
+def compare(
+    slow: Callable[[], object],
+    fast: Callable[[], object],
+    repeats: int,
+    ready: tuple[Callable[[], object], Callable[[], object]] | None = None,
+) -> dict[str, Any]:
+    """Seconds of both sides, in turn, and the ratios slow / fast.
+
+    Args:
+        slow: one side.
+        fast: the other side.
+        repeats: of both.
+        ready: what each side does before each of its turns, untimed, such as the first step of a training whose later
+            ones are timed. By default both take a turn before the first that is timed.
+    """
+    before_slow, before_fast = ready or (lambda: None, lambda: None)
+    if ready is None:
+        slow()
+        fast()
+    pairs = []
+    for _ in range(repeats):
+        before_slow()
+        slow_seconds = seconds(slow)
+        before_fast()
+        pairs.append((slow_seconds, seconds(fast)))
     ratios = [a / b for a, b in pairs]
     return dict(
         ratio=statistics.median(ratios),

@@ -161,7 +161,7 @@ def attend(
     if new == 1 and not shared and softcap is None and (sliding_window is None or n_keys <= sliding_window):
         # One operation in place of six, each of which takes as long for so little.
         out = scaled_dot_product_attention(rows, key, value, scale=scaling)
-        return out.view(batch, 1, heads, d_head), None
+        return out.reshape(batch, 1, heads, d_head), None
     scores = rows @ key.transpose(-1, -2)
     if shared:
         shared_key, shared_value = (x[0] for x in shared.layers[module.layer_idx])  # type: ignore[index]
