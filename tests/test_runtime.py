@@ -249,7 +249,7 @@ def test_samples_follow_the_models_distribution(tiny, tiny_hf, tiny_prompt, rand
 
 
 def test_draws_are_looked_up_in_the_cumulated_weights():
-    from interp_toolkit.runtime.generate import _invert
+    from interp_toolkit.runtime.next_tokens import _invert
 
     weights = torch.rand(50, 1000, generator=torch.Generator().manual_seed(0)) * (torch.arange(1000) % 7 != 0)
     draws = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -1,14 +1,16 @@
 """Passes whose rows are shared out among threads: the numbers and gradients of one thread, and nothing left behind."""
 
 import threading
+from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
 
-from interp_toolkit.models import backend_of, threads
+from interp_toolkit.models import backend_of, batches, threads
 from interp_toolkit.models.attention_gradient import attend_with_gradient
 from interp_toolkit.models.bare import _Norm
-from interp_toolkit.runtime import PromptRun, log_probs, score
+from interp_toolkit.runtime import PromptRun, generate, log_probs, next_tokens, score
 
 TARGETS = [[5, 9, 31], [7], [2, 8, 1, 4], [40, 11], [3, 17], [22, 29, 6, 12, 30]]
 
@@ -19,7 +21,8 @@ def three_threads(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(threads, "_FEWEST_TOKENS", 1)
-    monkeypatch.setattr(log_probs, "_FEWEST", 1)
+    for module in (log_probs, next_tokens):
+        monkeypatch.setattr(module, "_FEWEST", 1)
     yield
     torch.set_num_threads(before)
 
@@ -34,7 +37,7 @@ def started(monkeypatch):
         counts.append(len(tasks))
         return run(tasks)
 
-    for module in (threads, log_probs):
+    for module in (threads, log_probs, next_tokens):
         monkeypatch.setattr(module, "run_in_threads", counted)
     return counts
 
@@ -68,6 +71,22 @@ def test_without_gradients_rows_are_shared_out_too(tiny, tiny_prompt, three_thre
         alone = score(run, soft_tokens, TARGETS).log_probs
     assert started == [3]
     torch.testing.assert_close(in_threads, alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, dict(samples=3, temperature=0.8), dict(samples=2, temperature=1.0, top_p=0.7)]
+)
+def test_threads_write_the_texts_of_one(tiny, tiny_prompt, settings, three_threads, started, monkeypatch):
+    run = PromptRun(tiny(), tiny_prompt)
+    soft_tokens = torch.randn(7, run.backend.d_model, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(batches, "_ON_CPU", replace(batches._ON_CPU, logits=2))
+    in_threads = generate(run, soft_tokens, max_new_tokens=5, until="length", **settings)
+    assert 3 in started
+    torch.set_num_threads(1)
+    alone = generate(run, soft_tokens, max_new_tokens=5, until="length", **settings)
+    for text, other in zip(chain(*in_threads), chain(*alone), strict=True):
+        assert text.token_ids == other.token_ids
+        assert text.log_probs == pytest.approx(other.log_probs, abs=1e-5)
 
 
 def test_afterwards_torch_has_as_many_threads_as_before(three_threads):

@@ -259,10 +259,12 @@ class Backend(ABC):
         """Float32 logits [..., vocabulary] of final hidden states [..., d_model]."""
         # Two axes, whatever came: on a CPU three of them, cut from a larger tensor, take a path four times slower.
         flat = hidden.reshape(-1, hidden.shape[-1])
-        logits = self.unembedded(flat).float()
-        if self.logit_transform:
-            logits = self.logit_transform(logits)
-        return logits.view(*hidden.shape[:-1], -1)
+        return self.finished(self.unembedded(flat)).view(*hidden.shape[:-1], -1)
+
+    def finished(self, unembedded: Tensor) -> Tensor:
+        """Float32 logits [n, vocabulary] of what `unembedded` gives."""
+        logits = unembedded.float()
+        return self.logit_transform(logits) if self.logit_transform else logits
 
     def require(self, site: Site, to_write: bool = False) -> None:
         """Refuse a site that the model does not have, or whose vectors are not of the width d_model.

@@ -15,6 +15,7 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.quotes import closing_quote, described
 from interp_toolkit.runtime.evidence import evidence_behind, with_null
+from interp_toolkit.runtime.next_tokens import next_tokens
 from interp_toolkit.runtime.prefix import PromptRun, on_still_model
 from interp_toolkit.runtime.texts import Generation, TextEnds, Until, WrittenText
 from interp_toolkit.torch_defaults import plain_defaults
@@ -25,10 +26,6 @@ __all__ = ["Generation", "Until", "closing_quote", "described", "generate"]
 _ROWS = 384
 # Finished rows are taken out of a batch once they are more than this share of it: taking out copies the cache.
 _FINISHED_SHARE = 0.2
-# Most of a distribution lies in this many tokens; only where it does not is the whole vocabulary sorted.
-_TOP = 256
-# Tokens that are summed together when a draw is looked up.
-_BLOCK = 256
 
 
 @plain_defaults()
@@ -128,12 +125,11 @@ def _decode(
 ) -> list[Generation]:
     """Texts behind prompts whose final states and keys and values are given, a row each."""
     backend = run.backend
-    logits, n = backend.logits(states), len(states)
-    texts = [WrittenText(ends) for _ in range(n)]
-    alive = np.arange(n)  # which text each row of the batch is
+    texts = [WrittenText(ends) for _ in range(len(states))]
+    alive = np.arange(len(states))  # which text each row of the batch is
     for step in range(max_new_tokens):
-        tokens = _pick(logits, temperature, top_p, None if draws is None else draws[torch.from_numpy(alive), step])
-        log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        draws_of_step = None if draws is None else draws[torch.from_numpy(alive), step]
+        tokens, log_probs = next_tokens(backend, states, temperature, top_p, draws_of_step)
         running = np.ones(len(alive), dtype=bool)
         for row, (text, token, log_prob) in enumerate(zip(alive, tokens.tolist(), log_probs.tolist())):
             running[row] = texts[text].add(token, log_prob)
@@ -144,7 +140,7 @@ def _decode(
             alive, tokens, past = alive[running], tokens[rows], past.take(rows)
         hidden, grown = backend.hidden(tokens[:, None], past, keep=True, reserve=max_new_tokens)
         assert grown is not None
-        past, logits = grown, backend.logits(hidden[:, -1])
+        past, states = grown, hidden[:, -1]
     return [text.generation() for text in texts]
 
 
@@ -155,36 +151,3 @@ def _uniforms(row_ids: Sequence[bytes], samples: int, seed: int, steps: int) -> 
         content = int.from_bytes(hashlib.blake2b(row_id, digest_size=8).digest(), "little")
         rows += [np.random.default_rng((content, seed, sample)).random(steps) for sample in range(samples)]
     return torch.from_numpy(np.stack(rows))
-
-
-def _pick(logits: Tensor, temperature: float, top_p: float, draws: Tensor | None) -> Tensor:
-    """The next token of each row, [rows]."""
-    if draws is None:
-        return logits.max(-1).indices  # in half the time of argmax
-    probs = (logits / temperature).softmax(-1)
-    if top_p == 1:
-        return _invert(probs, draws)
-    top, index = probs.topk(min(_TOP, probs.shape[-1]))
-    if (top.sum(-1) < top_p).any():
-        top, index = probs.sort(descending=True)
-    before = top.double().cumsum(-1) - top
-    return index.gather(1, _invert(top.masked_fill(before >= top_p, 0), draws)[:, None])[:, 0]
-
-
-def _invert(weights: Tensor, draws: Tensor) -> Tensor:
-    """Where each draw falls in the cumulated weights of its row.
-
-    First among blocks of tokens, then within one: exact sums in float64 over the whole vocabulary would cost as much as
-    the model does.
-    """
-    rows, size = weights.shape
-    blocks = torch.nn.functional.pad(weights, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
-    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
-    draws = draws[:, None] * ends[:, -1:]
-    block = torch.searchsorted(ends, draws, right=True).clamp_(max=ends.shape[1] - 1)
-    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp_(min=0)), 0)
-    chosen = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0]
-    within = torch.searchsorted(chosen.double().cumsum(-1), draws - before, right=True)
-    # The two sums may differ in their last digit; a draw at the very end of a block stays within it.
-    last = (chosen > 0).double().mul(torch.arange(1, _BLOCK + 1, device=chosen.device)).argmax(-1, keepdim=True)
-    return (block * _BLOCK + torch.minimum(within, last))[:, 0]

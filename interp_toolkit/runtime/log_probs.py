@@ -50,8 +50,10 @@ class _TokenLogProbs(torch.autograd.Function):
             values = _read(backend, unembedded.detach(), of_some, smoothing, grad_logits)
             return values, torch.autograd.grad(unembedded, some, grad_logits)[0].neg_()
 
-        # A hook of the user's is called once, by the thread that it may expect.
-        threads = threads_for(states.device, len(tokens), _FEWEST) if backend.change is None else 1
+        # A hook of the user's is called once, by the thread that it may expect; what a family does to its logits runs a
+        # model, which threads would share.
+        alone = backend.change is not None or backend.logit_transform
+        threads = 1 if alone else threads_for(states.device, len(tokens), _FEWEST)
         shares = zip(states.detach().tensor_split(threads), tokens.tensor_split(threads))
         done = run_in_threads([partial(read, *share) for share in shares])
         values, grad_states = map(torch.cat, zip(*done))
