@@ -60,7 +60,7 @@ def _everything(backend, tokens=TOKENS):
 
 
 def test_a_pass_without_hook_points_is_the_hooked_pass_bit_by_bit(backend, monkeypatch):
-    monkeypatch.setattr(bare, "_MOST_COPIED", 0)
+    monkeypatch.setattr(bare, "MOST_COPIED", 0)
     count = _counted(backend, monkeypatch)
     without = _everything(backend)
     assert len(count) == 4

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from interp_toolkit.models.kv import KV, Edit
 from interp_toolkit.models.products import Products
-from interp_toolkit.models.shared_attention import GrowingCache, attend, reading
+from interp_toolkit.models.shared_attention import MOST_COPIED, GrowingCache, attend, reading
 from interp_toolkit.models.threads import rows_in_threads
 from interp_toolkit.models.wrapped import inner_module
 from interp_toolkit.sites import Site
@@ -27,8 +27,6 @@ _FAMILIES = ("Llama", "Qwen2")
 _HOOKS = ("hook_resid_pre", "hook_resid_post")
 # Rotary frequencies that change with the length of the text are left to transformers.
 _ROTARY = ("default", "linear", "llama3")
-# Tokens up to which a copy of the shared prefix for each row costs less than attention to both, apart.
-_MOST_COPIED = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +131,7 @@ class BareBlocks:
         start = past.total if past else 0
         positions = torch.arange(start, start + length, device=tokens.device)[None]
         prefix, per_row = past.behind() if past else (None, None)
-        if past and prefix and reserve and batch * prefix.length <= _MOST_COPIED:
+        if past and prefix and reserve and batch * prefix.length <= MOST_COPIED:
             prefix, per_row = None, KV(past.whole(batch, 2), start)
         cache = GrowingCache(per_row, len(self._blocks), reserve) if per_row or keep else None
         stream = _edited(inner_module(self._base.embed_tokens)(tokens), edits, Site.embedding())

@@ -28,6 +28,8 @@ _NAME = "interp_toolkit_shared_prefix"
 _KNOWN = ("LlamaAttention", "Qwen2Attention", "Gemma2Attention")
 # What transformers itself brings; any other is a function of the user's.
 _STANDARD = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+# Tokens up to which a copy of the shared prefix for each row costs less than attention to both, apart.
+MOST_COPIED = 4096
 _prefix: ContextVar[KV | None] = ContextVar("prefix", default=None)
 
 
@@ -152,7 +154,7 @@ def attend(
     groups, n_keys = key.shape[1:3]
     shared = _prefix.get()
     past = shared.length if shared else 0
-    if softcap is None and torch.is_grad_enabled() and query.requires_grad:
+    if softcap is None and batch * past <= MOST_COPIED and torch.is_grad_enabled() and query.requires_grad:
         hidden = _hidden(new, n_keys, past, sliding_window, query.device)
         before = shared.layers[module.layer_idx] if shared else None  # type: ignore[index]
         return attend_with_gradient(query, key, value, before, hidden, scaling).transpose(1, 2), None
