@@ -1,6 +1,6 @@
 """Rows of one pass shared out among threads, each of which takes its own through all blocks.
 
-Torch's own threads meet at the end of every operation, and a row's numbers wander from the memory of one processor to
+The threads of torch meet at the end of every operation, and a row's numbers wander from the memory of one processor to
 that of another. Here each thread keeps its rows, and all meet once.
 """
 
