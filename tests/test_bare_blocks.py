@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp_toolkit.models import backend_of, bare
+from interp_toolkit.models import backend_of, bare, shared_attention
 from interp_toolkit.models.backend import StopForward
 from interp_toolkit.sites import Site
 
@@ -59,8 +59,10 @@ def _everything(backend, tokens=TOKENS):
     return [first, second, third, *seen.values(), *(x for pair in past.layers for x in pair)]
 
 
-def test_a_pass_without_hook_points_is_the_hooked_pass_bit_by_bit(backend, monkeypatch):
-    monkeypatch.setattr(bare, "MOST_COPIED", 0)
+@pytest.mark.parametrize("copied", [0, 5])
+def test_a_pass_without_hook_points_is_the_hooked_pass_bit_by_bit(backend, monkeypatch, copied):
+    for module in (bare, shared_attention):
+        monkeypatch.setattr(module, "MOST_COPIED", copied)
     count = _counted(backend, monkeypatch)
     without = _everything(backend)
     assert len(count) == 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from interp_toolkit.models import backend_of, batches, threads
-from interp_toolkit.models.attention_gradient import attend_with_gradient
+from interp_toolkit.models.attention import attend_at_once
 from interp_toolkit.models.bare import _Norm
 from interp_toolkit.runtime import PromptRun, generate, log_probs, next_tokens, score
 
@@ -130,8 +130,11 @@ def test_the_gradient_of_attention_is_that_of_torch(shared):
         scale=0.3,
         enable_gqa=True,
     )
-    got = attend_with_gradient(query, key, value, before if shared else None, hidden, 0.3)
+    got = attend_at_once(query, key, value, before if shared else None, hidden, 0.3)
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
+    with torch.no_grad():
+        without = attend_at_once(query, key, value, before if shared else None, hidden, 0.3)
+    torch.testing.assert_close(without, wanted, atol=1e-6, rtol=1e-5)
     weights = torch.randn_like(wanted)
     for x, y in zip(*(torch.autograd.grad(out, (query, key, value), weights) for out in (got, wanted))):
         torch.testing.assert_close(x, y, atol=1e-6, rtol=1e-4)

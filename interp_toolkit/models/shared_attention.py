@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface
 
-from interp_toolkit.models.attention_gradient import attend_with_gradient
+from interp_toolkit.models.attention import attend_at_once
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.state import has_hooks, replaced_forwards
 
@@ -154,16 +153,12 @@ def attend(
     groups, n_keys = key.shape[1:3]
     shared = _prefix.get()
     past = shared.length if shared else 0
-    if softcap is None and batch * past <= MOST_COPIED and torch.is_grad_enabled() and query.requires_grad:
-        hidden = _hidden(new, n_keys, past, sliding_window, query.device)
+    hidden = _hidden(new, n_keys, past, sliding_window, query.device)
+    if softcap is None and batch * past <= MOST_COPIED:
         before = shared.layers[module.layer_idx] if shared else None  # type: ignore[index]
-        return attend_with_gradient(query, key, value, before, hidden, scaling).transpose(1, 2), None
+        return attend_at_once(query, key, value, before, hidden, scaling).transpose(1, 2), None
     # Query heads that share a key head stand side by side, so they are further rows of the same product.
     rows = query.reshape(batch, groups, -1, d_head)
-    if new == 1 and not shared and softcap is None and (sliding_window is None or n_keys <= sliding_window):
-        # One operation in place of six, each of which takes as long for so little.
-        out = scaled_dot_product_attention(rows, key, value, scale=scaling)
-        return out.reshape(batch, 1, heads, d_head), None
     scores = rows @ key.transpose(-1, -2)
     if shared:
         shared_key, shared_value = (x[0] for x in shared.layers[module.layer_idx])  # type: ignore[index]
@@ -174,7 +169,6 @@ def attend(
     scores = scores * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    hidden = _hidden(new, n_keys, past, sliding_window, query.device)
     if hidden is not None:
         split = scores.view(batch, groups, heads // groups, new, past + n_keys)
         scores = split.masked_fill(hidden, -torch.inf).view(batch, groups, -1, past + n_keys)

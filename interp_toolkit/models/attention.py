@@ -1,4 +1,4 @@
-"""Attention whose gradient is written out, for passes that train: half as many operations as torch records."""
+"""Attention of rows that have a copy of the shared prefix each: in one operation, or with its gradient written out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import scaled_dot_product_attention
 
 
-def attend_with_gradient(
+def attend_at_once(
     query: Tensor, key: Tensor, value: Tensor, shared: tuple[Tensor, Tensor] | None, hidden: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention, differentiable in the tokens of each row.
+    """Attention, differentiable once in the tokens of each row.
 
     Args:
         query: [batch, heads, new, d_head].
@@ -25,13 +26,27 @@ def attend_with_gradient(
     Returns:
         [batch, heads, new, d_head].
     """
-    result: Tensor = _Attention.apply(query, key, value, shared, hidden, scale)
-    return result
+    if torch.is_grad_enabled() and query.requires_grad:
+        # Half as many operations as torch records.
+        result: Tensor = _Attention.apply(query, key, value, shared, hidden, scale)
+        return result
+    batch, groups, _, d_head = key.shape
+    # Query heads that share a key head stand side by side, so they are further rows of the same product.
+    rows = query.reshape(batch, groups, -1, d_head)
+    seen = None if hidden is None else hidden.logical_not().repeat(rows.shape[2] // len(hidden), 1)
+    out = scaled_dot_product_attention(rows, *_joined(shared, key, value), attn_mask=seen, scale=scale)
+    return out.reshape(query.shape)
+
+
+def _joined(shared: tuple[Tensor, Tensor] | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of all tokens."""
+    if shared is None:
+        return key, value
+    before_key, before_value = (x.expand(len(key), -1, -1, -1) for x in shared)
+    return torch.cat([before_key, key], 2), torch.cat([before_value, value], 2)
 
 
 class _Attention(torch.autograd.Function):
-    """Query heads that share a key head stand side by side, so they are further rows of the same product."""
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -43,10 +58,7 @@ class _Attention(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         batch, groups, keys, d_head = key.shape
-        if shared is not None:
-            key, value = (
-                torch.cat([x.expand(batch, -1, -1, -1), of_row], 2) for x, of_row in zip(shared, (key, value))
-            )
+        key, value = _joined(shared, key, value)
         rows, key, value = (x.reshape(batch * groups, -1, d_head) for x in (query, key, value))
         scores = torch.bmm(rows, key.transpose(1, 2)).mul_(scale)
         if hidden is not None:
