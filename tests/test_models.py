@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 import time
 
@@ -211,6 +212,37 @@ def test_a_damaged_copy_is_made_anew(fake_conversion, harm):
     embedded.embedded_checkpoint()
     assert len(fake_conversion) == 2
     assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_copy_is_read_whole_only_where_size_or_time_stamp_differ(fake_conversion, monkeypatch):
+    read = []
+    sha256_of = embedded.sha256_of
+    monkeypatch.setattr(embedded, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+    folder = embedded.embedded_checkpoint()
+    embedded.embedded_checkpoint()
+    assert read.count("model.safetensors") == 2  # when it was written, and once after it
+    embedded.embedded_checkpoint()
+    assert read.count("model.safetensors") == 2
+    os.utime(folder / "model.safetensors", (1, 1))
+    for _ in range(2):
+        embedded.embedded_checkpoint()
+    assert read.count("model.safetensors") == 3
+    assert len(fake_conversion) == 1
+    (folder / "model.safetensors").write_bytes(b"wrights")
+    embedded.embedded_checkpoint()
+    assert len(fake_conversion) == 2
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_copy_that_may_only_be_read_is_used(fake_conversion, monkeypatch):
+    embedded.embedded_checkpoint()
+
+    def refuse(folder, manifest):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(embedded, "_write_manifest", refuse)
+    embedded.embedded_checkpoint()
+    assert len(fake_conversion) == 1
 
 
 def test_a_conversion_that_fails_leaves_nothing(tmp_path):

