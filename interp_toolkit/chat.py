@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError, first_line
@@ -187,6 +186,8 @@ def list_prompts(prompts: Prompt | Iterable[Prompt]) -> list[Any]:
     Raises:
         InterpToolkitError: a data frame, one message alone, or what else is no prompt.
     """
+    import pandas as pd  # only where it is used: it is slow to import
+
     if isinstance(prompts, str):
         return [prompts]
     if isinstance(prompts, (pd.DataFrame, Mapping, bytes)) or not isinstance(prompts, Iterable):
@@ -210,6 +211,8 @@ def list_prompts(prompts: Prompt | Iterable[Prompt]) -> list[Any]:
 
 def missing_reason(prompt: Any) -> str | None:
     """Why there is nothing to read in a prompt: it is empty, or missing as in a data frame; None where there is."""
+    import pandas as pd
+
     if isinstance(prompt, str):
         return None if prompt.strip() else "is empty"
     if prompt is None or prompt is pd.NA or prompt is pd.NaT or (isinstance(prompt, float) and prompt != prompt):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.special import expit
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.sites import Place, parse_place
@@ -70,6 +69,8 @@ class ConfidenceModel:
         Args:
             features: see `description_features`.
         """
+        from scipy.special import expit  # only here: it is slow to import
+
         linear = self.intercept + sum(weight * features[name] for name, weight in self.weights.items())
         return np.where(np.isnan(linear), 0.0, expit(linear))
 

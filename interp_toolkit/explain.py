@@ -26,6 +26,7 @@ from interp_toolkit.deprecation import gathered_arguments, renamed_arguments, wa
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Vectors, from_activations, from_prompts, from_vectors, split_inputs
+from interp_toolkit.models.processors import threads_with_a_processor
 from interp_toolkit.read_back import read_back
 from interp_toolkit.runtime import Engine, Generation, LocalEngine, Sampling, as_engine
 from interp_toolkit.runtime.local import DEFAULT_MODEL
@@ -54,7 +55,7 @@ def _accepts_soft_prompt(function: F) -> F:
             )
         arguments["model"] = engine = as_engine(arguments.get("model", DEFAULT_MODEL))
         inputs, vectors = split_inputs(inputs)
-        adapter = _find_adapter(arguments.get("adapter"), engine.facts, vectors, arguments.get("sites"))
+        adapter = choose_adapter(arguments.get("adapter"), engine.facts, vectors, arguments.get("sites"))
         arguments["adapter"] = adapter.with_soft_prompt(soft_prompt)
         return function(inputs, **arguments)
 
@@ -62,12 +63,12 @@ def _accepts_soft_prompt(function: F) -> F:
 
 
 def _on_still_model(function: F) -> F:
-    """Look at a hooked model once in a call, which takes a part of the time of a description that can be felt."""
+    """Look at a hooked model, and at what else runs, once in a call: each takes a time that can be felt."""
 
     @functools.wraps(function)
     def call(inputs: Any, *, model: Any = DEFAULT_MODEL, **arguments: Any) -> Explanations:
         engine = as_engine(model)
-        with engine.still() if isinstance(engine, LocalEngine) else nullcontext():
+        with engine.still() if isinstance(engine, LocalEngine) else nullcontext(), threads_with_a_processor():
             return function(inputs, model=engine, **arguments)
 
     return call  # type: ignore[return-value]
@@ -153,7 +154,7 @@ def self_explain(
     engine = as_engine(model)
     inputs, vectors = split_inputs(inputs)
     facts = engine.facts  # a property that looks through the model's hooks and weights
-    adapter = _find_adapter(adapter, facts, vectors, sites)
+    adapter = choose_adapter(adapter, facts, vectors, sites)
     contract = adapter.require_contract(facts)
     soft_prompt = contract.require_soft_prompt()
     _require_ability(engine, soft_prompt)
@@ -330,13 +331,23 @@ def _confidences(
     return confidences
 
 
-def _find_adapter(
+def choose_adapter(
     adapter: Adapter | str | Path | None,
     facts: ModelFacts,
     vectors: Tensor | None,
     sites: PlaceLike | None,
 ) -> Adapter:
-    """The adapter that was passed, or the shipped one: by the width of vectors, by where prompts are read."""
+    """The adapter that was passed, or the shipped one: by the width of vectors, by where prompts are read.
+
+    Args:
+        adapter: as of `self_explain`.
+        facts: of the model.
+        vectors: of which the width counts; None for prompts.
+        sites: where prompts are read.
+
+    Raises:
+        InterpToolkitError: no adapter has that name, or none is shipped for the model.
+    """
     if not isinstance(adapter, (Adapter, str, Path, NoneType)):
         raise InterpToolkitError(f"expected an Adapter, a path, a hub id or a name, got {type(adapter).__name__}")
     if isinstance(adapter, Adapter):

@@ -8,13 +8,15 @@ import reprlib
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def text_table(
@@ -48,6 +50,8 @@ def frame_text(frame: pd.DataFrame, width: int = 80) -> str:
     The columns ``low`` and ``high`` become one interval. A column with the same value in every row (a seed, for
     example) stands once, below the table.
     """
+    import pandas as pd
+
     cells = pd.DataFrame({name: frame[name].map(_cell) for name in frame})
     numbers = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
     if {"low", "high"} <= set(cells):
@@ -84,6 +88,8 @@ _short.maxother, _short.maxstring = 200, 100
 
 
 def _brief(value: Any) -> str:
+    import pandas as pd
+
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, pd.DataFrame):

@@ -227,7 +227,8 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     # Without a network, whatever the environment says of one: a connection would end the process with code 7.
     closed = "import os, socket, sys; socket.socket.connect = lambda *a: os._exit(7); "
     closed += "from interp_toolkit.cli import main; sys.exit(main())"
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    quiet = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *quiet):
         environment.pop(name, None)
     result = subprocess.run(
         [sys.executable, "-c", closed, "explain", "Tell me about jazz.", "--csv"],

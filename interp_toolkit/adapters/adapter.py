@@ -26,6 +26,8 @@ from interp_toolkit.torch_defaults import plain_defaults
 _EPSILON = 1e-8
 # Endings of the files that `save_published` writes.
 _PUBLISHED = (".safetensors", ".pt")
+# Up to this width even a full matrix is small enough to make: 64 MB.
+_SMALL = 4096
 
 
 class Adapter(nn.Module):
@@ -378,6 +380,8 @@ class Adapter(nn.Module):
 
 
 def _shapes(kind: type[Adapter], config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of an adapter's parameters, for which no memory is taken."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    """The shapes of an adapter's parameters, for which no memory is taken where it could be much."""
+    # A damaged config may ask for any size. Random numbers without memory import torch's compiler: half a second.
+    device = "cpu" if max(config.width, config.d_model * config.tokens) <= _SMALL else "meta"
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         return {name: tuple(value.shape) for name, value in kind(config).state_dict().items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import shtab
 
-from interp_toolkit.cli import evaluate, explain, info, report, sae, train
+from interp_toolkit.cli import describe, evaluate, explain, info, report, sae, train
 from interp_toolkit.cli.command import CommandParser, mistake
 
 __all__ = ["main"]
@@ -26,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 when done, 2 for a mistake in the input, 130 when interrupted."""
     # Other libraries print bars and notes while they load a model.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("transformer_lens").setLevel(logging.ERROR)
     # OpenMP reads it when torch is imported. Threads that wait actively take the processor from the one they wait for
     # where another process runs beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         options = _parser().parse_args(arguments)
-        _quiet_libraries()
         options.run(options)
     except KeyboardInterrupt as stop:
         message = str(stop) or "interrupted; the same command continues where it stopped"
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(parser, help="print the completion script of a shell and exit")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (explain, train, evaluate, sae, report, info):
+    for command in (explain, describe, train, evaluate, sae, report, info):
         command.add(commands)
     return parser
 
@@ -71,11 +72,3 @@ def _version() -> str:
         return f"interp-toolkit {version('interp-toolkit')}"
     except PackageNotFoundError:
         return f"interp-toolkit (not installed, {Path(__file__).parent.parent})"
-
-
-def _quiet_libraries() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformer_lens").setLevel(logging.ERROR)

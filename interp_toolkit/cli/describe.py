@@ -1,0 +1,66 @@
+"""The command `describe`: describe all vectors of a file, into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from interp_toolkit.cli.command import add_command
+
+_EXAMPLES = """examples:
+  interp-toolkit describe vectors.npy --output descriptions
+  interp-toolkit describe sae_weights.safetensors --tensor W_dec --adapter ./my-adapter --output descriptions
+  interp-toolkit describe vectors.parquet --output descriptions --shard 0/4   (and 1/4, 2/4, 3/4 beside it)
+  torchrun --nproc-per-node 8 -m interp_toolkit.cli describe vectors.parquet --output descriptions
+
+A run that was stopped goes on when the same command is given again. All descriptions as one data frame:
+  from interp_toolkit.bulk import read_descriptions; read_descriptions("descriptions")"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's subparsers."""
+    parser = add_command(
+        commands, "describe", "describe all vectors of a file, in parts that survive an interruption", _EXAMPLES, _run
+    )
+    parser.add_argument("vectors", metavar="VECTORS", help="a .safetensors, .npy or .parquet file, or a pairs folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for parquet files, a part each")
+    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    parser.add_argument("--tensor", metavar="NAME", help="of the tensor or column, where the file holds several")
+    parser.add_argument(
+        "--layer", type=int, metavar="N", help="block that the vectors are from; by default the adapter's"
+    )
+    parser.add_argument("--raw", action="store_true", help="the vectors are residual streams: subtract the mean")
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="descriptions per vector (default 1, greedy)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    parser.add_argument(
+        "--rows-per-part", type=int, default=4096, metavar="N", help="vectors in each file (default 4096)"
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="begin with every N-th part; by default what torchrun or SLURM say"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.bulk import describe_file
+    from interp_toolkit.runtime import Sampling
+
+    done = describe_file(
+        options.vectors,
+        options.output,
+        model=options.model,
+        adapter=options.adapter,
+        tensor=options.tensor,
+        sites=options.layer,
+        centered=not options.raw,
+        sampling=Sampling(n=options.samples, seed=options.seed),
+        rows_per_part=options.rows_per_part,
+        shard=options.shard,
+        progress=sys.stderr.isatty(),
+    )
+    others = f", {done.elsewhere:,} left to other processes that are at them" if done.elsewhere else ""
+    print(f"{options.output}: {done.written:,} parts made ({done.rows:,} vectors), {done.there:,} were there{others}")
