@@ -86,7 +86,7 @@ def measure(context: EvalContext, path: Path) -> None:
         settings=settings, versions=context.versions, title_to_itself=context.ceiling(held_out), adapters={}
     )
     earlier = finished_result(path, settings) or dict(adapters={})
-    for name in RECIPES:
+    for name in NAMES:
         adapter, row = find_adapter(name), earlier["adapters"].get(name)
         # A trial has fewer titles than chose the weights.
         first = _CHOOSING.get(name, 0) if context.limit is None else 0

@@ -81,8 +81,9 @@ def speed() -> str:
         f"the whole prompt for each example, logits at every position. Storing activations (tokens per second) against "
         f"its hidden states of every layer. Describing (descriptions per second, {settings['vectors']} vectors, "
         f"{settings['new_tokens']} new tokens) against its `generate`. Median ratio of alternating runs in one "
-        f"process, on {machine['processor']}, at equal dtype, but where a row names "
-        f"the default dtype: there the other side is in float32. `python -m benchmarks.speed` measures it anew.",
+        f"process, on {machine['processor']}, at equal dtype, but where a row names the default dtype or the published "
+        f"trainer: there the other side is in float32, the latter with gradient checkpointing. "
+        f"`python -m benchmarks.speed` measures it anew.",
     ]
     for row in rows:
         for steps, loss in row.get("validation_loss_after", {}).items():
@@ -93,6 +94,41 @@ def speed() -> str:
         sides = ", ".join(f"{side} {size / 1e9:.2f} GB" for side, size in memory.items())
         lines.append(f"Memory of a training step beside the model, at its peak: {sides}.")
     return "\n".join(lines)
+
+
+def waiting() -> str:
+    rows = read_result(RESULTS / "speed.json")["tables"]["waiting"]
+    columns = {
+        "what": "{what}",
+        "threads": "{threads}",
+        "seconds": "{seconds:.2f}",
+        "range": "{lowest:.2f} to {highest:.2f}",
+        "of processors": lambda row: _if_measured("processor_seconds", "{processor_seconds:.1f}", row),
+        "target": lambda row: _if_measured("target", "{target}", row),
+        "per second": lambda row: _if_measured("per_second", "{per_second:.1f}", row),
+        "n": "{n}",
+    }
+    return (
+        f"{markdown_table(rows, columns)}\n\nMedian seconds by the clock, and those of all processors together, in "
+        f"new processes on {rows[0]['machine']}; the embedded model in its default dtype. The grid is 60 tokens at "
+        f"four layers, one description and its evidence each. `python -m benchmarks.speed --only waiting` measures it."
+    )
+
+
+def busy() -> str:
+    rows = read_result(RESULTS / "speed.json")["tables"]["busy"]
+    columns = {
+        "threads": "{threads}",
+        "`OMP_WAIT_POLICY`": "{waiting}",
+        "alone": "{alone:.2f}",
+        "beside a busy process": "{beside:.2f}",
+        "times as long": "{ratio:.2f}",
+        "n": "{n}",
+    }
+    return (
+        f"{markdown_table(rows, columns)}\n\nMedian seconds of a warm `self_explain` of one prompt on "
+        f"{rows[0]['machine']}. `python -m benchmarks.speed --only busy` measures it."
+    )
 
 
 def trust() -> str:
@@ -228,6 +264,7 @@ def _if_measured(key: str, cell: str, row: Row) -> str:
 # file: name of a block in it, and what makes it
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/how-to/any-token.md": {"tokens": tokens},
+    "docs/how-to/speed.md": {"waiting": waiting, "busy": busy},
     "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
     "docs/evaluation.md": {"trust": trust},
     "docs/claims.md": {"verdicts": verdicts},

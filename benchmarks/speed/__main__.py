@@ -1,12 +1,14 @@
 """Speed against straightforward code on the embedded model; prints JSON.
 
-    python -m benchmarks.speed [--only training|storing|describing|growth|busy] [--repeats 3] [--output FILE] [--check]
+    python -m benchmarks.speed [--only PART] [--repeats 3] [--output FILE] [--check]
 
 Each comparison alternates the two sides and gives the median of the ratios, with their lowest and highest. Describing
 is measured against Hugging Face's `generate`, training against a plain loop, storing activations for an SAE against
 its hidden states (see describing.py, training.py and storing.py beside this file): ten minutes of two processors, all
-of which are used, a thread each. Two are not measured unless they are named: `growth`, how training grows with batch,
-labels and slots, and its memory; and `busy`, what one busy process beside it costs a description.
+of which are used, a thread each. Four parts are not measured unless they are named: `published`, training and
+describing against the settings of the method's published code; `growth`, how training grows with batch, labels and
+slots, and its memory; `busy`, what one busy process beside it costs a description; and `waiting`, seconds of commands,
+of the import, of loading, of a warm description and of a grid.
 
 First the noise is measured. `--output benchmarks/results/speed.json` writes what the README shows, and adds the ratios
 to benchmarks/results/speed_history.jsonl; `--check` compares them with the last on the same kind of machine and fails
@@ -26,7 +28,7 @@ import torch
 
 from benchmarks.arguments import RESULTS, make_parser, run
 from benchmarks.data import PASSAGES, TITLES, need
-from benchmarks.speed import busy, describing, storing, training, training_memory
+from benchmarks.speed import busy, describing, storing, training, training_memory, waiting
 from benchmarks.speed.history import add_to_history, ratios_of, read_history, slower
 from benchmarks.speed.machine import machine_kind, noise, require_quiet, use_all_processors
 from benchmarks.speed.sizes import Sizes
@@ -38,15 +40,13 @@ from interp_toolkit.results import make_result, read_result, write_result
 
 HISTORY = RESULTS / "speed_history.jsonl"
 _COMPARISONS = ("training", "storing", "describing")
-_GROWTH, _BUSY = "growth", "busy"
+_NAMED = _PUBLISHED, _GROWTH, _BUSY, _WAITING = "published", "growth", "busy", "waiting"
 
 
 def main() -> None:
     parser = make_parser("benchmarks.speed", __doc__, "a trial on N vectors, passages and examples")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--only", choices=(*_COMPARISONS, _GROWTH, _BUSY), help="keep what --output holds of the others"
-    )
+    parser.add_argument("--only", choices=(*_COMPARISONS, *_NAMED), help="keep what --output holds of the others")
     parser.add_argument("--output", type=Path, metavar="FILE")
     parser.add_argument("--check", action="store_true", help="fail where something is slower than in the last run")
     options = parser.parse_args()
@@ -79,12 +79,17 @@ def main() -> None:
         measured |= storing.measure(options.data, sizes, repeats)
     if "describing" in wanted:
         measured |= describing.measure(sizes, repeats)
+    if _PUBLISHED in wanted:
+        measured |= training.against_published(options.data, sizes, repeats)
+        measured |= describing.against_published(sizes, repeats)
     if _GROWTH in wanted:
         growth = training.growth(options.data, sizes), training_memory.measure(options.data, options.limit)
         for name, rows in zip(("training_growth", "training_memory"), growth):
             tables[name] = [dict(row, machine=kind) for row in rows]
     if _BUSY in wanted:
         tables["busy"] = [dict(row, machine=kind) for row in busy.measure(threads, repeats)]
+    if _WAITING in wanted:
+        tables["waiting"] = [dict(row, machine=kind) for row in waiting.measure(threads, repeats)]
     # Those that were measured again stay in their places.
     comparisons = {row["comparison"]: row for row in tables["comparisons"]} if options.only else {}
     comparisons |= {name: dict(comparison=name, **row) for name, row in measured.items()}

@@ -107,6 +107,22 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     return comparisons
 
 
+def against_published(sizes: Sizes, repeats: int) -> dict[str, Any]:
+    """The comparison of the default dtype with `generate` in float32, which the method's published code calls, by name.
+
+    Args:
+        sizes: how much is measured.
+        repeats: of both sides in turn.
+    """
+    default = choose_dtype(None, torch.device("cpu"))
+    if default == torch.float32:
+        return {}  # made above
+    theirs, ours = Sides(torch.float32, sizes.vectors), Sides(default, sizes.vectors)
+    comparison = dict(compare(theirs.hugging_face, ours.ours, repeats), target=4.0)
+    comparison |= _rates(ours, 1, comparison["fast_seconds"])
+    return {f"describing, 1 sample, {str(default).removeprefix('torch.')} against `generate` in float32": comparison}
+
+
 def _rates(sides: Sides, samples: int, seconds: list[float]) -> dict[str, float]:
     """Descriptions per second, and the share of what the machine's products reach in that dtype."""
     median = statistics.median(seconds)

@@ -46,10 +46,19 @@ class Loops:
         sizes: how many titles, and how many per step.
         dtype: of our model.
         their_dtype: of the straightforward loop's.
+        checkpointing: whether the straightforward loop computes each block again on its way back, as the method's
+            published trainer does.
     """
 
-    def __init__(self, data: Path, sizes: Sizes, dtype: torch.dtype, their_dtype: torch.dtype = torch.float32) -> None:
-        self.sizes = sizes
+    def __init__(
+        self,
+        data: Path,
+        sizes: Sizes,
+        dtype: torch.dtype,
+        their_dtype: torch.dtype = torch.float32,
+        checkpointing: bool = False,
+    ) -> None:
+        self.sizes, self.checkpointing = sizes, checkpointing
         self.model = load_model("smollm2-135m", dtype=dtype)
         self.their_dtype = their_dtype
         titles, splits = read_titles(data / TITLES)
@@ -69,6 +78,9 @@ class Loops:
     def theirs(self) -> Any:
         """Hugging Face's model, loaded when it is first asked for."""
         model: Any = AutoModelForCausalLM.from_pretrained(embedded_checkpoint(), dtype=self.their_dtype).eval()
+        if self.checkpointing:
+            # Only a model in training mode does it; this one has nothing random in it.
+            model.train().gradient_checkpointing_enable(dict(use_reentrant=False))
         return model.requires_grad_(False)
 
     def reset(self) -> None:
@@ -145,6 +157,21 @@ def measure(data: Path, sizes: Sizes, repeats: int) -> dict[str, Any]:
     else:
         comparison = _compare(Loops(data, sizes, default), repeats)
         comparisons[f"training, default dtype ({name})"] = dict(comparison, target=12.0)
+    return comparisons
+
+
+def against_published(data: Path, sizes: Sizes, repeats: int) -> dict[str, Any]:
+    """The comparisons with a loop in float32 with the settings of the method's published trainer, by name.
+
+    Args:
+        data: folder of the data.
+        sizes: how much is measured.
+        repeats: of both sides in turn.
+    """
+    comparisons = {}
+    for dtype, target in {torch.float32: 5.0, choose_dtype(None, torch.device("cpu")): 12.0}.items():
+        name = f"training, {str(dtype).removeprefix('torch.')}, against the published trainer's settings"
+        comparisons[name] = dict(_compare(Loops(data, sizes, dtype, checkpointing=True), repeats), target=target)
     return comparisons
 
 
