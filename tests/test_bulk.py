@@ -114,6 +114,28 @@ def test_what_is_no_file_of_vectors_is_refused(tmp_path, file, message):
         open_vectors(tmp_path / file).read(0, 2)
 
 
+def test_the_name_of_a_tensor_chooses_it_or_is_refused(tmp_path, random_vectors):
+    save_file({"a": random_vectors(2, 3), "b": random_vectors(4, 5)}, tmp_path / "two.safetensors")
+    assert torch.equal(open_vectors(tmp_path / "two.safetensors", "b").read(0, 4)[0], random_vectors(4, 5))
+    with pytest.raises(InterpToolkitError, match="expected the name of a tensor in .*, got 'c'; there are: a, b"):
+        open_vectors(tmp_path / "two.safetensors", "c")
+    np.save(tmp_path / "one.npy", np.ones((2, 3), dtype=np.float32))
+    with pytest.raises(InterpToolkitError, match="one.npy holds one array, which has no name; leave 'b' out"):
+        open_vectors(tmp_path / "one.npy", "b")
+
+
+def test_damage_in_the_middle_of_a_file_is_named_when_it_is_come_to(tmp_path, random_vectors):
+    path = _write(tmp_path / "some.parquet", random_vectors(64, 16), rows_per_group=8)
+    content = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(4).column(0).data_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    file = open_vectors(path)
+    assert torch.equal(file.read(0, 32)[0], random_vectors(64, 16)[:32])
+    with pytest.raises(FileFormatError, match="some.parquet is damaged: "):
+        file.read(30, 40)
+
+
 def test_a_file_is_described_as_its_vectors_are(tmp_path, tiny, adapter, random_vectors):
     vectors = random_vectors(7)
     path = _write(tmp_path / "some.parquet", vectors, ids=[f"v{i}" for i in range(7)])

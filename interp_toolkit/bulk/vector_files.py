@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,24 @@ def open_vectors(path: str | Path, name: str | None = None) -> VectorFile:
             f"expected vectors in a .safetensors, .npy or .parquet file, or in a folder of pairs, got {path}"
             + ("" if path.exists() else ", where there is nothing")
         )
-    try:
+    with _damage_named(path):
         return opened(path, name)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever the readers of three formats raise at a damaged file becomes an error that names the file."""
+    try:
+        yield
     except InterpToolkitError:
         raise
-    except Exception as error:  # whatever the readers of three formats raise at a damaged file
+    except Exception as error:
         raise FileFormatError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def _open_npy(path: Path, name: str | None) -> VectorFile:
+    if name is not None:
+        raise InterpToolkitError(f"{path} holds one array, which has no name; leave {name!r} out")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     _require_vectors(path, array.shape, array.dtype.kind == "f", str(array.dtype))
 
@@ -122,7 +132,7 @@ def _open_parquet(path: Path, name: str | None) -> VectorFile:
         groups = range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop)) + 1)
         position = int(ends[groups[0] - 1]) if groups[0] else 0
         blocks, ids = [], []
-        for batch in file.iter_batches(_ROWS, row_groups=list(groups), columns=columns):
+        for batch in _batches(path, file, list(groups), columns):
             here = slice(max(start - position, 0), min(stop - position, len(batch)))
             if here.start < here.stop:
                 part = batch.slice(here.start, here.stop - here.start)
@@ -132,6 +142,12 @@ def _open_parquet(path: Path, name: str | None) -> VectorFile:
         return torch.from_numpy(np.concatenate(blocks)), ids or None
 
     return VectorFile(path, rows, width, read)
+
+
+def _batches(path: Path, file: Any, groups: list[int], columns: list[str]) -> Iterator[Any]:
+    """Some thousand rows of a parquet file at a time, so that a large group of rows is never held whole."""
+    with _damage_named(path):
+        yield from file.iter_batches(_ROWS, row_groups=groups, columns=columns)
 
 
 def _rows(path: Path, column: Any, width: int, start: int) -> np.ndarray:
