@@ -34,6 +34,7 @@ ROOMS = [
     ["bridges", "bulk", "scoring"],
     ["evaluation"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -13,7 +13,7 @@ _EXAMPLES = """examples:
   interp-toolkit describe vectors.npy --output descriptions
   interp-toolkit describe sae_weights.safetensors --tensor W_dec --adapter ./my-adapter --output descriptions
   interp-toolkit describe vectors.parquet --output descriptions --shard 0/4   (and 1/4, 2/4, 3/4 beside it)
-  torchrun --nproc-per-node 8 -m interp_toolkit.cli describe vectors.parquet --output descriptions
+  torchrun --nproc-per-node 8 -m interp_toolkit describe vectors.parquet --output descriptions
 
 A run that was stopped goes on when the same command is given again. All descriptions as one data frame:
   from interp_toolkit.bulk import read_descriptions; read_descriptions("descriptions")"""

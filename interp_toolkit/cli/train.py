@@ -14,6 +14,7 @@ from interp_toolkit.deprecation import old_field_names
 _EXAMPLES = """examples:
   interp-toolkit train my-run.yaml --data ~/titles
   interp-toolkit train my-run.yaml --lr 0.02 --max-steps 100
+  torchrun --nproc-per-node 2 -m interp_toolkit train my-run.yaml   (each batch shared out among two processes)
 A run that was stopped goes on by the same command."""
 
 
@@ -26,6 +27,7 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.training.ranks import Ranks
     from interp_toolkit.training.recipe import Recipe
 
     changed = {key.removeprefix("training_"): x for key, x in vars(options).items() if key.startswith("training_")}
@@ -34,6 +36,8 @@ def _run(options: argparse.Namespace) -> None:
         warnings.filterwarnings("default", category=DeprecationWarning, module="interp_toolkit")
         recipe = Recipe.read(options.config).with_training(**changed)
     result = recipe.run(options.data, progress=sys.stderr.isatty())
+    if not Ranks.joined().first:
+        return
     print(f"best: validation loss {result.best_val_loss:.4f} at step {result.best_step}, in {recipe.output}/best")
     print(f"last: validation loss {result.last_val_loss:.4f}, in {recipe.output}/last")
 

@@ -28,6 +28,7 @@ from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import Objective, losses, mean_cross_entropy, objective_name, validation_losses
 from interp_toolkit.training.optimizer import make_optimizer, make_schedule
+from interp_toolkit.training.ranks import Ranks
 from interp_toolkit.training.result import TrainResult
 from interp_toolkit.training.run_record import make_run_record
 from interp_toolkit.training.start import ridge_init
@@ -44,6 +45,7 @@ class TrainingRun:
         objective: the loss of each example.
         folder: of the run, or None.
         progress: whether to show a bar.
+        ranks: the processes that train together; the first writes and shows.
 
     Raises:
         InterpToolkitError: nothing to train, no training or validation rows, or a folder of another run.
@@ -58,9 +60,12 @@ class TrainingRun:
         objective: Objective,
         folder: Path | None,
         progress: bool,
+        ranks: Ranks,
     ) -> None:
         self.run, self.adapter, self.config, self.objective = run, adapter, config, objective
-        self.folder, self.progress = folder, progress
+        self.ranks = ranks
+        self.folder, self.progress = folder, progress and ranks.first
+        self.output = folder if ranks.first else None
         self.device = run.backend.device
         self.origin = dict(pairs.origin)
         train, held = pairs.split("train"), pairs.split("val")
@@ -72,17 +77,19 @@ class TrainingRun:
         record = make_run_record(run, pairs, (self.train, self.held), adapter, config, objective)
         if config.ridge_init is not None and not (path and path.exists()):
             ridge_init(run, adapter, self.train, config.ridge_init)
+        ranks.same_weights(adapter)
         self.optimizer = make_optimizer(adapter, config)
         self.factor = make_schedule(self.total, config.warmup_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
         self.state = Checkpoint(path, record, adapter, self.optimizer, self.schedule)
         self.state.resume()
+        self.state.writes = ranks.first
 
     def finish(self) -> TrainResult:
         """Train to the end, from wherever the run stands."""
         state, config = self.state, self.config
-        path = self.folder / "log.jsonl" if self.folder else None
-        log = RunLog(path, config.tracker, state.step, self._facts())
+        path = self.output / "log.jsonl" if self.output else None
+        log = RunLog(path, config.tracker if self.ranks.first else None, state.step, self._facts())
         # Counted rather than computed: one batch of each epoch may be smaller, and stands anywhere among the last.
         pairs = sum(map(len, batches(self.train, config, self.total, 0)))
         bar = tqdm(total=pairs, initial=state.seen, desc="training", unit="pair", disable=not self.progress)
@@ -100,7 +107,8 @@ class TrainingRun:
                     self._validate(log, bar)
                 bar.update(len(batch))
                 bar.set_postfix(loss=f"{value:.3f}", val=f"{state.best_val_loss:.3f}", refresh=False)
-                if stop.requested:
+                # All end at the same step, whichever of them was asked to.
+                if any(self.ranks.total(float(stop.requested))):
                     state.write()
                     log.write("interrupted", state.step)
                     log.close()
@@ -118,8 +126,8 @@ class TrainingRun:
         except TrainingInterrupted:
             raise
         except BaseException:
-            if self.folder and self.state.best_step:
-                self._best_adapter().save_pretrained(self.folder / "best")
+            if self.output and self.state.best_step:
+                self._best_adapter().save_pretrained(self.output / "best")
             raise
 
     def _learning_rates(self) -> dict[str, float]:
@@ -133,11 +141,16 @@ class TrainingRun:
         weight = sum(self.train.weights[i] for i in batch)
         size = math.ceil(len(batch) / config.gradient_accumulation_steps)
         self.optimizer.zero_grad(set_to_none=True)
-        for part in (batch[i : i + size] for i in range(0, len(batch), size)):
+        for part in (self.ranks.share(batch[i : i + size]) for i in range(0, len(batch), size)):
+            if not part:
+                continue
             value = self._loss(part, weight)
-            self._require_finite("loss", value.item(), batch)
-            value.backward()
             total += value.item()
+            if math.isfinite(total):
+                value.backward()
+        (total,) = self.ranks.total(total)
+        self._require_finite("loss", total, batch)
+        self.ranks.sum_gradients(self.adapter.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), config.max_grad_norm).item()
         self._require_finite("norm of the gradient", norm, batch)
         self.optimizer.step()
@@ -170,7 +183,9 @@ class TrainingRun:
     def _validate(self, log: RunLog, bar: Any) -> None:
         held = self.held
         vectors = held.pairs.vectors.to(self.device)
-        row = self.state.record(*validation_losses(self.run, self.adapter, vectors, held.targets, held.rows))
+        measured = validation_losses(self.run, self.adapter, vectors, held.targets, held.rows)
+        # Processors of two kinds round apart, and all have to agree on what is best.
+        row = self.state.record(*(x / self.ranks.count for x in self.ranks.total(*measured)))
         shown = self._describe(vectors[: self.config.log_samples], [labels[0] for labels in held.pairs.labels])
         log.write("validation", **row, descriptions=shown)
         if self.progress:
@@ -199,9 +214,9 @@ class TrainingRun:
         last_loss = state.history[-1]["val_loss"]
         last.metadata.update(self._metadata("last", state.step, last_loss))
         best = self._best_adapter()
-        if self.folder:
-            best.save_pretrained(self.folder / "best")
-            last.save_pretrained(self.folder / "last")
+        if self.output:
+            best.save_pretrained(self.output / "best")
+            last.save_pretrained(self.output / "last")
         return TrainResult(best, state.best_step, state.best_val_loss, last, last_loss, pd.DataFrame(state.history))
 
     def _facts(self) -> dict[str, Any]:

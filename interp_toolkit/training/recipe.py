@@ -17,6 +17,7 @@ from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_place
 from interp_toolkit.soft_prompt import ANSWER, QUESTION, SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.config import TrainConfig
+from interp_toolkit.training.ranks import Ranks
 from interp_toolkit.training.result import TrainResult
 from interp_toolkit.training.train import train_adapter
 
@@ -185,11 +186,15 @@ class Recipe:
         """
         model = as_hooked_model(self.model, dtype=self.dtype)
         d_model = model_facts(model).d_model
-        if self.pairs is not None:
-            pairs = VectorLabelPairs.load(Path(data) / self.pairs)
-        else:
-            assert self.topics is not None
-            pairs = _topic_pairs(model, self.topics, Path(data), progress)
+        ranks = Ranks.joined()
+        progress = progress and ranks.first
+        # The vectors that the first process reads, the others find stored.
+        with ranks.one_after_the_first():
+            if self.pairs is not None:
+                pairs = VectorLabelPairs.load(Path(data) / self.pairs)
+            else:
+                assert self.topics is not None
+                pairs = _topic_pairs(model, self.topics, Path(data), progress)
         config = AdapterConfig.from_dict({"d_model": d_model, "sites": pairs.width // d_model or 1, **self.adapter})
         adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.start is not None:

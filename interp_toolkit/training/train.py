@@ -19,6 +19,7 @@ from interp_toolkit.torch_defaults import plain_defaults
 from interp_toolkit.training.config import TrainConfig
 from interp_toolkit.training.loop import TrainingRun
 from interp_toolkit.training.objective import Objective, mean_cross_entropy
+from interp_toolkit.training.ranks import Ranks
 from interp_toolkit.training.result import TrainResult
 
 
@@ -39,6 +40,9 @@ def train_adapter(
 
     AdamW over the adapter's parameters alone; linear warm-up, then a cosine to zero; gradients clipped; validated every
     few steps on held-out vectors, and the best weights kept (arXiv 2602.10352, section 3 and table 5).
+
+    Processes that torchrun started train one adapter together: each takes a share of every batch, with the numbers of
+    one process but for rounding, and the first writes and shows.
 
     Args:
         model: the hooked model; nothing of it changes, its dtype and modes included (`load_model` sets the dtype).
@@ -82,7 +86,8 @@ def train_adapter(
     run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
     _require_gradients(model)
     adapter = _trainable_copy(adapter).to(run.backend.device).train()
-    training = TrainingRun(run, pairs, adapter, config, objective, Path(folder) if folder else None, progress)
+    path = Path(folder) if folder else None
+    training = TrainingRun(run, pairs, adapter, config, objective, path, progress, Ranks.joined())
     # Pairs of other origin than `topic_pairs` do not say how their prompts were read.
     chat = {"True": True, "False": False}.get(pairs.origin.get("chat", ""))
     adapter.contract = Contract.from_facts(facts, pairs.site, run.soft_prompt, pairs.mean, shape.normalize, chat)

@@ -1,0 +1,8 @@
+"""``python -m interp_toolkit``."""
+
+import sys
+
+from interp_toolkit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

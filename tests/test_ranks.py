@@ -1,0 +1,145 @@
+"""Training on several processes: the numbers of one, who writes, and what happens when one dies."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from interp_toolkit import Adapter
+from interp_toolkit.adapters.config import KINDS
+from interp_toolkit.training.ranks import Ranks
+
+HERE = Path(__file__).parent
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _start(count, command):
+    """Processes as torchrun starts them; without a count one as a shell does."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | dict(OMP_NUM_THREADS="1")
+    meeting = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()), WORLD_SIZE=str(count))
+    processes = [
+        subprocess.Popen(
+            command,
+            env=environment | (meeting | dict(RANK=str(i), LOCAL_RANK=str(i)) if count else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count or 1)
+    ]
+    done = [process.communicate(timeout=300) for process in processes]
+    return [(process.returncode, out, err) for process, (out, err) in zip(processes, done)]
+
+
+@pytest.fixture
+def train(tmp_path, checkpoints):
+    """train(count, **what): the results of processes that train together."""
+
+    def run(count, fail=False, **what):
+        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        said = dict(model=str(checkpoints["llama"]), kind="scalar_affine", batch=7, steps=4, out=str(out)) | what
+        ended = _start(count, [sys.executable, str(HERE / "one_rank.py"), json.dumps(said)])
+        if fail:
+            return ended
+        assert [code for code, _, _ in ended] == [0] * len(ended), ended
+        return [json.loads(path.read_text()) for path in sorted(out.iterdir())]
+
+    return run
+
+
+def _assert_same(one, other):
+    for name, values in one["weights"].items():
+        np.testing.assert_allclose(values, other["weights"][name], atol=2e-5)
+    assert len(one["history"]) == len(other["history"])
+    for row, wanted in zip(one["history"], other["history"]):
+        assert row == pytest.approx(wanted, abs=2e-5, nan_ok=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "identity"])
+def test_two_processes_train_as_one(train, kind):
+    (alone,) = train(0, kind=kind)
+    first, second = train(2, kind=kind)
+    _assert_same(first, alone)
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "what",
+    [
+        dict(config=dict(gradient_accumulation_steps=3)),
+        dict(batch=1),  # less than an example for each
+        dict(config=dict(patience=1, lr=5.0)),
+        dict(config=dict(ridge_init=1.0), kind="full_rank"),
+    ],
+)
+def test_two_processes_train_as_one_whatever_the_settings(train, what):
+    (alone,) = train(0, **what)
+    first, second = train(2, **what)
+    _assert_same(first, alone)
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(train, tmp_path):
+    folder = tmp_path / "run"
+    (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
+    # Of the losses of rank 1 each step has one.
+    first, second = train(2, steps=8, folder=str(folder), ends={"1": 6}, fail=True)
+    assert second[0] == 9
+    assert first[0] == 1
+    assert "another of the 2 processes that train together has ended" in first[2]
+    assert "the same command goes on from the last checkpoint" in first[2]
+    assert (folder / "checkpoint.pt").exists()
+    (result,) = train(0, steps=8, folder=str(folder))
+    _assert_same(result, whole)
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in log if row["event"] == "step"]
+    assert steps == list(range(1, 9))  # each once, of one process
+    assert Adapter.from_pretrained(folder / "best").contract is not None
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_with_two(train, tmp_path):
+    folder = tmp_path / "run"
+    (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
+    (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6}, fail=True)
+    assert ended[0] == 9
+    first, second = train(2, steps=8, folder=str(folder))
+    _assert_same(first, whole)
+    assert first == second
+
+
+def test_one_process_shares_nothing(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ranks = Ranks.joined()
+    assert (ranks, ranks.first) == (Ranks(0, 1), True)
+    assert ranks.share([3, 1, 2]) == [3, 1, 2]
+    assert ranks.total(1.5, 1.0) == (1.5, 1.0)
+    module = torch.nn.Linear(2, 2)
+    ranks.sum_gradients(module.parameters())
+    assert module.weight.grad is None
+    with ranks.one_after_the_first():
+        pass
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shares_are_the_batch(count):
+    batch = [7, 3, 9, 1]
+    shares = [Ranks(i, count).share(batch) for i in range(count)]
+    assert sorted(example for share in shares for example in share) == sorted(batch)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
