@@ -50,12 +50,12 @@ def measure(threads: int, repeats: int) -> list[dict[str, Any]]:
         _process(command, threads)  # files that were not read for long are slow
         runs = [_process(command, threads) for _ in range(repeats)]
         rows.append(_row(what, threads, [clock for clock, _, _ in runs], target, [cpu for _, cpu, _ in runs]))
-    inside = [sys.executable, "-c", "from benchmarks.speed.waiting import print_calls; print_calls({})"]
     for count, grid in ((1, False), (threads, True)):
         seconds: dict[str, list[float]] = {}
         cells = 1
+        calls = f"from benchmarks.speed.waiting import print_calls; print_calls({grid})"
         for _ in range(repeats):
-            done = json.loads(_process([*inside[:2], inside[2].format(grid)], count)[2])
+            done = json.loads(_process([sys.executable, "-c", calls], count)[2])
             cells = done["cells"]
             for what, some in done["seconds"].items():
                 seconds.setdefault(what, []).extend(some)

@@ -24,7 +24,11 @@ def threads_with_a_processor() -> Iterator[None]:
     at its end; where Linux does not say who runs, nothing is changed.
     """
     threads = torch.get_num_threads()
-    free = max(free_processors() or threads for _ in range(_LOOKS))
+    free = 0
+    for _ in range(_LOOKS):
+        free = max(free, free_processors() or threads)
+        if free >= threads:
+            break
     if free >= threads:
         yield
         return

@@ -46,7 +46,6 @@ class Checkpoint:
         best_val_loss: that loss.
         recent: training losses since the last validation.
         history: one row per validation.
-        writes: whether this process writes the file, which of several one does.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Checkpoint:
         self.recent: list[float] = []
         self.history: list[dict[str, Any]] = []
         self._best = self._weights()
-        self.writes = True
 
     def record(self, val_loss: float, shuffled_loss: float) -> dict[str, Any]:
         """Record a validation, and the weights where they are the best so far; return the history's new row."""
@@ -90,7 +88,7 @@ class Checkpoint:
 
     def write(self) -> None:
         """Write the file, whole or not at all."""
-        if self._path and self.writes:
+        if self._path:
             with whole_file(self._path) as draft:
                 torch.save(self._state(), draft)
 

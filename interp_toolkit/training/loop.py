@@ -83,7 +83,6 @@ class TrainingRun:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factor)
         self.state = Checkpoint(path, record, adapter, self.optimizer, self.schedule)
         self.state.resume()
-        self.state.writes = ranks.first
 
     def finish(self) -> TrainResult:
         """Train to the end, from wherever the run stands."""
@@ -109,7 +108,7 @@ class TrainingRun:
                 bar.set_postfix(loss=f"{value:.3f}", val=f"{state.best_val_loss:.3f}", refresh=False)
                 # All end at the same step, whichever of them was asked to.
                 if any(self.ranks.total(float(stop.requested))):
-                    state.write()
+                    self._write_checkpoint()
                     log.write("interrupted", state.step)
                     log.close()
                     raise TrainingInterrupted(self._how_to_go_on())
@@ -191,7 +190,11 @@ class TrainingRun:
         if self.progress:
             samples = "; ".join(f"{sample['label']} -> {sample['description']}" for sample in shown)
             bar.write(f"step {row['step']}: validation loss {row['val_loss']:.3f}. {samples}", file=sys.stderr)
-        self.state.write()
+        self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        if self.ranks.first:
+            self.state.write()
 
     def _describe(self, vectors: torch.Tensor, labels: list[str]) -> list[dict[str, str]]:
         with torch.no_grad():
