@@ -220,7 +220,7 @@ def test_train_writes_an_adapter_that_info_and_explain_take(capsys, tmp_path, ch
 
 def test_the_installed_command_is_quiet_and_helps(smollm):
     environment = {**os.environ, "COLUMNS": "80"}
-    command = [sys.executable, "-m", "interp_toolkit.cli"]
+    command = [sys.executable, "-m", "interp_toolkit"]
     result = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=120)
     assert result.returncode == 0
     assert all(name in result.stdout for name in ("explain", "train", "info", "exit codes", "--print-completion"))

@@ -144,7 +144,7 @@ def topics() -> Claim:
         "SmolLM2-135M, a full matrix on four layers, titles alone as labels, a smaller embedder, 47,538 titles. "
         "The untrained direction is at its best length.",
         (
-            ("-m", "interp_toolkit.cli", "train", _FULL_RANK),
+            ("-m", "interp_toolkit", "train", _FULL_RANK),
             ("-m", "benchmarks.topics", "evaluate", "--adapters", _FULL_RUN, "--output", "four_layers_full_rank"),
             ("-m", "benchmarks.trust", "bias"),
         ),
