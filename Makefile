@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-dtypes test-versions lint speed docs tutorials claims clean
+.PHONY: demo test test-fast test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
 
 demo: $(READY)
 	@$(BIN)/python -m benchmarks.publish.demo
@@ -24,6 +24,11 @@ test-dtypes: $(READY)
 # The fast tests with the newest and the lowest releases and with TransformerLens 4, in environments kept in the user's cache.
 test-versions:
 	PYTHON=$(PYTHON) .ci/versions newest newest-tl4 locked-tl4 lowest
+
+# vLLM in this process and as a server, for which 4 GB are installed; where they cannot be had this says so.
+test-vllm:
+	PYTHON=$(PYTHON) TESTS="tests/test_vllm.py tests/test_engines.py" VLLM_ENABLE_V1_MULTIPROCESSING=0 \
+		VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_NO_USAGE_STATS=1 .ci/versions vllm
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from torch import Tensor
 from interp_toolkit.confidence import ConfidenceModel, TokenKind
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
+from interp_toolkit.probe import Probe, parse_probe
 from interp_toolkit.reading_place import EvidenceThreshold, ReadingPlace, parse_reading_place
 from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
@@ -43,10 +44,6 @@ class ModelFacts:
     n_layers: int
     block_signs: tuple[int, ...] = ()
 
-    def same_blocks(self, signs: tuple[int, ...]) -> bool:
-        """Whether ``signs`` may be of these weights; see `same_blocks`."""
-        return same_blocks(signs, self.block_signs)
-
 
 @dataclass(frozen=True, eq=False)
 class Contract:
@@ -74,6 +71,7 @@ class Contract:
         confidence: models of the probability that a description is right, one for each kind of vectors that it was
             calibrated on.
         way_back: a trained map from descriptions back to vectors, see `fit_way_back`; None where there is none.
+        probe: what the model gives for a few texts, see `interp_toolkit.runtime.make_probe`; None where there is none.
     """
 
     model_id: str
@@ -91,6 +89,7 @@ class Contract:
     more: tuple[ReadingPlace, ...] = ()
     confidence: tuple[ConfidenceModel, ...] = ()
     way_back: WayBack | None = None
+    probe: Probe | None = None
 
     __repr__ = brief_repr
 
@@ -176,6 +175,13 @@ class Contract:
         warn_renamed("Contract.of", "Contract.from_facts")
         return cls.from_facts(*args, **kwargs)
 
+    def is_of(self, facts: ModelFacts) -> bool:
+        """Whether the adapter is a model's: by the fingerprints where both sides have one, else by the names."""
+        if self.fingerprint and facts.fingerprint:
+            return self.fingerprint == facts.fingerprint
+        mine, other = (name.rstrip("/").rsplit("/", 1)[-1].lower() for name in (self.model_id, facts.model_id))
+        return mine == other
+
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a model that the adapter was not trained for.
 
@@ -190,17 +196,13 @@ class Contract:
                 f"the adapter is for vectors of width {self.d_model} ({self.model_id}), the model {facts.model_id} has "
                 f"d_model {facts.d_model}; load the adapter's own model, or train an adapter for this one"
             )
-        if self.fingerprint and facts.fingerprint:
-            same = self.fingerprint == facts.fingerprint
-        else:
-            same = _short(self.model_id) == _short(facts.model_id)
-        if not same:
+        if not self.is_of(facts):
             raise ContractError(
                 f"the adapter was trained on {self.model_id} (fingerprint {self.fingerprint or 'unknown'}), the model "
-                f"is {facts.model_id} (fingerprint {facts.fingerprint}); load the adapter's own model, or train an "
-                f"adapter for this one"
+                f"is {facts.model_id} (fingerprint {facts.fingerprint or 'unknown'}); load the adapter's own model, or "
+                f"train an adapter for this one"
             )
-        if not facts.same_blocks(self.block_signs):
+        if not same_blocks(facts.block_signs, self.block_signs):
             raise ContractError(
                 f"the adapter was trained on {self.model_id}, and the blocks of this model have other weights, though "
                 f"its embedding is the same: it was fine-tuned, edited, merged or processed since; load the model as "
@@ -310,6 +312,8 @@ class Contract:
             stated["confidence"] = [model.to_dict() for model in self.confidence]
         if self.way_back is not None:
             stated["way_back"] = self.way_back.to_dict()
+        if self.probe is not None:
+            stated["probe"] = self.probe.to_dict()
         return stated
 
     @classmethod
@@ -331,9 +335,9 @@ class Contract:
         Raises:
             FileFormatError: a part is missing or unknown, or a tensor does not fit what the contract says of it.
         """
-        expected = {*cls("", 0, None, None).to_dict(), "confidence", "way_back"}
+        expected = {*cls("", 0, None, None).to_dict(), "confidence", "way_back", "probe"}
         # Version 0.1 did not write the first three, and the others are written where there are any.
-        data = {"chat": None, "block_signs": [], "more": [], "confidence": [], "way_back": None, **data}
+        data = {"chat": None, "block_signs": [], "more": [], "confidence": [], "way_back": None, "probe": None, **data}
         if set(data) != expected:
             missing, unknown = sorted(expected - set(data)), sorted(map(str, set(data) - expected))
             faults = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -369,6 +373,7 @@ class Contract:
             )
         if data["way_back"] is not None:
             values["way_back"] = parse_way_back(data["way_back"], way_back or {}, data["d_model"], width)
+        values["probe"] = parse_probe(data["probe"]) if data["probe"] is not None else None
         values["soft_prompt"] = SoftPrompt.from_dict(data["soft_prompt"]) if data["soft_prompt"] else None
         return settings_from(cls, {**values, "mean": mean}, "the contract")
 
@@ -392,7 +397,3 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _short(model_id: str) -> str:
-    return model_id.rstrip("/").rsplit("/", 1)[-1].lower()

@@ -23,13 +23,13 @@ from interp_toolkit.chat import Prompt, has_chat_template
 from interp_toolkit.confidence import TokenKind, description_features
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.deprecation import gathered_arguments, renamed_arguments, warn_renamed
+from interp_toolkit.engines import DEFAULT_MODEL, Engine, LocalEngine, as_engine, require_same_model
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Vectors, from_activations, from_prompts, from_vectors, split_inputs
 from interp_toolkit.models.processors import threads_with_a_processor
 from interp_toolkit.read_back import read_back
-from interp_toolkit.runtime import Engine, Generation, LocalEngine, Sampling, as_engine
-from interp_toolkit.runtime.local import DEFAULT_MODEL
+from interp_toolkit.runtime import Generation, Sampling
 from interp_toolkit.shipped import default_adapter, find_adapter
 from interp_toolkit.sites import PlaceLike, Site, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
@@ -117,8 +117,8 @@ def self_explain(
     Args:
         inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves (an array,
             or a list of vectors), or `Activations`, which are raw and say where they were read.
-        model: a hooked model, or what `load_model` takes; for vectors also an `interp_toolkit.runtime.Engine`. The
-            default model is loaded once per process.
+        model: a hooked model, or what `load_model` takes; for vectors also the address of a server, or another
+            `interp_toolkit.engines.Engine`. The default model is loaded once per process.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one. By default the best one shipped for the
             model that was trained on the sites that are read, or that takes vectors of this width.
         sites: where to read prompts; by default where the adapter was trained. A list is a grid: every site is read on
@@ -200,6 +200,7 @@ def self_explain(
             on_mismatch=on_mismatch,
             progress=progress,
         )
+    require_same_model(engine, adapter)
     texts = _describe(engine, adapter, soft_prompt, described, sampling, include_null, progress)
     confidences = _confidences(engine, adapter, described, texts, sampling) if as_in_training else {}
     return _explanations(described, texts, contract, sampling, as_in_training, confidences)

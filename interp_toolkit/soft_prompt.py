@@ -141,7 +141,7 @@ class SoftPrompt:
         else:
             text = f"{tokenizer.bos_token or ''}{question}\n"
         text += answer
-        marker = marker or _free_marker(tokenizer, text, vocabulary)
+        marker = marker or free_marker(tokenizer, text, vocabulary) or SLOT
         return cls(text.replace(SLOT, marker * tokens), marker, end_of_turn(tokenizer))
 
     @classmethod
@@ -265,17 +265,18 @@ def _require_slot(text: str, where: str, got: str) -> None:
         raise InterpToolkitError(f"a soft prompt without a slot: expected {SLOT} in {where}, got {got}")
 
 
-def _free_marker(tokenizer: Any, text: str, vocabulary: int | None) -> str:
-    """A special token that is made to mean nothing and that the text does not contain; else `SLOT`, for a position.
+def free_marker(tokenizer: Any, text: str, vocabulary: int | None) -> str | None:
+    """A special token that is made to mean nothing and that the text does not contain; None where there is none.
 
     Any other special token (one for padding that was added, say) may have no row in the model's embedding.
+
+    Args:
+        tokenizer: of the model.
+        text: that must not contain it.
+        vocabulary: rows of the model's embedding; a token behind them is not taken.
     """
     free = _free_tokens(tokenizer, text, vocabulary)
-    for word in ("reserved", "unused", "fim_pad", "empty"):
-        for token in free:
-            if word in token:
-                return token
-    return SLOT
+    return next((token for word in ("reserved", "unused", "fim_pad", "empty") for token in free if word in token), None)
 
 
 def _free_tokens(tokenizer: Any, text: str, vocabulary: int | None = None) -> list[str]:

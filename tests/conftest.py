@@ -187,6 +187,13 @@ def random_vectors():
     return lambda n, d=32, seed=0: torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.fixture(autouse=True)
+def same_threads(request, monkeypatch, tmp_path_factory):
+    """As many threads in every call, whatever else the machine does: their number decides the last digits."""
+    if request.module.__name__ != "test_processors":
+        monkeypatch.setattr("interp_toolkit.models.processors._LOAD", tmp_path_factory.getbasetemp() / "no-loadavg")
+
+
 @pytest.fixture
 def unchecked():
     """Without the type checks that the tests put on the library, so that a user's mistake reaches the user's error."""

@@ -143,7 +143,7 @@ def test_a_stop_that_shares_a_token_with_the_quote(base):
     run = PromptRun(model, SoftPrompt.for_text(model.tokenizer))
     (target,) = run.soft_prompt.targets(model.tokenizer, ['12" fox'])
     assert model.tokenizer.convert_ids_to_tokens(target[-1]) == '"\n'
-    text = WrittenText(TextEnds.from_run(run, "quote"))
+    text = WrittenText(TextEnds.from_prompt(run.model.tokenizer, stop_ids(run.model), run.soft_prompt.stop, "quote"))
     going_on = [text.add(token, -1.0) for token in target]
     assert going_on == [True] * (len(target) - 1) + [False]
     actual = text.generation()

@@ -133,7 +133,9 @@ def test_commands_of_the_documents_exist(path, capsys):
     for config in re.findall(r"benchmarks/configs/\w+\.yaml", TEXTS[path]):
         assert (ROOT / config).exists(), config
     for command, name in set(
-        re.findall(r"interp-toolkit (explain|train|info|evaluate|sae|report)\b ?(\w*)", TEXTS[path])
+        re.findall(
+            r"interp-toolkit (explain|describe|train|info|evaluate|sae|report|serve-model)\b ?(\w*)", TEXTS[path]
+        )
     ):
         with pytest.raises(SystemExit) as done:
             main([command, "--help"])

@@ -19,9 +19,10 @@ from interp_toolkit import (
     shipped,
 )
 from interp_toolkit.contract import Contract
+from interp_toolkit.engines import LocalEngine
 from interp_toolkit.explanations import COLUMNS, Explanation, Explanations
 from interp_toolkit.models import model_facts
-from interp_toolkit.runtime import LocalEngine, PromptRun, generate, score
+from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.shipped import NAMES, default_adapter, find_adapter
 from interp_toolkit.sites import SiteStack
 

@@ -9,9 +9,9 @@ import torch
 
 from interp_toolkit import Adapter, Site, self_explain
 from interp_toolkit.contract import Contract
+from interp_toolkit.engines import LocalEngine
 from interp_toolkit.models import model_facts, processors
 from interp_toolkit.models.processors import free_processors, threads_with_a_processor
-from interp_toolkit.runtime import LocalEngine
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp_toolkit import InterpToolkitError, SoftPrompt
+from interp_toolkit.chat import stop_ids
 from interp_toolkit.quotes import closed_label, closing_quote, described
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.runtime.texts import TextEnds, WrittenText
@@ -27,7 +28,7 @@ LABELS = [
 
 def _written(run, ids):
     """What becomes of these tokens, if the model writes them."""
-    text = WrittenText(TextEnds.from_run(run, "quote"))
+    text = WrittenText(TextEnds.from_prompt(run.model.tokenizer, stop_ids(run.model), run.soft_prompt.stop, "quote"))
     for token in ids:
         if not text.add(token, -1.0):
             break

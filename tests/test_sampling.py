@@ -10,9 +10,9 @@ import torch
 import interp_toolkit
 from interp_toolkit import Adapter, InterpToolkitError, Sampling, Site, SoftPrompt, read_activations, self_explain
 from interp_toolkit.contract import Contract
+from interp_toolkit.engines import LocalEngine, local
 from interp_toolkit.explanations import Explanation
 from interp_toolkit.models import model_facts
-from interp_toolkit.runtime import LocalEngine, local
 
 PROMPTS = ["Tell me about rivers.", "foxes?"]
 
@@ -134,7 +134,7 @@ class Remote:
 
     def __init__(self, model, capabilities=()):
         self._local = LocalEngine(model)
-        self.facts, self.device = self._local.facts, torch.device("cpu")
+        self.facts, self.identity, self.device = self._local.facts, self._local.identity, torch.device("cpu")
         self.capabilities = frozenset(capabilities)
         self.calls = []
 

@@ -14,12 +14,11 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bulk.parts import Part, Progress, parse_shard, read_parts, run_parts, split_rows
 from interp_toolkit.bulk.vector_files import open_vectors
+from interp_toolkit.engines import DEFAULT_MODEL, as_engine
 from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.files import sha256_of_json
 from interp_toolkit.inputs import from_vectors
-from interp_toolkit.models import backend_of
-from interp_toolkit.runtime import LocalEngine, Sampling, as_engine
-from interp_toolkit.runtime.local import DEFAULT_MODEL
+from interp_toolkit.runtime import Sampling
 from interp_toolkit.settings import whole_number
 from interp_toolkit.sites import PlaceLike, parse_place
 
@@ -85,7 +84,7 @@ def describe_file(
         model=engine.facts.model_id,
         fingerprint=engine.facts.fingerprint,
         block_signs=list(engine.facts.block_signs),
-        dtype=str(backend_of(engine.model).dtype) if isinstance(engine, LocalEngine) else type(engine).__name__,
+        engine=dict(engine.identity),
         sites=None if sites is None else str(parse_place(sites)),
         centered=bool(centered),
         sampling=asdict(sampling),

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 # The extra of the package that installs a library.
 _EXTRAS = {
     "sae_lens": "sae",
-    "httpx": "sae",
-    "tenacity": "sae",
+    "httpx": "served",
+    "tenacity": "served",
     "plotly": "views",
     "circuitsvis": "views",
     "sentence_transformers": "eval",

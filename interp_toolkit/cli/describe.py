@@ -13,6 +13,7 @@ _EXAMPLES = """examples:
   interp-toolkit describe vectors.npy --output descriptions
   interp-toolkit describe sae_weights.safetensors --tensor W_dec --adapter ./my-adapter --output descriptions
   interp-toolkit describe vectors.parquet --output descriptions --shard 0/4   (and 1/4, 2/4, 3/4 beside it)
+  interp-toolkit describe vectors.npy --output descriptions --engine http://127.0.0.1:8000   (see serve-model)
   torchrun --nproc-per-node 8 -m interp_toolkit describe vectors.parquet --output descriptions
 
 A run that was stopped goes on when the same command is given again. All descriptions as one data frame:
@@ -26,7 +27,8 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("vectors", metavar="VECTORS", help="a .safetensors, .npy or .parquet file, or a pairs folder")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for parquet files, a part each")
-    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--model", help="hub id, folder, or smollm2-135m (the default; of --engine what it serves)")
+    parser.add_argument("--engine", metavar="URL", help="address of a vLLM server that runs the model")
     parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
     parser.add_argument("--tensor", metavar="NAME", help="of the tensor or column, where the file holds several")
     parser.add_argument(
@@ -47,12 +49,13 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.bulk import describe_file
+    from interp_toolkit.engines import DEFAULT_MODEL, ServedEngine
     from interp_toolkit.runtime import Sampling
 
     done = describe_file(
         options.vectors,
         options.output,
-        model=options.model,
+        model=ServedEngine(options.engine, options.model) if options.engine else options.model or DEFAULT_MODEL,
         adapter=options.adapter,
         tensor=options.tensor,
         sites=options.layer,

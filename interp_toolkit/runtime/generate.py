@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp_toolkit.chat import stop_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
 from interp_toolkit.quotes import closing_quote, described
@@ -72,22 +73,11 @@ def generate(
     Raises:
         InterpToolkitError: several samples at temperature 0, or a setting out of its range.
     """
-    if samples < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-        raise InterpToolkitError(
-            f"expected samples and max_new_tokens of at least 1, temperature of at least 0 and 0 < top_p <= 1, got "
-            f"samples={samples}, max_new_tokens={max_new_tokens}, temperature={temperature}, top_p={top_p}"
-        )
-    if samples > 1 and temperature == 0:
-        raise InterpToolkitError(
-            f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
-        )
+    require_settings(samples, max_new_tokens, temperature, top_p)
     # The last token is written, and read no more.
     run.require_room(max_new_tokens - 1, f"max_new_tokens={max_new_tokens}")
-    if row_ids is None:
-        row_ids = [vector.tobytes() for vector in soft_tokens.float().cpu().numpy()] if temperature else []
-    elif len(row_ids) != len(soft_tokens):
-        raise InterpToolkitError(f"expected a row id for each of {len(soft_tokens)} soft tokens, got {len(row_ids)}")
-    ends = TextEnds.from_run(run, until)
+    row_ids = checked_row_ids(soft_tokens, row_ids)
+    ends = TextEnds.from_prompt(run.model.tokenizer, stop_ids(run.model), run.soft_prompt.stop, until)
     out: list[list[Generation]] = []
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
@@ -111,6 +101,42 @@ def generate(
         bar.update(len(vectors))
     bar.close()
     return out
+
+
+def require_settings(samples: int, max_new_tokens: int, temperature: float, top_p: float) -> None:
+    """Refuse settings of `generate` that are out of their range.
+
+    Args:
+        samples: texts a soft token.
+        max_new_tokens: longest text, in tokens.
+        temperature: of the sampling.
+        top_p: likewise.
+
+    Raises:
+        InterpToolkitError: the text names the range.
+    """
+    if samples < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise InterpToolkitError(
+            f"expected samples and max_new_tokens of at least 1, temperature of at least 0 and 0 < top_p <= 1, got "
+            f"samples={samples}, max_new_tokens={max_new_tokens}, temperature={temperature}, top_p={top_p}"
+        )
+    if samples > 1 and temperature == 0:
+        raise InterpToolkitError(
+            f"at temperature 0 all {samples} samples would be the same text; set temperature above 0, such as 0.7"
+        )
+
+
+def checked_row_ids(soft_tokens: Tensor, row_ids: Sequence[bytes] | None) -> Sequence[bytes]:
+    """What each row is, by which its draws are made: as they were passed, else the soft tokens themselves.
+
+    Raises:
+        InterpToolkitError: another count than that of the soft tokens.
+    """
+    if row_ids is None:
+        return [vector.tobytes() for vector in soft_tokens.detach().float().cpu().numpy()]
+    if len(row_ids) != len(soft_tokens):
+        raise InterpToolkitError(f"expected a row id for each of {len(soft_tokens)} soft tokens, got {len(row_ids)}")
+    return row_ids
 
 
 def _decode(

@@ -32,9 +32,7 @@ class SoftTokenEdit:
     def __call__(self, stream: Tensor) -> Tensor:
         """The stream [batch, position, d_model] with the soft tokens in it."""
         # The adapter works in float32; the stream keeps its own dtype and device.
-        rows = self.soft_tokens.to(stream)
-        rows = rows[:, None] if rows.ndim == 2 else rows
-        new = rows.repeat(1, len(self.places) // rows.shape[1], 1)
+        new = for_each_slot(self.soft_tokens.to(stream), len(self.places))
         write = stream.index_add if self.add else stream.index_copy
         return write(1, self.places.to(stream.device), new)
 
@@ -57,11 +55,30 @@ def write_soft_tokens(
     Raises:
         InterpToolkitError: slots that the soft tokens do not fill evenly.
     """
-    tokens = soft_tokens.shape[1] if soft_tokens.ndim == 3 else 1
-    if len(slots) % tokens:
-        raise InterpToolkitError(
-            f"expected a prompt with {tokens} slots, or {2 * tokens} and so on, for an adapter that makes {tokens} "
-            f"soft tokens, got {len(slots)}; see SoftPrompt.for_chat(tokens={tokens})"
-        )
+    require_slots(soft_tokens, len(slots))
     places = torch.tensor(slots, device=backend.device)
     return {soft_prompt.site: SoftTokenEdit(soft_tokens, places, soft_prompt.mode == "add")}
+
+
+def for_each_slot(soft_tokens: Tensor, slots: int) -> Tensor:
+    """What each slot holds, [batch, slots, d_model]: the soft tokens of a row in turn."""
+    rows = soft_tokens[:, None] if soft_tokens.ndim == 2 else soft_tokens
+    return rows.repeat(1, slots // rows.shape[1], 1)
+
+
+def require_slots(soft_tokens: Tensor, slots: int) -> None:
+    """Refuse soft tokens that do not fill so many slots evenly.
+
+    Args:
+        soft_tokens: [batch, d_model], or [batch, tokens, d_model].
+        slots: of the soft prompt.
+
+    Raises:
+        InterpToolkitError: the text names both numbers.
+    """
+    tokens = soft_tokens.shape[1] if soft_tokens.ndim == 3 else 1
+    if slots % tokens:
+        raise InterpToolkitError(
+            f"expected a prompt with {tokens} slots, or {2 * tokens} and so on, for an adapter that makes {tokens} "
+            f"soft tokens, got {slots}; see SoftPrompt.for_chat(tokens={tokens})"
+        )

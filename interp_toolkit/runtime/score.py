@@ -66,14 +66,7 @@ def score(
         >>> run = PromptRun(model, prompt)
         >>> score(run, adapter(vectors), prompt.targets(model.tokenizer, labels)).mean()
     """
-    rows = list(range(len(targets))) if soft_token_index is None else list(soft_token_index)
-    if len(rows) != len(targets) or (soft_token_index is None and len(targets) != len(soft_tokens)):
-        raise InterpToolkitError(
-            f"expected a soft token for each of {len(targets)} targets, got {len(soft_tokens)} soft tokens"
-            + (f" and {len(rows)} indices" if soft_token_index is not None else "")
-        )
-    if empty := [i for i, target in enumerate(targets) if not len(target)]:
-        raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
+    rows = target_rows(soft_tokens, targets, soft_token_index)
     run.require_room(max(map(len, targets), default=1) - 1, "the longest target")
     # A user's hooks see the prompt and the target in one pass, and no padding.
     shared = run.backend.plain() and len(set(rows)) < len(rows)
@@ -89,6 +82,30 @@ def score(
             log_probs[i] = part
     done = [part for part in log_probs if part is not None]
     return Scores(torch.cat(done) if done else soft_tokens.new_zeros(0), tuple(map(len, targets)))
+
+
+def target_rows(
+    soft_tokens: Tensor, targets: Sequence[Sequence[int]], soft_token_index: Sequence[int] | None
+) -> list[int]:
+    """For each target of `score` the row of its soft token.
+
+    Args:
+        soft_tokens: [n, d_model], or [n, tokens, d_model].
+        targets: token ids.
+        soft_token_index: for each target the row of its soft token; by default target i belongs to row i.
+
+    Raises:
+        InterpToolkitError: an empty target, or a count that does not fit.
+    """
+    rows = list(range(len(targets))) if soft_token_index is None else list(soft_token_index)
+    if len(rows) != len(targets) or (soft_token_index is None and len(targets) != len(soft_tokens)):
+        raise InterpToolkitError(
+            f"expected a soft token for each of {len(targets)} targets, got {len(soft_tokens)} soft tokens"
+            + (f" and {len(rows)} indices" if soft_token_index is not None else "")
+        )
+    if empty := [i for i, target in enumerate(targets) if not len(target)]:
+        raise InterpToolkitError(f"target {empty[0]} has no tokens; expected at least one")
+    return rows
 
 
 def batches(run: PromptRun, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:

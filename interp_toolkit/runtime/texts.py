@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interp_toolkit.chat import encode, stop_ids
+from interp_toolkit.chat import encode
 from interp_toolkit.deprecation import renamed_fields
 from interp_toolkit.quotes import QUOTE, closing_quote, described
-from interp_toolkit.runtime.prefix import PromptRun
 
 Until = Literal["quote", "stop", "length"]
 
@@ -56,15 +55,21 @@ class TextEnds:
     stop_text: str = ""
 
     @classmethod
-    def from_run(cls, run: PromptRun, until: Until) -> TextEnds:
-        """The ends of texts behind a soft prompt, see `generate`."""
-        tokenizer, stop = run.model.tokenizer, run.soft_prompt.stop
+    def from_prompt(cls, tokenizer: Any, stops: Iterable[int], stop: str, until: Until) -> TextEnds:
+        """The ends of texts behind a soft prompt, see `generate`.
+
+        Args:
+            tokenizer: of the model.
+            stops: ids at which the model may end its turn.
+            stop: the soft prompt's, see `SoftPrompt.stop`.
+            until: what ends a text.
+        """
         if until != "quote":
-            return cls(tokenizer, frozenset() if until == "length" else frozenset(stop_ids(run.model)), frozenset())
+            return cls(tokenizer, frozenset(() if until == "length" else stops), frozenset())
         ids = encode(tokenizer, stop)
         special = len(ids) == 1 and ids[0] in set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        stops = frozenset(stop_ids(run.model)) | frozenset(ids if special else ())
-        return cls(tokenizer, stops, _quote_tokens(tokenizer), "" if special else stop)
+        all_stops = frozenset(stops) | frozenset(ids if special else ())
+        return cls(tokenizer, all_stops, _quote_tokens(tokenizer), "" if special else stop)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, with the spaces before punctuation that some tokenizers would take away."""

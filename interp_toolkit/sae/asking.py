@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from interp_toolkit.deprecation import renamed_arguments
-from interp_toolkit.errors import InterpToolkitError, first_line
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import weights_key
 from interp_toolkit.runtime.answers import plain_answers
+from interp_toolkit.web import NoAnswer, Send, Server
 
-# Worth asking again: too many requests at once, or a fault of the server's.
-_TEMPORARY = {408, 409, 429, 500, 502, 503, 504}
 # No prompt will fare better: a wrong key, model or address.
 _FATAL = {401, 403, 404}
-# Longest pause between two attempts, in seconds, whatever the server asks for.
-_LONGEST_WAIT = 60.0
 # Characters of a server's message that an error repeats.
 _SHOWN = 200
 
@@ -62,18 +56,6 @@ class KeyedAsk:
 def ask_key(ask: Ask) -> str:
     """The cache key of an `Ask`; empty for a function of the user's, whose settings are not known."""
     return ask.key() if isinstance(ask, KeyedAsk) else ""
-
-
-class _TemporaryError(Exception):
-    """A status of the server's that is worth asking again.
-
-    Attributes:
-        wait: seconds that the server asks to wait, at least 0.
-    """
-
-    def __init__(self, reason: str, wait: float) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 @renamed_arguments(key="api_key")
@@ -121,67 +103,28 @@ def ask_server(
         >>> ask(["What is the capital of Poland?"])
         [Answer(text='Warsaw', reason='')]
     """
-    httpx, tenacity = _import("httpx"), _import("tenacity")
-    address = _address(httpx, url)
-    # A user name and a password in the address are keys too.
-    shown = str(httpx.URL(address).copy_with(userinfo=b""))
-    headers = {"Authorization": f"Bearer {_checked_key(api_key)}"} if api_key else {}
+    server = Server(
+        url, api_key=api_key, concurrency=concurrency, retries=retries, wait=wait, timeout=timeout, extra="sae"
+    )
     settings = dict(model=model, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
-    def send(client: Any, prompt: str) -> Answer:
-        """Send one request.
-
-        Raises:
-            _TemporaryError, httpx.TransportError: it is worth sending again.
-            InterpToolkitError: no request will fare better.
-        """
-        body = settings | dict(messages=[{"role": "user", "content": prompt}])
-        response = client.post(address, json=body, headers=headers)
+    def answer(send: Send, prompt: str) -> Answer:
+        try:
+            body = settings | dict(messages=[{"role": "user", "content": prompt}])
+            response = send("POST", "/chat/completions", body)
+        except NoAnswer as error:
+            return Answer("", str(error))
         if response.status_code == 200:
             return _parse(response)
-        reason = f"the server said {response.status_code}: {_without(api_key, response.text.strip())[:_SHOWN]}"
+        reason = server.reason(response)
         if response.status_code in _FATAL:
-            raise InterpToolkitError(f"{reason}; check the address {shown}, the model {model!r} and the key")
-        if response.status_code in _TEMPORARY:
-            raise _TemporaryError(reason, _retry_after(response.headers.get("retry-after")))
+            raise InterpToolkitError(
+                f"{reason}; check the address {server.shown}/chat/completions, the model {model!r} and the key"
+            )
         return Answer("", reason)
 
-    backoff = tenacity.wait_exponential(multiplier=wait, max=_LONGEST_WAIT)
-
-    def pause(state: Any) -> float:
-        asked_for = getattr(state.outcome.exception(), "wait", 0.0)
-        return min(max(backoff(state), asked_for), _LONGEST_WAIT)
-
-    def answer(client: Any, prompt: str, stopped: threading.Event) -> Answer:
-        sending = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((httpx.TransportError, _TemporaryError)),
-            stop=tenacity.stop_after_attempt(retries + 1) | tenacity.stop_when_event_set(stopped),
-            wait=pause,
-            sleep=tenacity.sleep_using_event(stopped),
-            reraise=True,
-        )
-        try:
-            return sending(send, client, prompt)
-        except _TemporaryError as error:
-            return Answer("", f"{error} (asked {retries + 1} times)")
-        except httpx.ConnectError as error:
-            raise InterpToolkitError(f"cannot reach {shown}: {first_line(error)}; is the server running?") from error
-        except httpx.TransportError as error:
-            return Answer("", f"no answer from {shown}: {first_line(error)} (asked {retries + 1} times)")
-        except httpx.RequestError as error:  # an answer that cannot be decoded, or redirects without end
-            return Answer("", f"no answer from {shown}: {first_line(error)}")
-
     def ask(prompts: Sequence[str]) -> list[Answer]:
-        stopped = threading.Event()
-        with httpx.Client(timeout=timeout) as client, ThreadPoolExecutor(max(1, concurrency)) as pool:
-            answers = [pool.submit(answer, client, prompt, stopped) for prompt in prompts]
-            try:
-                return [future.result() for future in answers]
-            except BaseException:
-                # What was refused once will be refused again: nothing more is sent, and no pause is waited for.
-                stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        return server.each(answer, prompts)
 
     return KeyedAsk(ask, lambda: json.dumps(["server", url, model, max_tokens, temperature, seed]))
 
@@ -207,40 +150,6 @@ def ask_model(model: Any, *, max_new_tokens: int = 48) -> Ask:
     return KeyedAsk(ask, lambda: json.dumps(["model", weights_key(model), max_new_tokens]))
 
 
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InterpToolkitError(
-            f"asking a server takes {name}: pip install 'interp-toolkit[sae]', or pip install httpx tenacity"
-        ) from None
-
-
-def _address(httpx: Any, url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        # What is no address may hold a key, and is not repeated.
-        raise InterpToolkitError("expected the address of a server, such as http://localhost:8000/v1, got none")
-    return f"{url.rstrip('/')}/chat/completions"
-
-
-def _checked_key(api_key: str) -> str:
-    """The key, where a header can hold it: httpx repeats a header that it refuses in its error."""
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise InterpToolkitError(
-            "expected an API key of printable ASCII characters, got one with others, such as a line break at its end"
-        )
-    return api_key
-
-
-def _without(api_key: str | None, text: str) -> str:
-    """A server's message without the key, which some repeat."""
-    return text.replace(api_key, "***") if api_key else text
-
-
 def _parse(response: Any) -> Answer:
     try:
         text = response.json()["choices"][0]["message"]["content"]
@@ -248,11 +157,3 @@ def _parse(response: Any) -> Answer:
         return Answer("", f"the server's answer is no chat completion: {response.text.strip()[:_SHOWN]}")
     text = text.strip() if isinstance(text, str) else ""
     return Answer(text, "" if text else "the model said nothing")
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds of a Retry-After header; 0 where there is none, or where it names a date."""
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0

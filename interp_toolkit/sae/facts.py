@@ -223,7 +223,7 @@ def _model_mismatches(facts: SAEFacts, name: str, model: Any) -> Iterator[str]:
     else:
         same = not facts.model or _same_name(facts.model, known.model_id)
     named = facts.fingerprint or facts.model
-    if named and not (same and known.same_blocks(facts.block_signs)):
+    if named and not (same and same_blocks(known.block_signs, facts.block_signs)):
         yield (
             f'{name} was trained on another model than {known.model_id}; load its own, or pass on_mismatch="warn" '
             f"(--on-mismatch warn) if this is the same model under another name, or a fine-tune of it"

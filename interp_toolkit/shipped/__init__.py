@@ -58,7 +58,7 @@ def _of_model(facts: ModelFacts) -> Iterator[Adapter]:
     """The shipped adapters of a model, in order; each is loaded when it is come to, since most need the first alone."""
     for name in NAMES:
         adapter = _loaded(name)
-        if adapter.contract and adapter.contract.fingerprint == facts.fingerprint:
+        if adapter.contract and adapter.contract.is_of(facts):
             yield adapter
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from interp_toolkit.contract import ModelFacts
-from interp_toolkit.runtime.score import Scores
-from interp_toolkit.runtime.texts import Generation
+from interp_toolkit.runtime import Generation, Scores
 from interp_toolkit.soft_prompt import SoftPrompt
 
 Capability = Literal["activations", "gradients", "any_site"]
@@ -26,12 +25,17 @@ class Engine(Protocol):
     """Something that runs a frozen model behind a soft prompt: this process, or a server that takes embeddings.
 
     An engine that implements these members can be passed to `self_explain` as ``model=`` for vectors.
-    `interp_toolkit.runtime.LocalEngine` is the one for hooked models.
+    `LocalEngine` is the one for hooked models, `ServedEngine` and `VllmEngine` are for models that vLLM runs.
     """
 
     @property
     def facts(self) -> ModelFacts:
         """Which model it runs; adapters are checked against it."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What else its numbers depend on, by name: the kind of engine, the dtype, versions."""
         ...
 
     @property

