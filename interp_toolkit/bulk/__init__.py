@@ -1,6 +1,20 @@
 """Bulk work: files larger than memory, in parts that several processes share and that survive interruptions."""
 
 from interp_toolkit.bulk.describe import describe_file, read_descriptions
+from interp_toolkit.bulk.exports import label_graph, neuronpedia_rows, usable_labels, write_neuronpedia
+from interp_toolkit.bulk.sae_features import best_descriptions, describe_sae, read_feature_descriptions
 from interp_toolkit.bulk.vector_files import VectorFile, open_vectors
 
-__all__ = ["VectorFile", "describe_file", "open_vectors", "read_descriptions"]
+__all__ = [
+    "VectorFile",
+    "best_descriptions",
+    "describe_file",
+    "describe_sae",
+    "label_graph",
+    "neuronpedia_rows",
+    "open_vectors",
+    "read_descriptions",
+    "read_feature_descriptions",
+    "usable_labels",
+    "write_neuronpedia",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bulk.parts import Part, Progress, parse_shard, read_parts, run_parts, split_rows
-from interp_toolkit.bulk.vector_files import open_vectors
+from interp_toolkit.bulk.vector_files import VectorFile, open_vectors
 from interp_toolkit.engines import DEFAULT_MODEL, as_engine
 from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.files import sha256_of_json
@@ -68,15 +69,60 @@ def describe_file(
         >>> describe_file("decoder.safetensors", "descriptions", adapter="smollm2_rank64", progress=True)
         >>> read_descriptions("descriptions").query("above_threshold")
     """
+    return describe_rows(
+        open_vectors(vectors, tensor),
+        output,
+        model=model,
+        adapter=adapter,
+        sites=sites,
+        centered=centered,
+        sampling=sampling,
+        rows_per_part=rows_per_part,
+        shard=shard,
+        progress=progress,
+    )
+
+
+def describe_rows(
+    file: VectorFile,
+    output: str | Path,
+    *,
+    model: Any = DEFAULT_MODEL,
+    adapter: Adapter | str | Path | None = None,
+    sites: PlaceLike | None = None,
+    centered: bool = True,
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    rows_per_part: int = 4096,
+    shard: str | None = None,
+    progress: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Progress:
+    """`describe_file` for vectors that are opened already.
+
+    Args:
+        file: the vectors.
+        output: as of `describe_file`, and so all that follow.
+        model: likewise.
+        adapter: likewise.
+        sites: likewise.
+        centered: likewise.
+        sampling: likewise.
+        rows_per_part: likewise.
+        shard: likewise.
+        progress: likewise.
+        about: further settings of the job, which a later run has to repeat and `job_settings` gives.
+
+    Raises:
+        InterpToolkitError: as of `describe_file`.
+    """
     rows_per_part = whole_number(rows_per_part, "rows_per_part", least=1)
     share = parse_shard(shard)
-    file = open_vectors(vectors, tensor)
     engine = as_engine(model)
     chosen = choose_adapter(adapter, engine.facts, torch.empty(0, file.width), sites)
     # Refused here rather than after the first part has been read.
     contract = chosen.require_contract(engine.facts)
     from_vectors(torch.ones(1, file.width), contract, chosen.config.width, centered, sites)
-    settings = dict(
+    settings: dict[str, Any] = dict(
         width=file.width,
         rows_per_part=rows_per_part,
         adapter=chosen.digest,
@@ -88,6 +134,7 @@ def describe_file(
         sites=None if sites is None else str(parse_place(sites)),
         centered=bool(centered),
         sampling=asdict(sampling),
+        **(about or {}),
     )
 
     def read(part: Part) -> tuple[tuple[Tensor, list[str] | None], str]:

@@ -165,9 +165,7 @@ def read_parts(folder: str | Path) -> pd.DataFrame:
         FileFormatError: it holds no job, or a part is missing or damaged.
     """
     folder = Path(folder)
-    if not (folder / _JOB).is_file():
-        raise FileFormatError(f"expected the folder of a job, got {folder}, which has no {_JOB}")
-    job = read_json(folder / _JOB, "a job")
+    job = job_settings(folder)
     names = [Part(i, job["parts"], 0, 0).name for i in range(job["parts"])]
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise FileFormatError(
@@ -175,6 +173,22 @@ def read_parts(folder: str | Path) -> pd.DataFrame:
             f"the command of the job again, which makes them"
         )
     return pd.concat([_read(folder / name) for name in names], ignore_index=True)
+
+
+def job_settings(folder: str | Path) -> dict[str, Any]:
+    """What a job was begun with.
+
+    Args:
+        folder: of the job.
+
+    Raises:
+        FileFormatError: it holds no job.
+    """
+    path = Path(folder) / _JOB
+    job = read_json(path, "a job") if path.is_file() else None
+    if not isinstance(job, dict) or job.get("format") != _FORMAT:
+        raise FileFormatError(f"expected the folder of a job, got {folder}, which has no {_JOB} of one")
+    return job
 
 
 def _open_job(folder: Path, settings: dict[str, Any]) -> None:

@@ -26,15 +26,24 @@ def add(commands: Any) -> None:
         commands, "describe", "describe all vectors of a file, in parts that survive an interruption", _EXAMPLES, _run
     )
     parser.add_argument("vectors", metavar="VECTORS", help="a .safetensors, .npy or .parquet file, or a pairs folder")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for parquet files, a part each")
     parser.add_argument("--model", help="hub id, folder, or smollm2-135m (the default; of --engine what it serves)")
-    parser.add_argument("--engine", metavar="URL", help="address of a vLLM server that runs the model")
-    parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    add_job(parser)
     parser.add_argument("--tensor", metavar="NAME", help="of the tensor or column, where the file holds several")
     parser.add_argument(
         "--layer", type=int, metavar="N", help="block that the vectors are from; by default the adapter's"
     )
     parser.add_argument("--raw", action="store_true", help="the vectors are residual streams: subtract the mean")
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that describe vectors into a folder.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for parquet files, a part each")
+    parser.add_argument("--engine", metavar="URL", help="address of a vLLM server that runs the model")
+    parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="descriptions per vector (default 1, greedy)"
     )
@@ -47,23 +56,46 @@ def add(commands: Any) -> None:
     )
 
 
-def _run(options: argparse.Namespace) -> None:
-    from interp_toolkit.bulk import describe_file
+def job_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `describe_file` and `describe_sae` that these options give.
+
+    Args:
+        options: those of `add_job`, and ``--model``.
+    """
     from interp_toolkit.engines import DEFAULT_MODEL, ServedEngine
     from interp_toolkit.runtime import Sampling
 
-    done = describe_file(
-        options.vectors,
-        options.output,
+    return dict(
+        output=options.output,
         model=ServedEngine(options.engine, options.model) if options.engine else options.model or DEFAULT_MODEL,
         adapter=options.adapter,
-        tensor=options.tensor,
-        sites=options.layer,
-        centered=not options.raw,
         sampling=Sampling(n=options.samples, seed=options.seed),
         rows_per_part=options.rows_per_part,
         shard=options.shard,
         progress=sys.stderr.isatty(),
     )
+
+
+def print_progress(options: argparse.Namespace, done: Any, what: str) -> None:
+    """Say what this process did of a job.
+
+    Args:
+        options: of the command.
+        done: what `describe_file` returned.
+        what: was described.
+    """
     others = f", {done.elsewhere:,} left to other processes that are at them" if done.elsewhere else ""
-    print(f"{options.output}: {done.written:,} parts made ({done.rows:,} vectors), {done.there:,} were there{others}")
+    print(f"{options.output}: {done.written:,} parts made ({done.rows:,} {what}), {done.there:,} were there{others}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from interp_toolkit.bulk import describe_file
+
+    done = describe_file(
+        options.vectors,
+        tensor=options.tensor,
+        sites=options.layer,
+        centered=not options.raw,
+        **job_options(options),
+    )
+    print_progress(options, done, "vectors")

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from interp_toolkit.cli import sae_steps
-from interp_toolkit.cli.command import add_command
+from interp_toolkit.cli.command import add_command, page_path
+from interp_toolkit.cli.describe import add_job
 from interp_toolkit.cli.printing import add_shape
 from interp_toolkit.deprecation import warn_renamed
 
 _GROUP = """examples:
   interp-toolkit sae train sae.yaml --data ~/data
   interp-toolkit sae label runs/my-sae/sae --passages passages.jsonl.gz --output labels.json
+  interp-toolkit sae describe runs/my-sae/sae --adapter ./my-adapter --output descriptions
   interp-toolkit sae score runs/my-sae/sae labels.json --passages passages.jsonl.gz --adapter ./my-adapter
   interp-toolkit sae compare runs/my-sae/sae labels.json --adapter ./my-adapter --scores sae-scores.json
 What is done is saved: a command that was stopped goes on when it is run again. See docs/sae.md."""
@@ -23,6 +25,13 @@ _LABEL = """examples:
   interp-toolkit sae label runs/my-sae/sae --passages passages.jsonl.gz --output labels.json
   interp-toolkit sae label my-sae --passages passages.jsonl.gz --server http://localhost:8000/v1 --ask qwen
 The key of a server is read from the environment variable OPENAI_API_KEY."""
+_DESCRIBE = """examples:
+  interp-toolkit sae describe my-sae --adapter ./my-adapter --output descriptions
+  interp-toolkit sae describe my-sae --features 0:4096 --samples 6 --output descriptions --engine http://127.0.0.1:8000
+  interp-toolkit sae describe my-sae --output descriptions --neuronpedia export --page features.html
+A run that was stopped goes on when the same command is given again; several processes share one folder (--shard 0/4).
+All descriptions as one data frame:
+  from interp_toolkit.bulk import read_feature_descriptions; read_feature_descriptions("descriptions")"""
 _SCORE = """examples:
   interp-toolkit sae score my-sae labels.json --passages passages.jsonl.gz --limit 20
   interp-toolkit sae score my-sae labels.json --passages passages.jsonl.gz --adapter ./my-adapter"""
@@ -35,7 +44,7 @@ _ROWS = "a list of rows for each table"
 
 def add(commands: Any) -> None:
     """Add the command, with its own commands, to others."""
-    group = add_command(commands, "sae", "train an SAE; label its features, score and compare labels", _GROUP)
+    group = add_command(commands, "sae", "train an SAE; label and describe its features, score labels", _GROUP)
     steps = group.add_subparsers(required=True, metavar="STEP")
 
     train = add_command(steps, "train", "train an SAE as a YAML file says", _TRAIN, sae_steps.train)
@@ -55,6 +64,15 @@ def add(commands: Any) -> None:
     label.add_argument("--server", metavar="URL", help="ask a server that speaks OpenAI's protocol")
     label.add_argument("--ask", metavar="MODEL", help="model of the server; without a server a hub id or folder")
     label.add_argument("--output", type=Path, default=Path("labels.json"), metavar="FILE.json")
+
+    describe = add_command(
+        steps, "describe", "describe features by their directions, with evidence", _DESCRIBE, sae_steps.describe
+    )
+    _add_sae(describe, default_model=None)
+    add_job(describe)
+    describe.add_argument("--neuronpedia", type=Path, metavar="FOLDER", help="also write Neuronpedia's export there")
+    describe.add_argument("--page", type=page_path, metavar="FILE.html", help="also write a page of all features")
+    describe.add_argument("--all", action="store_true", help="export descriptions below the threshold of evidence too")
 
     score = add_command(steps, "score", "score labels by texts that are written for them", _SCORE, sae_steps.score)
     _add_sae(score)
@@ -92,10 +110,25 @@ class _Renamed(argparse.Action):
         setattr(namespace, self.dest, values if self.const is None else self.const)
 
 
-def _add_sae(parser: argparse.ArgumentParser) -> None:
+class _Features(argparse.Action):
+    """Numbers of features and ranges of them, as one list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Set the list."""
+        setattr(namespace, self.dest, [number for some in values for number in some])
+
+
+def _feature_range(text: str) -> range:
+    start, colon, stop = text.partition(":")
+    if not (start.isdecimal() and (stop.isdecimal() if colon else True)):
+        raise argparse.ArgumentTypeError(f"expected the number of a feature or a range like 0:4096, got {text!r}")
+    return range(int(start), int(stop) if colon else int(start) + 1)
+
+
+def _add_sae(parser: argparse.ArgumentParser, default_model: str | None = "smollm2-135m") -> None:
     parser.add_argument("sae", metavar="SAE", help="folder with cfg.json and sae_weights.safetensors, or a release")
     parser.add_argument("--id", metavar="ID", help="which SAE of a release")
-    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--model", default=default_model, help="hub id, folder, or smollm2-135m (the default)")
     parser.add_argument(
         "--on-mismatch",
         choices=("error", "warn"),
@@ -112,7 +145,14 @@ def _add_sae(parser: argparse.ArgumentParser) -> None:
             new="--on-mismatch warn",
             help=argparse.SUPPRESS,
         )
-    parser.add_argument("--features", type=int, nargs="+", metavar="N", help="numbers; by default all")
+    parser.add_argument(
+        "--features",
+        type=_feature_range,
+        action=_Features,
+        nargs="+",
+        metavar="N",
+        help="numbers, or ranges like 0:4096; by default all",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N of these features")
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp_toolkit.cli.describe import job_options, print_progress
 from interp_toolkit.cli.printing import print_tables
 
 if TYPE_CHECKING:
@@ -45,6 +46,46 @@ def label(options: argparse.Namespace) -> None:
         more = ", ..." if len(numbers) > _SHOWN else ""
         print(f"{len(numbers)} without: {reason} ({', '.join(map(str, numbers[:_SHOWN]))}{more})")
     print(f"written to {options.output}")
+
+
+def describe(options: argparse.Namespace) -> None:
+    """``sae describe``."""
+    import interp_toolkit.sae
+    from interp_toolkit.bulk import best_descriptions, describe_sae, read_feature_descriptions
+    from interp_toolkit.scoring.label_results import choose_features
+
+    # A folder is passed on as one, since it also says which features are dead.
+    sae = options.sae if options.id is None else interp_toolkit.sae.load(options.sae, options.id)
+    features = options.features
+    if options.limit is not None:
+        count = len(interp_toolkit.sae.load(sae).W_dec)
+        features = choose_features(range(count) if features is None else features, count, options.limit)
+    done = describe_sae(sae, features=features, on_mismatch=options.on_mismatch, **job_options(options))
+    print_progress(options, done, "features")
+    if options.neuronpedia is None and options.page is None:
+        return
+    best = best_descriptions(read_feature_descriptions(options.output))
+    if options.neuronpedia is not None:
+        _export(options, best)
+    if options.page is not None:
+        from interp_toolkit.views import feature_view
+
+        about = best.assign(label=None).drop(columns=["scale", "problem"])
+        feature_view(about, title=f"Features of {Path(options.sae).name}").save(options.page)
+        print(f"written to {options.page}")
+
+
+def _export(options: argparse.Namespace, best: Any) -> None:
+    """Write Neuronpedia's export, under the id that the SAE has there, or what stands for it."""
+    from interp_toolkit.bulk import neuronpedia_rows, write_neuronpedia
+    from interp_toolkit.bulk.parts import job_settings
+
+    job = job_settings(options.output)
+    model = str(job["model"]).rstrip("/").rsplit("/", 1)[-1].lower()
+    name = job["neuronpedia_id"] or f"{model}/{job['hook_name'] or job['sae']}"
+    rows = neuronpedia_rows(best, name, f"{model} with adapter {job['adapter']}", all_rows=options.all)
+    write_neuronpedia(rows, options.neuronpedia)
+    print(f"{len(rows):,} of {len(best):,} features written to {options.neuronpedia} as {name}")
 
 
 def score(options: argparse.Namespace) -> None:

@@ -236,13 +236,15 @@ def _adapter_mismatches(facts: SAEFacts, name: str, adapter: Adapter) -> Iterato
     Raises:
         ContractError: the adapter does not take vectors of this width.
     """
-    if adapter.config.width != facts.width:
+    contract = adapter.contract
+    # An adapter of a stack may take the vectors of each site alone, see `Contract.filled`.
+    alone = contract is not None and any(len(place.site.sites) == 1 for place in contract.more)
+    if facts.width not in (adapter.config.width, *([adapter.config.d_model] if alone else [])):
         sites = f" ({adapter.config.sites} sites side by side)" if adapter.config.sites > 1 else ""
         raise ContractError(
             f"{name} has decoder rows of width {facts.width}, the adapter takes vectors of width "
             f"{adapter.config.width}{sites}; use an adapter for single vectors of this model"
         )
-    contract = adapter.contract
     if contract is None:
         return
     if facts.fingerprint and contract.fingerprint:

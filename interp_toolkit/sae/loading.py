@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.sae.checks import check_folder, check_weights
+from interp_toolkit.sae.plain import PlainSAE, read_plain_sae
 
 SPARSITY = "sparsity.safetensors"
 # What sae-lens raises at a config or weights that it does not expect.
@@ -45,12 +47,16 @@ def sae_lens() -> Any:
         return importlib.import_module("sae_lens")
     except ImportError as error:
         raise InterpToolkitError(
-            f"SAEs take sae-lens, with TransformerLens 3: pip install 'interp-toolkit[sae]' ({first_line(error)})"
+            f"this takes sae-lens, with TransformerLens 3: pip install 'interp-toolkit[sae]' ({first_line(error)}); "
+            f"without it SAEs are read of folders"
         ) from None
 
 
 def load(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
-    """Load an SAE of sae-lens for inference, float32, frozen.
+    """Load an SAE for inference, float32, frozen: of sae-lens, or without it where that is not installed.
+
+    TransformerLens 4 locks sae-lens out. Folders of the architectures standard, topk, jumprelu, gated and batchtopk are
+    then read without it, into a `PlainSAE` with the same numbers.
 
     An SAE in its training form is turned into the form for inference. Scaling or whitening of activations that a
     checkpoint folder holds is folded into the weights, which sae-lens itself does only at the end of training; so is
@@ -64,7 +70,7 @@ def load(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
         device: where to put what is loaded.
 
     Returns:
-        an ``SAE`` object of sae-lens.
+        an ``SAE`` object of sae-lens, or a `PlainSAE`.
 
     Raises:
         FileFormatError: a folder that holds no SAE, or a damaged one.
@@ -73,10 +79,14 @@ def load(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
     Example:
         >>> sae = load("gemma-scope-9b-it-res-canonical", "layer_20/width_16k/canonical")
     """
+    if isinstance(source, PlainSAE):
+        return for_inference(source)
+    if _as_folder(source) and importlib.util.find_spec("sae_lens") is None:
+        return read_plain_sae(Path(source).expanduser(), device)
     library = sae_lens()
     if isinstance(source, library.SAE):
         sae = source
-    elif isinstance(source, (str, Path)) and is_folder(source):
+    elif _as_folder(source):
         sae = _from_folder(Path(source).expanduser(), device)
     elif isinstance(source, str):
         sae = _from_release(source, sae_id, device)
@@ -93,6 +103,10 @@ def load(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
 
 def is_inference_sae(source: Any) -> bool:
     """Whether this is an SAE object, and not in its form for training."""
+    if isinstance(source, PlainSAE):
+        return True
+    if importlib.util.find_spec("sae_lens") is None:
+        return False
     library = sae_lens()
     return isinstance(source, library.SAE) and not isinstance(source, library.TrainingSAE)
 
@@ -145,6 +159,10 @@ def read_activation_rates(folder: str | Path) -> Float[Tensor, " features"] | No
 def is_folder(source: str | Path) -> bool:
     """Whether a text or path is meant as a folder, and not as the name of a release."""
     return isinstance(source, Path) or source.startswith((".", "/", "~")) or Path(source).is_dir()
+
+
+def _as_folder(source: Any) -> bool:
+    return isinstance(source, (str, Path)) and is_folder(source)
 
 
 def _from_folder(folder: Path, device: str) -> Any:
