@@ -168,7 +168,11 @@ def test_samples_depend_on_the_seed_and_the_row_alone(engine, adapter, random_ve
     assert texts(vectors) == all_rows
     assert texts(vectors, dataclasses.replace(draws, seed=4)) != all_rows
     assert texts(vectors.repeat(2, 1))[:6] == all_rows
-    assert all(0 <= body["seed"] < 2**31 for body in server.bodies if body.get("n") == 2)
+    drawn = [body for body in server.bodies if body.get("n") == 2]
+    assert all(0 <= body["seed"] < 2**31 for body in drawn)
+    # What the folder's generation settings say of sampling would change texts behind the caller's back.
+    neutral = dict(top_k=0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
+    assert all(body.items() >= neutral.items() for body in drawn)
 
 
 @pytest.mark.parametrize("kind", ["llama"], indirect=True)

@@ -13,7 +13,7 @@ import torch
 from conftest import BACKENDS
 from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, LlamaModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
 from interp_toolkit import InterpToolkitError, load_model, read_activations, topic_pairs
 from interp_toolkit.models import as_hooked_model, backend_of, load, model_facts
@@ -157,7 +157,7 @@ def test_what_a_model_in_memory_lacks_is_said(checkpoints, tiny_tokenizer):
         load_model(model)
     with pytest.raises(InterpToolkitError, match="expected a model in bfloat16, this one is in torch.float32"):
         load_model(model, dtype="bfloat16", tokenizer=tiny_tokenizer)
-    with pytest.raises(InterpToolkitError, match="device, revision and backend are for models that are loaded by name"):
+    with pytest.raises(InterpToolkitError, match="backend are for models that are loaded by name"):
         load_model(model, device="cpu", tokenizer=tiny_tokenizer)
     with pytest.raises(InterpToolkitError, match="causal language model, which gives logits, got LlamaModel"):
         load_model(LlamaModel.from_pretrained(checkpoints["llama"]))
@@ -245,3 +245,34 @@ def test_soft_tokens_do_not_go_into_an_embedding_of_another_width(tiny_tokenizer
     model = load_model(families.build("opt with a narrow embedding"), tokenizer=tiny_tokenizer)
     with pytest.raises(InterpToolkitError, match="hook_embed to be of the stream's width 32, it is of 16"):
         PromptRun(model, tiny_prompt)
+
+
+def test_a_device_map_puts_the_model_where_it_says(checkpoints, tiny):
+    folder = checkpoints["llama"]
+    model = load_model(folder, dtype="float32", device_map={"": "cpu"})
+    assert torch.equal(model(_TOKENS), tiny()(_TOKENS))
+    assert model_facts(model) == model_facts(tiny())
+    with pytest.raises(InterpToolkitError, match="expected a device or a device_map, got both"):
+        load_model(folder, device="cpu", device_map="auto")
+    with pytest.raises(InterpToolkitError, match="device_map, quantization_config and backend are for models"):
+        load_model(tiny(), device_map="auto")
+
+
+def test_options_of_the_hub_are_passed_on(checkpoints, monkeypatch):
+    seen = {}
+    read, tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
+
+    def from_pretrained(source, **options):
+        seen.update({name: options.pop(name) for name in ("token", "quantization_config", "device_map")})
+        return read(source, **options)
+
+    def read_tokenizer(source, **options):
+        # TransformerLens reads it anew, from what it has been given.
+        seen.setdefault("tokenizer_token", options.pop("token", None))
+        return tokenizer(source, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", read_tokenizer)
+    load_model(checkpoints["llama"], dtype="float32", token="secret", quantization_config="some")
+    where = {"": torch.device("cuda" if torch.cuda.is_available() else "cpu")}
+    assert seen == dict(token="secret", quantization_config="some", device_map=where, tokenizer_token="secret")

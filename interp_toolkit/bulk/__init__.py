@@ -2,6 +2,7 @@
 
 from interp_toolkit.bulk.describe import describe_file, read_descriptions
 from interp_toolkit.bulk.exports import label_graph, neuronpedia_rows, usable_labels, write_neuronpedia
+from interp_toolkit.bulk.prompts import explain_file, read_prompts
 from interp_toolkit.bulk.sae_features import best_descriptions, describe_sae, read_feature_descriptions
 from interp_toolkit.bulk.vector_files import VectorFile, open_vectors
 
@@ -10,11 +11,13 @@ __all__ = [
     "best_descriptions",
     "describe_file",
     "describe_sae",
+    "explain_file",
     "label_graph",
     "neuronpedia_rows",
     "open_vectors",
     "read_descriptions",
     "read_feature_descriptions",
+    "read_prompts",
     "usable_labels",
     "write_neuronpedia",
 ]

@@ -126,7 +126,7 @@ def describe_rows(
         width=file.width,
         rows_per_part=rows_per_part,
         adapter=chosen.digest,
-        contract=_contract_key(chosen),
+        contract=contract_key(chosen),
         model=engine.facts.model_id,
         fingerprint=engine.facts.fingerprint,
         block_signs=list(engine.facts.block_signs),
@@ -192,8 +192,12 @@ def _table(frame: pd.DataFrame, bad: pd.DataFrame, ids: dict[int, str] | None) -
     return both.astype(types).reset_index(drop=True)
 
 
-def _contract_key(adapter: Adapter) -> str:
-    """Sixteen digits that change with what the adapter's contract holds besides the model."""
+def contract_key(adapter: Adapter) -> str:
+    """Sixteen digits that change with what the adapter's contract holds besides the model.
+
+    Args:
+        adapter: with its contract.
+    """
     contract = adapter.require_contract()
     digest = hashlib.sha256(sha256_of_json(contract.to_dict()).encode())
     for place in contract.reading_places:

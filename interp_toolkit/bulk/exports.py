@@ -121,5 +121,5 @@ def usable_labels(best: pd.DataFrame, *, all_rows: bool = False) -> dict[int, st
     """
     texts = best[best["description"].fillna("").str.strip() != ""]
     if not all_rows:
-        texts = texts[texts["above_threshold"].fillna(False).astype(bool)]
+        texts = texts[[above is True for above in texts["above_threshold"].tolist()]]
     return {int(feature): str(text) for feature, text in zip(texts["feature"], texts["description"])}

@@ -86,10 +86,14 @@ def _open_npy(path: Path, name: str | None) -> VectorFile:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     _require_vectors(path, array.shape, array.dtype.kind == "f", str(array.dtype))
 
-    def read(start: int, stop: int) -> tuple[Tensor, None]:
-        return torch.from_numpy(np.array(array[start:stop], dtype=np.float32)), None
-
     rows, width = array.shape
+    del array
+
+    def read(start: int, stop: int) -> tuple[Tensor, None]:
+        # Opened anew each time: pages of a file that stays open count as this process's memory.
+        opened = np.load(path, mmap_mode="r", allow_pickle=False)
+        return torch.from_numpy(np.array(opened[start:stop], dtype=np.float32)), None
+
     return VectorFile(path, rows, width, read)
 
 

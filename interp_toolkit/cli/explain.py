@@ -23,10 +23,28 @@ def add(commands: Any) -> None:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="a user's message to the model")
     parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
     parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
+    add_reading(parser)
+    parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="descriptions per prompt (default 1, greedy)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    parser.add_argument(
+        "--null", action="store_true", help="also describe the null vector: what the adapter says about nothing"
+    )
+    shape = add_shape(parser, "one object per description")
+    shape.add_argument("--html", type=page_path, metavar="FILE.html", help="write one page that needs no network")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is read of prompts.
+
+    Args:
+        parser: of the command.
+    """
     parser.add_argument(
         "--layer", type=int, metavar="N", help="read after block N; by default the site that the adapter was trained on"
     )
-    parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")
     parser.add_argument(
         "--position",
         type=_position,
@@ -36,19 +54,10 @@ def add(commands: Any) -> None:
         "of the chat template too",
     )
     parser.add_argument(
-        "--samples", type=int, default=1, metavar="N", help="descriptions per prompt (default 1, greedy)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
-    parser.add_argument(
         "--no-chat",
         action="store_true",
         help="read texts as plain text; by default as the adapter's training prompts were",
     )
-    parser.add_argument(
-        "--null", action="store_true", help="also describe the null vector: what the adapter says about nothing"
-    )
-    shape = add_shape(parser, "one object per description")
-    shape.add_argument("--html", type=page_path, metavar="FILE.html", help="write one page that needs no network")
 
 
 def _position(text: str) -> int | str:

@@ -19,6 +19,8 @@ from interp_toolkit.web import NoAnswer, Send, Server
 
 # Renders a message's parts as they are, so that the whole prompt, markup included, is the client's.
 _TEMPLATE = "{%- for m in messages -%}{%- for part in m['content'] -%}{{ part['text'] }}{%- endfor -%}{%- endfor -%}"
+# What a server would otherwise take from the model's generation settings, and what would change greedy texts too.
+_PLAIN = dict(top_k=0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
 _HOW = "interp-toolkit serve-model MODEL"
 
 
@@ -92,6 +94,7 @@ class ServedEngine(OutsideEngine):
                 stop=[drawing.stop_text] if drawing.stop_text else [],
                 logprobs=True,
                 top_logprobs=0,
+                **_PLAIN,
                 **(dict(seed=seed) if drawing.temperature else {}),
             )
             done()

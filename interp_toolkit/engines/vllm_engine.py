@@ -27,6 +27,9 @@ class VllmEngine(OutsideEngine):
         dtype: of the model; ``"auto"`` takes bfloat16 for a folder in float32.
         settings: further arguments of vLLM's ``LLM``, such as ``tensor_parallel_size=8``.
 
+    Attributes:
+        llm: vLLM's ``LLM``.
+
     Raises:
         InterpToolkitError: vLLM is not installed, or the model cannot be read.
 
@@ -53,9 +56,9 @@ class VllmEngine(OutsideEngine):
             defaults |= dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=32768)
             defaults |= dict(max_model_len=min(files.context, 2048))
         self._parameters = vllm.SamplingParams
-        self._llm = vllm.LLM(source, dtype=dtype, **{**defaults, **settings})
+        self.llm = vllm.LLM(source, dtype=dtype, **{**defaults, **settings})
         self._version = vllm.__version__
-        config = self._llm.llm_engine.model_config
+        config = self.llm.llm_engine.model_config
         self._dtype = config.dtype
         super().__init__(files.facts, files.tokenizer, files.stops, int(config.max_model_len), files.vocabulary)
 
@@ -82,7 +85,7 @@ class VllmEngine(OutsideEngine):
             for seed in seeds
         ]
         rows = []
-        for output in self._llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False):
+        for output in self.llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False):
             texts = sorted(output.outputs, key=lambda text: text.index)
             rows.append(
                 [
@@ -95,7 +98,7 @@ class VllmEngine(OutsideEngine):
 
     def _log_probs(self, prompts: Sequence[FilledPrompt]) -> list[list[float] | None]:
         parameters = self._parameters(temperature=0, max_tokens=1, prompt_logprobs=0)
-        outputs = self._llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False)
+        outputs = self.llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False)
         rows: list[list[float] | None] = []
         for prompt, output in zip(prompts, outputs):
             behind = output.prompt_logprobs[-len(prompt.then) :]

@@ -17,13 +17,14 @@ _BUFFERS = re.compile(
 )
 
 
-def read_model(source: str, dtype: torch.dtype | str, revision: str | None) -> Any:
+def read_model(source: str, dtype: torch.dtype | str, revision: str | None, **options: Any) -> Any:
     """A causal language model of transformers, with eager attention and all of its weights from the checkpoint.
 
     Args:
         source: a hub id or a folder.
         dtype: of the weights, or ``"auto"`` for the checkpoint's.
         revision: branch, tag or commit of a hub id.
+        options: further ones of ``from_pretrained``; None leaves one to it.
 
     Raises:
         InterpToolkitError: it cannot be loaded, or weights are missing or left over.
@@ -41,6 +42,7 @@ def read_model(source: str, dtype: torch.dtype | str, revision: str | None) -> A
             revision=revision or "main",
             attn_implementation="eager",
             output_loading_info=True,
+            **{name: value for name, value in options.items() if value is not None},
         )
         hf_model, info = loaded
     except Exception as error:  # whatever transformers and what it builds on raise at a damaged or unknown checkpoint
@@ -62,8 +64,13 @@ def read_model(source: str, dtype: torch.dtype | str, revision: str | None) -> A
     return hf_model
 
 
-def read_tokenizer(source: str, revision: str | None) -> Any:
+def read_tokenizer(source: str, revision: str | None, token: str | bool | None = None) -> Any:
     """The tokenizer of a hub id or a folder.
+
+    Args:
+        source: a hub id or a folder.
+        revision: branch, tag or commit of a hub id.
+        token: of the hub, for models that ask for one.
 
     Raises:
         InterpToolkitError: it cannot be loaded.
@@ -72,7 +79,8 @@ def read_tokenizer(source: str, revision: str | None) -> Any:
 
     local = Path(source).expanduser()
     try:
-        return AutoTokenizer.from_pretrained(local if local.is_dir() else source, revision=revision or "main")
+        place = local if local.is_dir() else source
+        return AutoTokenizer.from_pretrained(place, revision=revision or "main", token=token)
     except Exception as error:  # likewise
         raise InterpToolkitError(
             f"could not load the tokenizer of {source!r}: {short(error)} (give one with load_model(..., tokenizer=...))"

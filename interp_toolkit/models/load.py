@@ -51,6 +51,9 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
+    token: str | bool | None = None,
+    device_map: Any = None,
+    quantization_config: Any = None,
     tokenizer: Any = None,
     check: bool = True,
 ) -> Any:
@@ -67,6 +70,11 @@ def load_model(
             the hardware is fast at it and float32 elsewhere.
         device: by default a GPU where there is one.
         revision: branch, tag or commit of a hub id.
+        token: of the hub, for models that ask for one; by default that of ``hf auth login``.
+        device_map: where each part goes, as Hugging Face's ``from_pretrained`` takes it, such as ``"auto"``; instead of
+            ``device``. It was tried with all parts on one device, and not with layers on several.
+        quantization_config: as ``from_pretrained`` takes it. Adapters are for the model in the dtype that they were
+            trained in: a contract refuses other weights.
         tokenizer: in place of the one that lies with the model, which a model in memory may not have.
         check: whether a few tokens are run, once, to see that the hooked model computes what the model itself does.
 
@@ -83,14 +91,17 @@ def load_model(
         (30, 576)
     """
     if not isinstance(name, (str, Path)):
-        if device is not None or revision is not None or backend != "bridge":
+        by_name = (device, revision, token, device_map, quantization_config)
+        if any(value is not None for value in by_name) or backend != "bridge":
             raise InterpToolkitError(
-                f"device, revision and backend are for models that are loaded by name, got {type(name).__name__}; move "
-                f"a model in memory with its own .to(...)"
+                f"device, revision, token, device_map, quantization_config and backend are for models that are loaded "
+                f"by name, got {type(name).__name__}; move a model in memory with its own .to(...)"
             )
         return _frozen(_in_memory(name, dtype, tokenizer, check))
     if backend not in ("bridge", "hooked_transformer"):
         raise InterpToolkitError(f"expected backend 'bridge' or 'hooked_transformer', got {backend!r}")
+    if device is not None and device_map is not None:
+        raise InterpToolkitError("expected a device or a device_map, got both; leave one out")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = "auto" if dtype == "own" else choose_dtype(dtype, place)
     if name == embedded.NAME:
@@ -98,9 +109,13 @@ def load_model(
     else:
         source, model_id, commit = str(name), str(name), revision or ""
     revision = None if source != name else revision
-    hf_model = read_model(source, number, revision)
-    tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, revision)
-    hf_model.to(place)
+    options: dict[str, Any] = dict(token=token, device_map=device_map, quantization_config=quantization_config)
+    if quantization_config is not None and device_map is None:
+        options["device_map"] = {"": place}  # quantized weights cannot be moved afterwards
+    hf_model = read_model(source, number, revision, **options)
+    tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, revision, token)
+    if options["device_map"] is None:
+        hf_model.to(place)
     commit = commit or str(getattr(hf_model.config, "_commit_hash", None) or "")
     return _frozen(_hooked(hf_model, tokenizer, backend, model_id, commit, check))
 

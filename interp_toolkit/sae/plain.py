@@ -87,6 +87,12 @@ class PlainSAE(nn.Module):
     W_enc: nn.Parameter
     W_dec: nn.Parameter
     b_dec: nn.Parameter
+    # Those that the architecture has, see `_WEIGHTS`.
+    b_enc: nn.Parameter
+    threshold: nn.Parameter
+    b_gate: nn.Parameter
+    b_mag: nn.Parameter
+    r_mag: nn.Parameter
 
     def __init__(self, cfg: PlainConfig) -> None:
         super().__init__()
