@@ -195,7 +195,7 @@ def sae_labels() -> Claim:
         "Generation scoring 70% against 50% (abstract of version 2; 71% against 63% in version 1).",
         "SmolLM2-135M and an SAE of its own with 4,096 features; the original labels are distinctive words, for want "
         "of a larger model; both sides have six labels per feature and as many texts.",
-        (("-m", "benchmarks.sae"),),
+        (("-m", "benchmarks.sae"), ("-m", "benchmarks.topics", "label_noise")),
         tuple(checks),
     )
 

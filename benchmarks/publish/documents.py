@@ -11,6 +11,7 @@ import pandas as pd
 
 from benchmarks.arguments import RESULTS
 from benchmarks.publish.claims import CLAIMS, transfer_frame
+from benchmarks.publish.study_tables import label_noise, scale
 from benchmarks.publish.token_tables import tokens
 from benchmarks.trust.table import trust_table
 from interp_toolkit.results import Row, interval_text, markdown_table, percent_text, read_result
@@ -264,10 +265,10 @@ def _if_measured(key: str, cell: str, row: Row) -> str:
 # file: name of a block in it, and what makes it
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/how-to/any-token.md": {"tokens": tokens},
-    "docs/how-to/speed.md": {"waiting": waiting, "busy": busy},
+    "docs/how-to/speed.md": {"waiting": waiting, "busy": busy, "scale": scale},
     "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
     "docs/evaluation.md": {"trust": trust},
-    "docs/claims.md": {"verdicts": verdicts},
+    "docs/claims.md": {"verdicts": verdicts, "label noise": label_noise},
     "docs/how-to/reading-evidence.md": {"dtypes": dtypes},
     "docs/sae.md": {
         "sae layers": sae_layers,

@@ -1,0 +1,1 @@
+"""Work beyond one process, see __main__.py."""
