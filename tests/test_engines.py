@@ -308,6 +308,47 @@ def test_an_adapter_without_a_probe_is_refused_and_its_model_by_name(engine, ada
 
 
 @pytest.mark.parametrize("kind", ["llama"], indirect=True)
+def test_a_model_that_only_the_server_has_is_to_be_named(server, folders, tmp_path):
+    server.root = str(tmp_path / "elsewhere")
+    with running(server) as address:
+        with pytest.raises(InterpToolkitError, match=r"was started with .*elsewhere.*name the model's hub id.*--model"):
+            ServedEngine(address)
+        with pytest.raises(InterpToolkitError, match="could not load the tokenizer"):
+            ServedEngine(address, str(tmp_path))
+        assert ServedEngine(address, str(folders["llama"])).facts.d_model == 32
+
+
+@pytest.mark.parametrize("kind", ["llama"], indirect=True)
+def test_an_engine_that_can_be_no_key_is_tested_each_time(local, kind, adapter, random_vectors):
+    @dataclasses.dataclass
+    class Other:
+        inner: LocalEngine
+        scored: int = 0
+        capabilities = frozenset()
+        device = torch.device("cpu")
+
+        @property
+        def facts(self):
+            return self.inner.facts
+
+        @property
+        def identity(self):
+            return self.inner.identity
+
+        def generate(self, *arguments, **settings):
+            return self.inner.generate(*arguments, **settings)
+
+        def score(self, *arguments):
+            self.scored += 1
+            return self.inner.score(*arguments)
+
+    engine = Other(LocalEngine(local(kind)))
+    for _ in range(2):
+        self_explain(random_vectors(1), model=engine, adapter=adapter)
+    assert engine.scored == 2
+
+
+@pytest.mark.parametrize("kind", ["llama"], indirect=True)
 def test_what_a_server_cannot_do_is_refused(engine, adapter, random_vectors):
     prompt, tokens = adapter.contract.soft_prompt, adapter(random_vectors(1))
     with pytest.raises(InterpToolkitError, match="expected vectors, since ServedEngine does not read the activations"):

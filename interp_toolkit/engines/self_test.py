@@ -33,7 +33,13 @@ def require_same_model(engine: Engine, adapter: Adapter) -> None:
         ContractError: other numbers than those of the probe.
         InterpToolkitError: an engine that is known by its numbers alone, and an adapter without a probe.
     """
-    if isinstance(engine, LocalEngine) or adapter.digest in _passed.get(engine, ()):
+    if isinstance(engine, LocalEngine):
+        return
+    try:
+        passed = _passed.setdefault(engine, set())
+    except TypeError:  # an engine of the user's that can be no key is tested each time
+        passed = set()
+    if adapter.digest in passed:
         return
     contract = adapter.require_contract()
     probe = contract.probe
@@ -59,4 +65,4 @@ def require_same_model(engine: Engine, adapter: Adapter) -> None:
             f"there), and {type(engine).__name__} differs by {difference:.3g}: it runs another model, dtype, "
             f"quantization or tokenizer; start it with the adapter's own model"
         )
-    _passed.setdefault(engine, set()).add(adapter.digest)
+    passed.add(adapter.digest)

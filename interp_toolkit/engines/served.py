@@ -69,7 +69,15 @@ class ServedEngine(OutsideEngine):
         self._name, root = str(served[0].get("id", "")), str(served[0].get("root") or served[0].get("id", ""))
         self._version = str(version.get("version", "unknown"))
         self._dtype = dtype
-        files = OutsideModel.read(root if model is None else model)
+        try:
+            files = OutsideModel.read(root if model is None else model)
+        except InterpToolkitError as error:
+            if model is not None:
+                raise
+            raise InterpToolkitError(
+                f"the server at {self._server.shown} was started with {root!r}, whose tokenizer and config cannot be "
+                f"read here; name the model's hub id, or a folder that holds them: model=... (--model)"
+            ) from error
         context = int(served[0].get("max_model_len") or files.context)
         super().__init__(files.facts, files.tokenizer, files.stops, context, files.vocabulary)
         self._placeholder = self._trial()
