@@ -62,10 +62,14 @@ def test_other_numbers_are_read_as_float32(tmp_path, random_vectors, dtype):
     assert torch.equal(rows, random_vectors(4, 3).to(dtype).float())
 
 
-def test_a_parquet_file_names_its_rows_and_may_leave_some_out(tmp_path):
+@pytest.mark.parametrize("length", [2, -1], ids=["fixed", "any"])
+def test_a_parquet_file_names_its_rows_and_may_leave_some_out(tmp_path, length):
     rows = [[1.0, 2.0], None, [3.0, 4.0], [5.0, None]]
-    table = pa.table({"id": ["a", "b", "c", "d"], "x": pa.array(rows, pa.list_(pa.float32(), 2))})
-    pq.write_table(table, tmp_path / "some.parquet")
+    table = pa.table({"id": ["a", "b", "c", "d"], "x": pa.array(rows, pa.list_(pa.float32(), length))})
+    try:
+        pq.write_table(table, tmp_path / "some.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this pyarrow writes no lists of fixed length that are missing")
     got, ids = open_vectors(tmp_path / "some.parquet").read(1, 4)
     assert ids == ["b", "c", "d"]
     assert torch.equal(got.isnan(), torch.tensor([[True, True], [False, False], [False, True]]))
