@@ -74,7 +74,7 @@ def training(folder: Path, vectors: int, repeats: int) -> list[dict[str, Any]]:
             run = folder / f"run-{repeat}-{count}"
             launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
             command = [sys.executable, *launch, str(folder / "train.py"), str(DATA / TITLES), str(run), str(steps)]
-            subprocess.run(command, env=_one_thread(), check=True, capture_output=True)
+            subprocess.run(command, env=_one_thread(), check=True, stdout=subprocess.DEVNULL)
             events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
             speeds = [event["pairs_per_second"] for event in events if event["event"] == "step"]
             sides[count].append(statistics.median(32 / speed for speed in speeds[min(2, len(speeds) - 1) :]))
