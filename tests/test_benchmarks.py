@@ -14,7 +14,7 @@ BENCHMARKS = ["speed", "scale", "topics", "tokens", "sae", "trust", "publish"]
 # What makes one small enough for a test, and a line that it prints.
 TRIALS = {
     "speed": (["--limit", "2"], "share_of_peak"),
-    "scale": (["--limit", "4"], "by two processes of one thread"),
+    "scale": (["bulk", "memory", "--limit", "4"], "4 vectors, stand-in model"),
     "topics": (["--limit", "2", "--cells", "scalar_affine-3200"], "scalar_affine-3200: {"),
     "tokens": (["--limit", "3"], "a word near it"),
     "sae": (["--limit", "3"], "descriptions and labels"),
