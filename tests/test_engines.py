@@ -414,6 +414,13 @@ def test_a_probe_is_saved_with_the_contract_and_a_damaged_one_refused(adapter, t
 
 
 @pytest.mark.parametrize("kind", ["llama"], indirect=True)
+def test_a_probe_is_not_measured_on_another_model(adapter, tiny):
+    for other in (tiny(), tiny("gemma2")):
+        with pytest.raises(ContractError, match="the adapter was trained on"):
+            make_probe(other, adapter)
+
+
+@pytest.mark.parametrize("kind", ["llama"], indirect=True)
 def test_the_command_of_a_server(folders, kind, monkeypatch, tmp_path):
     folder = str(folders[kind])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

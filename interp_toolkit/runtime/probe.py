@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.models import as_hooked_model, backend_of
+from interp_toolkit.models import as_hooked_model, backend_of, model_facts
 from interp_toolkit.probe import Probe
 from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.runtime.score import Scores, score
@@ -39,7 +39,7 @@ def make_probe(model: Any, adapter: Adapter) -> Probe:
         >>> adapter.contract = dataclasses.replace(adapter.contract, probe=make_probe(model, adapter))
     """
     model = as_hooked_model(model)
-    soft_prompt = adapter.require_contract().require_soft_prompt()
+    soft_prompt = adapter.require_contract(model_facts(model)).require_soft_prompt()
     run = PromptRun(model, soft_prompt)
     texts = tuple(map(tuple, soft_prompt.targets(model.tokenizer, _TEXTS)))
     with torch.no_grad():
