@@ -16,14 +16,12 @@ class Probe:
     """Log-probabilities of a few texts behind an adapter's soft prompt.
 
     Attributes:
-        prompt: ids of the soft prompt's tokens.
         texts: ids of the tokens of each text.
         log_probs: of all these tokens one after another, in nats; first behind the null vector's soft token, then
             behind that of the vector that `interp_toolkit.runtime.probe_soft_tokens` makes.
         dtype: of the model that gave them, such as ``"float32"``.
     """
 
-    prompt: tuple[int, ...]
     texts: tuple[tuple[int, ...], ...]
     log_probs: tuple[float, ...]
     dtype: str
@@ -31,7 +29,6 @@ class Probe:
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold."""
         return dict(
-            prompt=list(self.prompt),
             texts=[list(text) for text in self.texts],
             log_probs=[round(value, 6) for value in self.log_probs],
             dtype=self.dtype,
@@ -46,7 +43,6 @@ def parse_probe(data: Any) -> Probe:
     """
     try:
         values = dict(
-            prompt=tuple(map(int, data["prompt"])),
             texts=tuple(tuple(map(int, text)) for text in data["texts"]),
             log_probs=tuple(map(float, data["log_probs"])),
         )

@@ -408,7 +408,7 @@ def test_a_probe_is_saved_with_the_contract_and_a_damaged_one_refused(adapter, t
     for damage in ({"log_probs": [0.0]}, {"log_probs": [math.nan] * len(read.log_probs)}, {"texts": []}):
         with pytest.raises(FileFormatError, match="expected two finite log-probabilities"):
             parse_probe(stated | damage)
-    for damage in (None, [], {"prompt": ["x"]}, {"texts": 3}):
+    for damage in (None, [], {"texts": [["x"]]}, {"texts": 3}):
         with pytest.raises(InterpToolkitError, match="probe"):
             parse_probe(damage if not isinstance(damage, dict) else stated | damage)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bulk.parts import Part, Progress, parse_shard, read_parts, run_parts, split_rows
 from interp_toolkit.bulk.vector_files import VectorFile, open_vectors
-from interp_toolkit.engines import DEFAULT_MODEL, as_engine
+from interp_toolkit.engines import DEFAULT_MODEL, Engine, as_engine
 from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.files import sha256_of_json
 from interp_toolkit.inputs import from_vectors
@@ -115,7 +115,6 @@ def describe_rows(
     Raises:
         InterpToolkitError: as of `describe_file`.
     """
-    rows_per_part = whole_number(rows_per_part, "rows_per_part", least=1)
     share = parse_shard(shard)
     engine = as_engine(model)
     chosen = choose_adapter(adapter, engine.facts, torch.empty(0, file.width), sites)
@@ -123,17 +122,10 @@ def describe_rows(
     contract = chosen.require_contract(engine.facts)
     from_vectors(torch.ones(1, file.width), contract, chosen.config.width, centered, sites)
     settings: dict[str, Any] = dict(
+        **common_settings(engine, chosen, sampling, rows_per_part),
         width=file.width,
-        rows_per_part=rows_per_part,
-        adapter=chosen.digest,
-        contract=contract_key(chosen),
-        model=engine.facts.model_id,
-        fingerprint=engine.facts.fingerprint,
-        block_signs=list(engine.facts.block_signs),
-        engine=dict(engine.identity),
         sites=None if sites is None else str(parse_place(sites)),
         centered=bool(centered),
-        sampling=asdict(sampling),
         **(about or {}),
     )
 
@@ -161,7 +153,13 @@ def describe_rows(
         return _table(frame, bad, None if ids is None else dict(enumerate(ids, part.start)))
 
     return run_parts(
-        Path(output), settings, split_rows(file.rows, rows_per_part), read, make, shard=share, progress=progress
+        Path(output),
+        settings,
+        split_rows(file.rows, settings["rows_per_part"]),
+        read,
+        make,
+        shard=share,
+        progress=progress,
     )
 
 
@@ -192,12 +190,33 @@ def _table(frame: pd.DataFrame, bad: pd.DataFrame, ids: dict[int, str] | None) -
     return both.astype(types).reset_index(drop=True)
 
 
-def contract_key(adapter: Adapter) -> str:
-    """Sixteen digits that change with what the adapter's contract holds besides the model.
+def common_settings(engine: Engine, adapter: Adapter, sampling: Sampling, rows_per_part: int) -> dict[str, Any]:
+    """What decides the parts of every job that describes, beside its inputs and how these are read.
 
     Args:
+        engine: that runs the model.
         adapter: with its contract.
+        sampling: of the descriptions.
+        rows_per_part: inputs in each file.
+
+    Raises:
+        InterpToolkitError: ``rows_per_part`` is no whole number above 0.
     """
+    facts = engine.facts
+    return dict(
+        rows_per_part=whole_number(rows_per_part, "rows_per_part", least=1),
+        adapter=adapter.digest,
+        contract=_contract_key(adapter),
+        model=facts.model_id,
+        fingerprint=facts.fingerprint,
+        block_signs=list(facts.block_signs),
+        engine=dict(engine.identity),
+        sampling=asdict(sampling),
+    )
+
+
+def _contract_key(adapter: Adapter) -> str:
+    """Sixteen digits that change with what the adapter's contract holds besides the model."""
     contract = adapter.require_contract()
     digest = hashlib.sha256(sha256_of_json(contract.to_dict()).encode())
     for place in contract.reading_places:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import pandas as pd
 
 from interp_toolkit.activations import Positions
 from interp_toolkit.adapters import Adapter
-from interp_toolkit.bulk.describe import contract_key
+from interp_toolkit.bulk.describe import common_settings
 from interp_toolkit.bulk.parts import Part, Progress, parse_shard, run_parts, split_rows
 from interp_toolkit.engines import DEFAULT_MODEL, LocalEngine, as_engine
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.json_lines import read_json_lines, read_lines
 from interp_toolkit.runtime import Sampling
-from interp_toolkit.settings import whole_number
 from interp_toolkit.sites import PlaceLike
 
 # Columns of a table of prompts that are taken where none is named, the first that is there.
@@ -135,17 +133,10 @@ def explain_file(
     chosen = choose_adapter(adapter, engine.facts, None, sites)
     chosen.require_contract(engine.facts).places(sites)
     settings = dict(
-        adapter=chosen.digest,
-        contract=contract_key(chosen),
-        model=engine.facts.model_id,
-        fingerprint=engine.facts.fingerprint,
-        block_signs=list(engine.facts.block_signs),
-        engine=dict(engine.identity),
+        **common_settings(engine, chosen, sampling, rows_per_part),
         sites=None if sites is None else str(sites),
         positions=str(positions),
         chat=chat,
-        sampling=asdict(sampling),
-        rows_per_part=whole_number(rows_per_part, "rows_per_part", least=1),
     )
 
     def read(part: Part) -> tuple[list[str], str]:
@@ -172,5 +163,5 @@ def explain_file(
         numbered = [tables[text].assign(row=number) for number, text in enumerate(rows, part.start)]
         return pd.concat(numbered, ignore_index=True).reindex(columns=list(_TYPES)).astype(_TYPES)
 
-    plan = split_rows(len(texts), rows_per_part)
+    plan = split_rows(len(texts), settings["rows_per_part"])
     return run_parts(Path(output), settings, plan, read, make, shard=parse_shard(shard), progress=progress)

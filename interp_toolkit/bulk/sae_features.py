@@ -64,8 +64,7 @@ def describe_sae(
         >>> describe_sae("my-sae", "descriptions", adapter="my-adapter", progress=True)
         >>> read_feature_descriptions("descriptions").query("above_threshold")
     """
-    named = isinstance(sae, (str, Path)) and is_folder(sae)
-    rates = read_activation_rates(sae) if named else None
+    rates = read_activation_rates(sae) if is_folder(sae) else None
     sae = load(sae)
     directions = sae_vectors(sae, features, activation_rates=rates)
     engine, facts = as_engine(model), directions.facts

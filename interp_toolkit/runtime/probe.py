@@ -45,7 +45,7 @@ def make_probe(model: Any, adapter: Adapter) -> Probe:
     with torch.no_grad():
         scores = _scored(lambda *arguments: score(run, *arguments), adapter, texts)
     dtype = str(backend_of(model).dtype).removeprefix("torch.")
-    return Probe(run.tokens.ids, texts, tuple(scores.log_probs.tolist()), dtype)
+    return Probe(texts, tuple(scores.log_probs.tolist()), dtype)
 
 
 def probe_difference(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +79,7 @@ def sae_vectors(
         >>> directions = sae_vectors(sae, [7, 11])
         >>> adapter(directions.vectors[~directions.dead])
     """
-    if activation_rates is None and isinstance(sae, (str, Path)) and loading.is_folder(sae):
+    if activation_rates is None and loading.is_folder(sae):
         activation_rates = loading.read_activation_rates(sae)
     sae = sae if loading.is_inference_sae(sae) else loading.load(sae)
     facts = sae_facts(sae)

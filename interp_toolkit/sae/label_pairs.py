@@ -50,7 +50,7 @@ def pairs(
     Example:
         >>> interp_toolkit.sae.pairs(sae, interp_toolkit.sae.labels("explanations"))
     """
-    if activation_rates is None and isinstance(sae, (str, Path)) and loading.is_folder(sae):
+    if activation_rates is None and loading.is_folder(sae):
         activation_rates = loading.read_activation_rates(sae)
     sae = loading.load(sae)
     labelled = labels if isinstance(labels, SAELabels) else label_files.labels(labels)

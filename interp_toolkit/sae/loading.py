@@ -81,12 +81,12 @@ def load(source: Any, sae_id: str | None = None, *, device: str = "cpu") -> Any:
     """
     if isinstance(source, PlainSAE):
         return for_inference(source)
-    if _as_folder(source) and importlib.util.find_spec("sae_lens") is None:
+    if is_folder(source) and importlib.util.find_spec("sae_lens") is None:
         return read_plain_sae(Path(source).expanduser(), device)
     library = sae_lens()
     if isinstance(source, library.SAE):
         sae = source
-    elif _as_folder(source):
+    elif is_folder(source):
         sae = _from_folder(Path(source).expanduser(), device)
     elif isinstance(source, str):
         sae = _from_release(source, sae_id, device)
@@ -156,13 +156,11 @@ def read_activation_rates(folder: str | Path) -> Float[Tensor, " features"] | No
     return torch.where(rates < 2e-10, 0.0, rates)
 
 
-def is_folder(source: str | Path) -> bool:
-    """Whether a text or path is meant as a folder, and not as the name of a release."""
-    return isinstance(source, Path) or source.startswith((".", "/", "~")) or Path(source).is_dir()
-
-
-def _as_folder(source: Any) -> bool:
-    return isinstance(source, (str, Path)) and is_folder(source)
+def is_folder(source: Any) -> bool:
+    """Whether this is a text or path that is meant as a folder, and not the name of a release or an SAE object."""
+    if isinstance(source, str):
+        return source.startswith((".", "/", "~")) or Path(source).is_dir()
+    return isinstance(source, Path)
 
 
 def _from_folder(folder: Path, device: str) -> Any:
