@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -80,7 +81,7 @@ class Background:
         warn_renamed("Background.of", "Background.from_texts")
         return cls.from_texts(texts)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash of the counts: labels against other text at large are other labels."""
         return sha256_of_json({"words": self.words, "phrases": self.phrases})

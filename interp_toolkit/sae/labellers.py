@@ -207,14 +207,16 @@ def llm_labeller(ask: Ask, name: str, *, shown: int = 10, question: str = QUESTI
 
 
 def tidy_label(answer: str) -> str:
-    """The label in a chat model's answer: its first line, without an introduction, quotes and the full stop.
+    """The label in a chat model's answer: its first line, without a number, an introduction, quotes and the full stop.
 
     Example:
         >>> tidy_label('Label: "Names of rivers."')
         'Names of rivers'
     """
     line = next((line for line in answer.splitlines() if any(map(str.isalnum, line))), "")
-    line = re.sub(r"^\W*(?:label|answer|phrase)\s*:", "", line.strip(), flags=re.IGNORECASE)
+    # Small models number their answer as the passages are numbered.
+    line = re.sub(r"^\W*\d{1,2}[.)]\s+", "", line.strip())
+    line = re.sub(r"^\W*(?:label|answer|phrase)\s*:", "", line, flags=re.IGNORECASE)
     # A quote inside would end a description that is written between quotes.
     return " ".join(line.replace('"', "'").split()).strip(" '\u201c\u201d*`.")
 
@@ -232,7 +234,13 @@ def _label_shard(
     labelled = {feature: Labelled((), INACTIVE) for feature, table in examples.items() if table.empty}
     keys: dict[int, Any] = {}
     if cache is not None:
-        keys = {feature: _key(labeller, feature, table) for feature, table in examples.items() if not table.empty}
+        # Taken once: that of a model is a hash over all of its weights.
+        labeller_key = labeller.key() if labeller.key else ""
+        keys = {
+            feature: _key(labeller.name, labeller_key, feature, table)
+            for feature, table in examples.items()
+            if not table.empty
+        }
         for feature, key in keys.items():
             if (labels := cache.load(key)) is not None:
                 labelled[feature] = Labelled(tuple(labels))
@@ -249,12 +257,12 @@ def _label_shard(
     return {feature: labelled[feature] for feature in examples}
 
 
-def _key(labeller: Labeller, feature: int, examples: pd.DataFrame) -> list[Any]:
+def _key(name: str, labeller_key: str, feature: int, examples: pd.DataFrame) -> list[Any]:
     rows = [
         [text, list(tokens), [round(float(activation), 4) for activation in activations]]
         for text, tokens, activations in zip(examples["text"], examples["tokens"], examples["activations"])
     ]
-    return [labeller.name, labeller.key() if labeller.key else "", feature, rows]
+    return [name, labeller_key, feature, rows]
 
 
 def _marked(examples: pd.DataFrame) -> list[str]:
