@@ -7,7 +7,9 @@ import sys
 import torch
 
 from interp_toolkit import Adapter, Site, TrainConfig, VectorLabelPairs, load_model, train_adapter
+from interp_toolkit.models import shard_blocks
 from interp_toolkit.training import loop
+from interp_toolkit.training.ranks import Ranks
 
 WORDS = ["rivers", "Poland", "a fox", "baseball", "the dog", "history", "that", "jumps over"]
 
@@ -36,6 +38,9 @@ def end_at(call):
 def main(said):
     torch.set_num_threads(1)
     model = load_model(said["model"], dtype="float32")
+    if said.get("shard"):
+        Ranks.joined()
+        shard_blocks(model)
     adapter = Adapter.create(said["kind"], 32, init_scale=2.0, **{"rank": 8} if "low_rank" in said["kind"] else {})
     settings = dict(batch_size=said["batch"], max_steps=said["steps"], epochs=3, lr=0.05, eval_every=2, log_samples=0)
     config = TrainConfig(**settings | said.get("config", {}))

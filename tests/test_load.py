@@ -254,8 +254,18 @@ def test_a_device_map_puts_the_model_where_it_says(checkpoints, tiny):
     assert model_facts(model) == model_facts(tiny())
     with pytest.raises(InterpToolkitError, match="expected a device or a device_map, got both"):
         load_model(folder, device="cpu", device_map="auto")
-    with pytest.raises(InterpToolkitError, match="device_map, quantization_config and backend are for models"):
+    with pytest.raises(
+        InterpToolkitError, match="attn_implementation and backend are for models that are loaded by name"
+    ):
         load_model(tiny(), device_map="auto")
+
+
+def test_other_attention_of_hugging_face_gives_the_same(checkpoints, tiny):
+    model = load_model(checkpoints["llama"], dtype="float32", attn_implementation="sdpa")
+    assert model.original_model.config._attn_implementation == "sdpa"
+    assert (model(_TOKENS) - tiny()(_TOKENS)).abs().max() < 1e-5
+    with pytest.raises(InterpToolkitError, match="could not load a causal language model .*attn_implementation"):
+        load_model(checkpoints["llama"], attn_implementation="another")
 
 
 def test_options_of_the_hub_are_passed_on(checkpoints, monkeypatch):

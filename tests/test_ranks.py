@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from interp_toolkit import Adapter
+from interp_toolkit import Adapter, InterpToolkitError
 from interp_toolkit.adapters.config import KINDS
+from interp_toolkit.models import shard_blocks
 from interp_toolkit.training.ranks import Ranks
 
 HERE = Path(__file__).parent
@@ -95,6 +96,41 @@ def test_two_processes_train_as_one_whatever_the_settings(train, what):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "what",
+    [
+        dict(),
+        dict(kind="full_rank", config=dict(ridge_init=1.0)),
+        dict(batch=1),  # less than an example for each
+        dict(config=dict(gradient_accumulation_steps=3, gradient_checkpointing=True)),
+    ],
+)
+def test_processes_that_hold_a_model_together_train_as_one(train, what):
+    (alone,) = train(0, **what)
+    first, second = train(2, shard=True, **what)
+    _assert_same(first, alone)
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_where_the_model_is_shared_out(train, tmp_path):
+    folder = tmp_path / "run"
+    (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
+    (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6}, fail=True)
+    assert ended[0] == 9
+    first, second = train(2, steps=8, folder=str(folder), shard=True)
+    _assert_same(first, whole)
+    assert first == second
+
+
+def test_one_process_has_nobody_to_share_a_model_with(tiny):
+    with pytest.raises(
+        InterpToolkitError, match="expected several processes, of which each holds a share of the model"
+    ):
+        shard_blocks(tiny())
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(train, tmp_path):
     folder = tmp_path / "run"
     (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
@@ -143,3 +179,5 @@ def test_shares_are_the_batch(count):
     shares = [Ranks(i, count).share(batch) for i in range(count)]
     assert sorted(example for share in shares for example in share) == sorted(batch)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    padded = [len(share) + Ranks(i, count).padding(batch) for i, share in enumerate(shares)]
+    assert set(padded) == {max(map(len, shares))}

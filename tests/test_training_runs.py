@@ -386,12 +386,25 @@ def test_recipes_with_a_mistake_are_refused_before_anything_runs(tmp_path, chang
         "llama31_8b",
         "gemma2_9b",
         "qwen25_7b",
+        "llama31_70b",
+        "qwen25_72b",
     ],
 )
 def test_the_committed_recipes_are_whole(name):
     recipe = Recipe.read(Path(__file__).parent.parent / "benchmarks" / "configs" / f"{name}.yaml")
     assert recipe.output.startswith("runs/")
-    assert recipe.topics is not None
+    assert (recipe.topics is None) == recipe.shard == (recipe.pairs is not None)
+
+
+def test_a_model_that_is_shared_out_takes_vectors_that_were_read_before(tmp_path, checkpoints):
+    text = f"model: {checkpoints['llama']}\noutput: {tmp_path / 'run'}\nadapter: {{kind: scale}}\nshard: true\n"
+    (tmp_path / "topics.yaml").write_text(text + "topics: {titles: titles.jsonl, site: 2}\n")
+    with pytest.raises(InterpToolkitError, match="expected 'pairs' with 'shard', a folder of vectors"):
+        Recipe.read(tmp_path / "topics.yaml")
+    VectorLabelPairs.from_tensors(torch.randn(8, 32), list("abcdefgh"), site=2).save(tmp_path / "pairs")
+    (tmp_path / "alone.yaml").write_text(text + "pairs: pairs\n")
+    with pytest.raises(InterpToolkitError, match="expected several processes, .* torchrun --nproc-per-node N"):
+        Recipe.read(tmp_path / "alone.yaml").run(tmp_path)
 
 
 def test_recipe_files_that_are_none(tmp_path):

@@ -6,6 +6,7 @@ from interp_toolkit.models.hooked import backend_of, is_hooked_model
 from interp_toolkit.models.kv import KV
 from interp_toolkit.models.limits import context_length, require_context, require_rows
 from interp_toolkit.models.load import as_hooked_model, load_model
+from interp_toolkit.models.shard import shard_blocks
 
 __all__ = [
     "KV",
@@ -21,5 +22,6 @@ __all__ = [
     "model_facts",
     "require_context",
     "require_rows",
+    "shard_blocks",
     "weights_key",
 ]

@@ -57,6 +57,8 @@ class Backend(ABC):
         self.n_layers: int = cfg.n_layers
         # Whether tokens may follow the keys and values of others; the check at load finds who keeps another state.
         self.continues = True
+        # Whether this process holds a share of the weights alone, see `shard_blocks`.
+        self.sharded = False
         self.rotary_limit = rotary_limit(getattr(model, "original_model", model))
         self.lock = threading.RLock()
         self._running = False
@@ -80,6 +82,10 @@ class Backend(ABC):
             self._modules = modules_of(self.model)
             self._parameters = [p for module in self._modules for p in module._parameters.values() if p is not None]
             self.change = describe_change(self.model, self._modules)
+            if self.sharded:
+                # Whether a block is put together at the moment differs from process to process, and all have to find
+                # the same, or they would not make the same passes.
+                return self.change, b"sharded"
             return self.change, weights_version(self._modules, dict.fromkeys(self._parameters))
 
     @contextmanager
@@ -198,6 +204,7 @@ class Backend(ABC):
             hidden states [batch, position, d_model], and the grown `KV` or None.
         """
         require_context(self.model, (past.total if past else 0) + tokens.shape[1], "the longest text")
+        tokens = tokens.to(self.device)  # those just written lie where the last layer does
         if past is None and keep and (self.change is not None or not self.continues):
             past = WholePast.from_tokens(tokens[:, :0])
         if isinstance(past, WholePast):

@@ -96,7 +96,8 @@ class BridgeBackend(Backend):
                 yield
 
     def _is_bare(self, edits: Mapping[Site, Edit]) -> bool:
-        plain = self.change is None and self._change_now() is None
+        # Without hook points blocks are not called, and so would not be put together from their shares.
+        plain = not self.sharded and self.change is None and self._change_now() is None
         return plain and self._shared_attention.fits() and self._bare.usable(edits, self._modules)
 
     def _run_bare(

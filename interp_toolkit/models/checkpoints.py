@@ -18,7 +18,7 @@ _BUFFERS = re.compile(
 
 
 def read_model(source: str, dtype: torch.dtype | str, revision: str | None, **options: Any) -> Any:
-    """A causal language model of transformers, with eager attention and all of its weights from the checkpoint.
+    """A causal language model of transformers, with all of its weights from the checkpoint.
 
     Args:
         source: a hub id or a folder.
@@ -35,12 +35,10 @@ def read_model(source: str, dtype: torch.dtype | str, revision: str | None, **op
     if source.startswith((".", "/", "~")) and not local.is_dir():
         raise InterpToolkitError(f"expected a folder with a Hugging Face checkpoint, but {source} is no folder")
     try:
-        # Eager attention is what the bridge's hook points stand in, and what its parity is stated against.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             local if local.is_dir() else source,
             dtype=dtype,
             revision=revision or "main",
-            attn_implementation="eager",
             output_loading_info=True,
             **{name: value for name, value in options.items() if value is not None},
         )

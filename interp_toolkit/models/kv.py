@@ -41,8 +41,11 @@ class KV:
 
     def take(self, rows: Tensor) -> KV:
         """The given rows, in that order; the shared part stays shared."""
-        layers = tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers)
-        return KV(layers, self.length, self.prefix)
+
+        def taken(x: Tensor) -> Tensor:
+            return x.index_select(0, rows.to(x.device))  # layers may lie on several devices
+
+        return KV(tuple((taken(k), taken(v)) for k, v in self.layers), self.length, self.prefix)
 
     def behind(self) -> tuple[KV | None, KV | None]:
         """Return the shared prefix and the keys and values per row, as a pass that continues from here sees them.

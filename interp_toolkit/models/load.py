@@ -54,6 +54,7 @@ def load_model(
     token: str | bool | None = None,
     device_map: Any = None,
     quantization_config: Any = None,
+    attn_implementation: str | None = None,
     tokenizer: Any = None,
     check: bool = True,
 ) -> Any:
@@ -72,9 +73,12 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         token: of the hub, for models that ask for one; by default that of ``hf auth login``.
         device_map: where each part goes, as Hugging Face's ``from_pretrained`` takes it, such as ``"auto"``; instead of
-            ``device``. It was tried with all parts on one device, and not with layers on several.
+            ``device``. Layers on several devices were tried without numbers only, see docs/how-to/one-node.md.
         quantization_config: as ``from_pretrained`` takes it. Adapters are for the model in the dtype that they were
             trained in: a contract refuses other weights.
+        attn_implementation: of Hugging Face's modules, as ``from_pretrained`` takes it; by default ``"eager"``, in
+            which alone the hook points of scores and patterns fire. Passes of this library that nobody listens inside
+            have an attention of their own, whatever this says.
         tokenizer: in place of the one that lies with the model, which a model in memory may not have.
         check: whether a few tokens are run, once, to see that the hooked model computes what the model itself does.
 
@@ -91,11 +95,12 @@ def load_model(
         (30, 576)
     """
     if not isinstance(name, (str, Path)):
-        by_name = (device, revision, token, device_map, quantization_config)
+        by_name = (device, revision, token, device_map, quantization_config, attn_implementation)
         if any(value is not None for value in by_name) or backend != "bridge":
             raise InterpToolkitError(
-                f"device, revision, token, device_map, quantization_config and backend are for models that are loaded "
-                f"by name, got {type(name).__name__}; move a model in memory with its own .to(...)"
+                f"device, revision, token, device_map, quantization_config, attn_implementation and backend are for "
+                f"models that are loaded by name, got {type(name).__name__}; move a model in memory with its own "
+                f".to(...)"
             )
         return _frozen(_in_memory(name, dtype, tokenizer, check))
     if backend not in ("bridge", "hooked_transformer"):
@@ -109,7 +114,10 @@ def load_model(
     else:
         source, model_id, commit = str(name), str(name), revision or ""
     revision = None if source != name else revision
-    options: dict[str, Any] = dict(token=token, device_map=device_map, quantization_config=quantization_config)
+    # Eager attention is what the bridge's hook points stand in, and what its parity is stated against.
+    attention = attn_implementation or "eager"
+    options: dict[str, Any] = dict(attn_implementation=attention, token=token)
+    options |= dict(device_map=device_map, quantization_config=quantization_config)
     if quantization_config is not None and device_map is None:
         options["device_map"] = {"": place}  # quantized weights cannot be moved afterwards
     hf_model = read_model(source, number, revision, **options)
@@ -117,7 +125,7 @@ def load_model(
     if options["device_map"] is None:
         hf_model.to(place)
     commit = commit or str(getattr(hf_model.config, "_commit_hash", None) or "")
-    return _frozen(_hooked(hf_model, tokenizer, backend, model_id, commit, check))
+    return _frozen(_hooked(hf_model, tokenizer, backend, model_id, commit, check, attention))
 
 
 def as_hooked_model(model: Any, **settings: Any) -> Any:
@@ -182,7 +190,15 @@ def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) ->
     return bridge
 
 
-def _hooked(hf_model: Any, tokenizer: Any, backend: BackendName, model_id: str, commit: str, check: bool) -> Any:
+def _hooked(
+    hf_model: Any,
+    tokenizer: Any,
+    backend: BackendName,
+    model_id: str,
+    commit: str,
+    check: bool,
+    attention: str = "eager",
+) -> Any:
     """A model of transformers with hook points, seen to compute what it did."""
     family = type(hf_model).__name__
     if hf_model.get_output_embeddings() is None:
@@ -194,7 +210,7 @@ def _hooked(hf_model: Any, tokenizer: Any, backend: BackendName, model_id: str, 
             truth = hugging_face_pass(hf_model) if check else None
         with _library_chatter_off():
             if backend == "bridge":
-                hf_model.set_attn_implementation("eager")
+                hf_model.set_attn_implementation(attention)
                 model = TransformerBridge.boot_transformers(
                     model_id, hf_model=hf_model, tokenizer=tokenizer, device=str(hf_model.device), dtype=hf_model.dtype
                 )

@@ -18,7 +18,13 @@ from interp_toolkit.errors import InterpToolkitError
 _ABSENT = object()
 # Users' hooks on hook points are wrapped by `transformer_lens.hook_points`, which is none of these. Of our own only the
 # renaming of the cache stays on a model.
-_LIBRARIES = ("transformers.", "transformer_lens.model_bridge.", "accelerate.", "interp_toolkit.models.cache_name")
+_LIBRARIES = (
+    "transformers.",
+    "transformer_lens.model_bridge.",
+    "accelerate.",
+    "torch.distributed.fsdp.",
+    "interp_toolkit.models.cache_name",
+)
 
 
 def modules_of(model: Any) -> list[nn.Module]:

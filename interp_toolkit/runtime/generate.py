@@ -82,14 +82,16 @@ def generate(
     bar = tqdm(total=len(soft_tokens), desc="describing", unit="vector", disable=not progress)
     for vectors in soft_tokens.split(max(1, _ROWS // samples)) if len(soft_tokens) else ():
         draws_of = row_ids[len(out) : len(out) + len(vectors)]
-        draws = _uniforms(draws_of, samples, seed, max_new_tokens).to(vectors.device) if temperature else None
+        draws = _uniforms(draws_of, samples, seed, max_new_tokens) if temperature else None
         prompts = vectors if null is None else with_null(null, vectors)
         hidden, past = run.read(prompts, keep=True)
         assert past is not None
         states, first = hidden[:, -1], len(prompts) - len(vectors)
         # Row of the prompt that each text goes on from.
-        rows = torch.arange(first, len(prompts), device=states.device).repeat_interleave(samples)
-        texts = _decode(run, states[rows], past.take(rows), temperature, top_p, draws, max_new_tokens, ends)
+        rows = torch.arange(first, len(prompts), device=run.backend.device).repeat_interleave(samples)
+        texts = _decode(
+            run, states[rows.to(states.device)], past.take(rows), temperature, top_p, draws, max_new_tokens, ends
+        )
         if null is not None:
             ids = [text.token_ids for text in texts]
             measured = evidence_behind(run, prompts, states, past, ids, (rows - first).tolist())
@@ -154,7 +156,7 @@ def _decode(
     texts = [WrittenText(ends) for _ in range(len(states))]
     alive = np.arange(len(states))  # which text each row of the batch is
     for step in range(max_new_tokens):
-        draws_of_step = None if draws is None else draws[torch.from_numpy(alive), step]
+        draws_of_step = None if draws is None else draws[torch.from_numpy(alive), step].to(states.device)
         tokens, log_probs = next_tokens(backend, states, temperature, top_p, draws_of_step)
         running = np.ones(len(alive), dtype=bool)
         for row, (text, token, log_prob) in enumerate(zip(alive, tokens.tolist(), log_probs.tolist())):
@@ -162,7 +164,7 @@ def _decode(
         if not running.any() or step == max_new_tokens - 1:
             break
         if 1 - running.mean() > _FINISHED_SHARE:
-            rows = torch.from_numpy(running.nonzero()[0]).to(backend.device)
+            rows = torch.from_numpy(running.nonzero()[0]).to(tokens.device)
             alive, tokens, past = alive[running], tokens[rows], past.take(rows)
         hidden, grown = backend.hidden(tokens[:, None], past, keep=True, reserve=max_new_tokens)
         assert grown is not None

@@ -162,7 +162,7 @@ def score_behind(
         smoothing: as `score` has it.
     """
     index = torch.tensor(rows, device=run.backend.device)
-    behind = states.index_select(0, index)[:, None]
+    behind = states.index_select(0, index.to(states.device))[:, None]
     inputs = _inputs(run, targets)
     if inputs.shape[1]:
         hidden, _ = run.backend.hidden(inputs, past.take(index))

@@ -140,15 +140,16 @@ class TrainingRun:
         weight = sum(self.train.weights[i] for i in batch)
         size = math.ceil(len(batch) / config.gradient_accumulation_steps)
         self.optimizer.zero_grad(set_to_none=True)
-        for part in (self.ranks.share(batch[i : i + size]) for i in range(0, len(batch), size)):
-            if not part:
-                continue
-            value = self._loss(part, weight)
-            total += value.item()
-            if math.isfinite(total):
+        for part in (batch[i : i + size] for i in range(0, len(batch), size)):
+            numbers = list(self.ranks.share(part))
+            # Processes that hold a model together make the same passes, even where one has no example of its own.
+            padding = self.ranks.padding(part) if self.run.backend.sharded else 0
+            value = self._loss(numbers + part[-1:] * padding, weight, padding) if numbers or padding else None
+            (loss,) = self.ranks.total(0.0 if value is None else value.item())
+            total += loss
+            self._require_finite("loss", total, batch)
+            if value is not None:
                 value.backward()
-        (total,) = self.ranks.total(total)
-        self._require_finite("loss", total, batch)
         self.ranks.sum_gradients(self.adapter.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), config.max_grad_norm).item()
         self._require_finite("norm of the gradient", norm, batch)
@@ -159,15 +160,16 @@ class TrainingRun:
         self.state.recent.append(total)
         return total, norm
 
-    def _loss(self, numbers: Sequence[int], weight: float) -> torch.Tensor:
-        """Compute what these examples add to the weighted mean over a batch of that weight."""
+    def _loss(self, numbers: Sequence[int], weight: float, padding: int) -> torch.Tensor:
+        """Compute what these examples but the last ``padding`` add to the weighted mean over a batch of that weight."""
         config, train = self.config, self.train
         vectors = train.vectors(numbers, self.device)
         targets = [train.targets[i] for i in numbers]
         values = losses(
             self.run, self.adapter, vectors, targets, config.label_smoothing, config.max_token_loss, self.objective
         )
-        return (values * values.new_tensor([train.weights[i] for i in numbers])).sum() / weight
+        weights = [train.weights[i] for i in numbers[: len(numbers) - padding]] + [0.0] * padding
+        return (values * values.new_tensor(weights)).sum() / weight
 
     def _require_finite(self, what: str, value: float, batch: list[int]) -> None:
         if math.isfinite(value):
@@ -185,7 +187,9 @@ class TrainingRun:
         measured = validation_losses(self.run, self.adapter, vectors, held.targets, held.rows)
         # Processors of two kinds round apart, and all have to agree on what is best.
         row = self.state.record(*(x / self.ranks.count for x in self.ranks.total(*measured)))
-        shown = self._describe(vectors[: self.config.log_samples], [labels[0] for labels in held.pairs.labels])
+        # Texts may end at other lengths in another process, and then passes of a sharded model would wait for ever.
+        samples = 0 if self.run.backend.sharded else self.config.log_samples
+        shown = self._describe(vectors[:samples], [labels[0] for labels in held.pairs.labels])
         log.write("validation", **row, descriptions=shown)
         if self.progress:
             samples = "; ".join(f"{sample['label']} -> {sample['description']}" for sample in shown)

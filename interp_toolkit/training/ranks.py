@@ -53,6 +53,14 @@ class Ranks:
         """
         return batch[self.number :: self.count]
 
+    def padding(self, batch: Sequence[int]) -> int:
+        """How many examples the share of this process lacks to be as long as the longest share.
+
+        Args:
+            batch: numbers of examples, the same in each process.
+        """
+        return -(-len(batch) // self.count) - len(self.share(batch))
+
     def same_weights(self, module: nn.Module) -> None:
         """Give every process the first one's weights.
 

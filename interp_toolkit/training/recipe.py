@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from interp_toolkit.adapters import Adapter, AdapterConfig, truncated
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import as_hooked_model, backend_of, model_facts
+from interp_toolkit.models import as_hooked_model, backend_of, model_facts, shard_blocks
 from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
 from interp_toolkit.settings import naming, read_yaml, settings_from, with_new_names
 from interp_toolkit.sites import Place, Site, SiteLike, SiteStack, parse_place
@@ -130,6 +130,9 @@ class Recipe:
         soft_prompt: by default the paper's wording in the model's chat template.
         start: folder of a trained adapter to begin with instead of at random: one of the same shape, or a full-rank
             one, to whose soft tokens a low-rank adapter then begins as near as its rank allows (see `truncated`).
+        shard: whether processes that train together hold a share of the model's blocks each, instead of the whole model
+            (see `shard_blocks`). Each process first reads all of it into the CPU's memory. Vectors come from ``pairs``
+            then, since they are read by one process.
         training: settings.
     """
 
@@ -141,11 +144,17 @@ class Recipe:
     pairs: str | None = None
     soft_prompt: PromptSource = field(default_factory=PromptSource)
     start: str | None = None
+    shard: bool = False
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         if (self.topics is None) == (self.pairs is None):
             raise InterpToolkitError("a training file names its pairs once: expected either 'topics' or 'pairs'")
+        if self.shard and self.pairs is None:
+            raise InterpToolkitError(
+                "expected 'pairs' with 'shard', a folder of vectors that one process read (as with device_map='auto') "
+                "and VectorLabelPairs.save wrote, got 'topics'"
+            )
         # Checked now, with any width, rather than after the vectors have been read.
         sites = len(self.topics.place().sites) if self.topics else 1
         AdapterConfig.from_dict({"d_model": 10**6, "sites": sites, **self.adapter})
@@ -184,7 +193,7 @@ class Recipe:
         Returns:
             What the run leaves, as `train_adapter` returns it.
         """
-        model = as_hooked_model(self.model, dtype=self.dtype)
+        model = as_hooked_model(self.model, dtype=self.dtype, device="cpu" if self.shard else None)
         d_model = model_facts(model).d_model
         ranks = Ranks.joined()
         progress = progress and ranks.first
@@ -199,6 +208,8 @@ class Recipe:
         adapter = Adapter.from_config(config, seed=self.training.seed)
         if self.start is not None:
             adapter = _starting_adapter(Adapter.from_pretrained(self.start), config, pairs)
+        if self.shard:
+            shard_blocks(model)
         vocabulary = len(backend_of(model).embedding_weight)
         prompt = self.soft_prompt.make(model.tokenizer, config.tokens, vocabulary)
         return train_adapter(
