@@ -16,7 +16,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from interp_toolkit import SoftPrompt, load_model
+from interp_toolkit import Adapter, Site, SoftPrompt, load_model
+from interp_toolkit.contract import Contract
+from interp_toolkit.models import model_facts
 
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2")
 try:  # TransformerLens 4 has the bridge only.
@@ -179,6 +181,15 @@ def make_sae(architecture="topk", width=32, features=48, training=False, seed=0,
 @pytest.fixture(scope="session")
 def tiny_prompt(tiny_tokenizer):
     return SoftPrompt.for_chat(tiny_tokenizer)
+
+
+@pytest.fixture
+def adapter(tiny, tiny_prompt):
+    """For the tiny Llama after block 2, with a bias and a mean of zero; some files have another."""
+    made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
+    made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
+    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.zeros(32), True)
+    return made
 
 
 @pytest.fixture

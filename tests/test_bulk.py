@@ -15,20 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from interp_toolkit import Adapter, ContractError, InterpToolkitError, Sampling, Site, VectorLabelPairs, self_explain
+from interp_toolkit import ContractError, InterpToolkitError, Sampling, VectorLabelPairs, self_explain
 from interp_toolkit.bulk import describe_file, open_vectors, parts, read_descriptions
 from interp_toolkit.bulk.parts import Part, parse_shard, run_parts, split_rows
-from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.models import model_facts
-
-
-@pytest.fixture
-def adapter(tiny, tiny_prompt):
-    made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
-    made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
-    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.zeros(32), True)
-    return made
 
 
 def _write(path, vectors, ids=None, rows_per_group=4):
@@ -108,7 +98,10 @@ def _bad_files(folder):
         ("cut.parquet", "cut.parquet is damaged: "),
         ("uneven.parquet", "expected vectors of width 1 in .*uneven.parquet, as that of row 0, got 2 in row 1"),
         ("flat.parquet", "expected a column of lists of numbers in .*flat.parquet, and there is none"),
-        ("some.csv", "expected vectors in a .safetensors, .npy or .parquet file, or in a folder of pairs, got .*csv$"),
+        (
+            "some.csv",
+            "expected vectors in a .safetensors, .npy or .parquet file, in a folder of .*, got .*csv$",
+        ),
         ("none.npy", "none.npy, where there is nothing"),
     ],
 )

@@ -5,25 +5,14 @@ import json
 
 import pandas as pd
 import pytest
-import torch
 from test_sampling import Remote
 
-from interp_toolkit import Adapter, InterpToolkitError, Sampling, Site, self_explain
+from interp_toolkit import InterpToolkitError, Sampling, self_explain
 from interp_toolkit.bulk import explain_file, read_descriptions, read_prompts
 from interp_toolkit.cli import main
-from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.models import model_facts
 
 PROMPTS = ["foxes?", "Tell me about Poland.", "rivers", "foxes?", "the lazy dog"]
-
-
-@pytest.fixture
-def adapter(tiny, tiny_prompt):
-    made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
-    made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
-    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.zeros(32), True)
-    return made
 
 
 def _write(folder, kind, prompts=PROMPTS):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from conftest import make_sae
 from safetensors.torch import save_file
 
-from interp_toolkit import Adapter, ContractError, InterpToolkitError, Sampling, Site, self_explain
+from interp_toolkit import ContractError, InterpToolkitError, Sampling, self_explain
 from interp_toolkit.bulk import (
     best_descriptions,
     describe_file,
@@ -19,24 +20,20 @@ from interp_toolkit.bulk import (
     neuronpedia_rows,
     read_feature_descriptions,
     usable_labels,
+    with_labels,
     write_neuronpedia,
 )
 from interp_toolkit.cli import main
-from interp_toolkit.contract import Contract, EvidenceThreshold
+from interp_toolkit.contract import EvidenceThreshold
 from interp_toolkit.errors import FileFormatError
-from interp_toolkit.models import model_facts
 from interp_toolkit.sae import labels as sae_labels
 from interp_toolkit.sae import sae_vectors
 
 
 @pytest.fixture
-def adapter(tiny, tiny_prompt):
-    made = Adapter.create("scalar_affine", 32, init_scale=3.0).requires_grad_(False)
-    made.bias.copy_(torch.randn(32, generator=torch.Generator().manual_seed(1)))
-    threshold = EvidenceThreshold(0.5, 0.95, 100, 0)
-    made.contract = Contract.from_facts(model_facts(tiny()), Site.after(2), tiny_prompt, torch.zeros(32), True)
-    made.contract = made.contract.__class__(**{**vars(made.contract), "threshold": threshold})
-    return made
+def adapter(adapter):
+    adapter.contract = replace(adapter.contract, threshold=EvidenceThreshold(0.5, 0.95, 100, 0))
+    return adapter
 
 
 @pytest.fixture
@@ -137,6 +134,28 @@ def test_an_export_is_read_back_as_labels(table, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_labels_that_texts_chose_stand_in_the_export_under_their_source(table, tmp_path):
+    best = best_descriptions(table)
+    merged = pd.DataFrame(
+        dict(
+            feature=[3, 5, 7],
+            label=["dogs", "streams", "cats"],
+            source=["description", "words.json", "words.json"],
+            auroc=[0.7, 0.9, 0.6],
+        )
+    )
+    both = with_labels(best, merged)
+    assert both["feature"].tolist() == [3, 5, 7, 8, 9]
+    assert usable_labels(both) == {3: "dogs", 5: "streams", 7: "cats"}
+    assert both["evidence"].isna().tolist() == [False, True, True, *best["evidence"].isna().tolist()[2:]]
+    rows = neuronpedia_rows(both, "tiny/2-res", "tiny with adapter x")
+    assert [(row["typeName"], row["explanationModelName"]) for row in rows] == [
+        ("self_explanation", "tiny with adapter x"),
+        ("merged_label", "words.json"),
+        ("merged_label", "words.json"),
+    ]
+
+
 def test_many_rows_are_written_in_batches(tmp_path):
     many = pd.DataFrame(dict(feature=range(2500), description="x", above_threshold=True))
     write_neuronpedia(neuronpedia_rows(many, "m/l", "x"), tmp_path / "export")
@@ -181,6 +200,22 @@ def test_the_command(tmp_path, folder, checkpoints, adapter, capsys, monkeypatch
     assert read_feature_descriptions("out")["feature"].tolist() == [0, 1, 2, 3, 30]
     assert len(sae_labels("export").features) == 5
     assert "Features of sae" in (tmp_path / "page.html").read_text()
+    words = [dict(index=i, description=word) for i, word in enumerate(["foxes", "dogs", "rivers", "jumps"])]
+    (tmp_path / "words.json").write_text(json.dumps(words))
+    lines = [
+        json.dumps(dict(text=text)) for text in ("a quick brown fox", "the lazy dog jumps", "Tell me about rivers.")
+    ]
+    (tmp_path / "passages.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr("interp_toolkit.embedder.Embedder", lambda: lambda texts: torch.ones(len(texts), 2))
+    labels = ["--labels", "words.json", "--passages", "passages.jsonl", "--table", "table.parquet"]
+    assert main([*job, "--features", "0:4", "30", "--all", *labels]) == 0
+    table = pd.read_parquet("table.parquet")
+    # The judge finds all alike, so the labels named first stay; feature 30 has only its description.
+    assert table["description"].tolist()[:4] == ["foxes", "dogs", "rivers", "jumps"]
+    assert table["source"].tolist() == ["words.json"] * 4 + ["description"]
+    assert "4 labels of words.json\n1 labels of description\nwritten to table.parquet" in capsys.readouterr().out
+    assert main([*job, "--features", "0:4", "30", "--labels", "words.json"]) == 2
+    assert "expected --passages beside --labels" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*job, "--features", "4:x"])
     assert "expected the number of a feature or a range like 0:4096, got '4:x'" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_commands_of_the_documents_exist(path, capsys):
         assert (ROOT / config).exists(), config
     for command, name in set(
         re.findall(
-            r"interp-toolkit (explain-file|explain|describe|train|info|evaluate|sae|report|serve-model)\b ?(\w*)",
+            r"interp-toolkit (explain-file|explain|read|describe|train|info|evaluate|sae|report|serve-model)\b ?(\w*)",
             TEXTS[path],
         )
     ):

@@ -15,7 +15,9 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bulk.parts import Part, Progress, parse_shard, read_parts, run_parts, split_rows
 from interp_toolkit.bulk.vector_files import VectorFile, open_vectors
+from interp_toolkit.contract import Contract, ModelFacts, same_blocks
 from interp_toolkit.engines import DEFAULT_MODEL, Engine, as_engine
+from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.files import sha256_of_json
 from interp_toolkit.inputs import from_vectors
@@ -34,7 +36,7 @@ def describe_file(
     adapter: Adapter | str | Path | None = None,
     tensor: str | None = None,
     sites: PlaceLike | None = None,
-    centered: bool = True,
+    centered: bool | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     rows_per_part: int = 4096,
     shard: str | None = None,
@@ -46,13 +48,14 @@ def describe_file(
     interrupted; several processes that are given the same folder share the parts. `read_descriptions` gives one table.
 
     Args:
-        vectors: a file that `open_vectors` reads.
+        vectors: a file or folder that `open_vectors` reads.
         output: folder of the parts.
         model: as of `self_explain`.
         adapter: as of `self_explain`.
-        tensor: name of the tensor or column, where the file holds several.
-        sites: which of the adapter's places the vectors are from; as of `self_explain`.
-        centered: as of `self_explain`.
+        tensor: name of the tensor or column, or site, where the file holds several.
+        sites: which of the adapter's places the vectors are from; as of `self_explain`. Residual streams that
+            `read_file` stored say it themselves.
+        centered: as of `self_explain`; by default True, but not for residual streams that `read_file` stored.
         sampling: as of `self_explain`.
         rows_per_part: vectors in each file.
         shard: which parts this process begins with, such as ``"0/4"``; by default what torchrun or SLURM say.
@@ -90,7 +93,7 @@ def describe_rows(
     model: Any = DEFAULT_MODEL,
     adapter: Adapter | str | Path | None = None,
     sites: PlaceLike | None = None,
-    centered: bool = True,
+    centered: bool | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     rows_per_part: int = 4096,
     shard: str | None = None,
@@ -120,12 +123,13 @@ def describe_rows(
     chosen = choose_adapter(adapter, engine.facts, torch.empty(0, file.width), sites)
     # Refused here rather than after the first part has been read.
     contract = chosen.require_contract(engine.facts)
+    sites, centered = _origin(file, engine.facts, contract, sites, centered)
     from_vectors(torch.ones(1, file.width), contract, chosen.config.width, centered, sites)
     settings: dict[str, Any] = dict(
         **common_settings(engine, chosen, sampling, rows_per_part),
         width=file.width,
         sites=None if sites is None else str(parse_place(sites)),
-        centered=bool(centered),
+        centered=centered,
         **(about or {}),
     )
 
@@ -190,6 +194,55 @@ def _table(frame: pd.DataFrame, bad: pd.DataFrame, ids: dict[int, str] | None) -
     return both.astype(types).reset_index(drop=True)
 
 
+def _origin(
+    file: VectorFile, facts: ModelFacts, contract: Contract, sites: PlaceLike | None, centered: bool | None
+) -> tuple[PlaceLike | None, bool]:
+    """Where vectors are from and whether they are centered, which residual streams that were stored say themselves.
+
+    Raises:
+        ContractError: residual streams of another model, or of a site that is neither the adapter's nor that named.
+        InterpToolkitError: residual streams as they were read, which are taken for centered ones.
+    """
+    if not file.site:
+        return sites, centered is None or bool(centered)
+    if file.job["fingerprint"] != facts.fingerprint or not same_blocks(facts.block_signs, file.job["block_signs"]):
+        raise ContractError(
+            f"expected residual streams of {facts.model_id}, got those of {file.job['model']} in {file.path}, whose "
+            f"weights are others; read the prompts again with this model"
+        )
+    if sites is not None and str(parse_place(sites)) != file.site:
+        raise ContractError(
+            f"expected residual streams of {parse_place(sites)}, got those of {file.site} in {file.path}; leave the "
+            f"site out"
+        )
+    if centered:
+        raise InterpToolkitError(
+            f"expected centered=False for {file.path}, which holds residual streams as they were read; leave it out"
+        )
+    contract.check_site(parse_place(file.site))
+    return file.site if contract.more else None, False
+
+
+def model_settings(engine: Engine, rows_per_part: int) -> dict[str, Any]:
+    """What decides the parts of every job, beside its inputs and what is done with them.
+
+    Args:
+        engine: that runs the model.
+        rows_per_part: inputs in each file.
+
+    Raises:
+        InterpToolkitError: ``rows_per_part`` is no whole number above 0.
+    """
+    facts = engine.facts
+    return dict(
+        rows_per_part=whole_number(rows_per_part, "rows_per_part", least=1),
+        model=facts.model_id,
+        fingerprint=facts.fingerprint,
+        block_signs=list(facts.block_signs),
+        engine=dict(engine.identity),
+    )
+
+
 def common_settings(engine: Engine, adapter: Adapter, sampling: Sampling, rows_per_part: int) -> dict[str, Any]:
     """What decides the parts of every job that describes, beside its inputs and how these are read.
 
@@ -202,15 +255,10 @@ def common_settings(engine: Engine, adapter: Adapter, sampling: Sampling, rows_p
     Raises:
         InterpToolkitError: ``rows_per_part`` is no whole number above 0.
     """
-    facts = engine.facts
     return dict(
-        rows_per_part=whole_number(rows_per_part, "rows_per_part", least=1),
+        **model_settings(engine, rows_per_part),
         adapter=adapter.digest,
         contract=_contract_key(adapter),
-        model=facts.model_id,
-        fingerprint=facts.fingerprint,
-        block_signs=list(facts.block_signs),
-        engine=dict(engine.identity),
         sampling=asdict(sampling),
     )
 

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +14,11 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import whole_file, whole_folder
 from interp_toolkit.json_lines import read_json
 
-# The kind of explanation, by which Neuronpedia groups them.
-TYPE_NAME = "self_explanation"
+# The kinds of explanation, by which Neuronpedia groups them.
+TYPE_NAME, OTHER_TYPE_NAME = "self_explanation", "merged_label"
 _ROWS_PER_FILE = 1024
+# The source of labels that are descriptions.
+DESCRIPTION = "description"
 
 
 def neuronpedia_rows(
@@ -24,7 +27,7 @@ def neuronpedia_rows(
     """Descriptions as rows of Neuronpedia's export of explanations.
 
     Args:
-        best: of `best_descriptions`.
+        best: of `best_descriptions`, or of `with_labels`, whose labels of other sources are named for these.
         neuronpedia_id: ``model/layer-source``, such as ``"gemma-2-2b/20-gemmascope-res-16k"``.
         explainer: name of the model and adapter that wrote them.
         all_rows: whether to keep descriptions that are not above the threshold of evidence; these are guesses.
@@ -38,17 +41,38 @@ def neuronpedia_rows(
     model, _, layer = neuronpedia_id.partition("/")
     if not model or not layer or "/" in layer:
         raise InterpToolkitError(f"expected an id like gemma-2-2b/20-gemmascope-res-16k, got {neuronpedia_id!r}")
-    return [
-        dict(
-            modelId=model,
-            layer=layer,
-            index=str(feature),
-            description=description,
-            typeName=TYPE_NAME,
-            explanationModelName=explainer,
-        )
-        for feature, description in usable_labels(best, all_rows=all_rows).items()
-    ]
+    sources: dict[int, str] = dict(zip(best["feature"], best["source"])) if "source" in best else {}
+    rows = []
+    for feature, description in usable_labels(best, all_rows=all_rows).items():
+        source = sources.get(feature, DESCRIPTION)
+        kind, name = (TYPE_NAME, explainer) if source == DESCRIPTION else (OTHER_TYPE_NAME, source)
+        row = dict(modelId=model, layer=layer, index=str(feature), description=description)
+        rows.append(row | dict(typeName=kind, explanationModelName=name))
+    return rows
+
+
+def with_labels(best: pd.DataFrame, merged: pd.DataFrame) -> pd.DataFrame:
+    """Descriptions of features, with labels of other sources in place of those that fit texts less well.
+
+    Args:
+        best: of `best_descriptions`.
+        merged: of `merge_labels`, with `DESCRIPTION` among the sources.
+
+    Returns:
+        columns of ``best``, and ``source``, ``auroc``. Labels of other sources count as above the threshold; evidence
+        and confidence are those of descriptions alone.
+    """
+    frame = best.assign(source=DESCRIPTION).set_index("feature")
+    chosen: Any = merged.set_index("feature")
+    frame = frame.reindex(frame.index.union(chosen.index))
+    frame["auroc"] = chosen["auroc"].reindex(frame.index)
+    others = chosen.index[chosen["source"] != DESCRIPTION]
+    frame.loc[others, "description"] = chosen.loc[others, "label"]
+    frame.loc[others, "source"] = chosen.loc[others, "source"]
+    frame.loc[others, [name for name in ("log_prob", "evidence", "confidence") if name in frame]] = float("nan")
+    frame.loc[others, "problem"] = None
+    frame.loc[others, "above_threshold"] = True
+    return frame.reset_index()
 
 
 def write_neuronpedia(rows: list[dict[str, str]], folder: str | Path) -> None:
@@ -119,7 +143,7 @@ def usable_labels(best: pd.DataFrame, *, all_rows: bool = False) -> dict[int, st
         all_rows: whether to keep descriptions that are not above the threshold of evidence, and those of adapters
             without one.
     """
-    texts = best[best["description"].fillna("").str.strip() != ""]
+    texts: Any = best[best["description"].fillna("").str.strip() != ""]
     if not all_rows:
         texts = texts[[above is True for above in texts["above_threshold"].tolist()]]
     return {int(feature): str(text) for feature, text in zip(texts["feature"], texts["description"])}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -20,9 +20,12 @@ from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_lin
 from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 logger = logging.getLogger(__name__)
 
-_JOB = "job.json"
+JOB = "job.json"
 _LOCKS = ".locks"
 # Keys of a part's metadata: what changes with its inputs, and a digest of its rows.
 _INPUTS, _ROWS = b"interp_toolkit.inputs", b"interp_toolkit.rows"
@@ -107,7 +110,7 @@ def run_parts(
     settings: Mapping[str, Any],
     plan: list[Part],
     read: Callable[[Part], tuple[Any, str]],
-    make: Callable[[Part, Any], pd.DataFrame],
+    make: Callable[[Part, Any], pd.DataFrame | pa.Table],
     *,
     shard: tuple[int, int] = (0, 1),
     progress: bool = False,
@@ -123,7 +126,7 @@ def run_parts(
         settings: all else that decides what the parts hold, as JSON can hold it.
         plan: the parts of the job.
         read: the inputs of a part, and a text that changes with them.
-        make: the rows of a part, from its inputs.
+        make: the rows of a part, from its inputs; vectors stand in a table's columns of lists of fixed length.
         shard: number of this process and count of all. It begins with every count-th part, and then makes what is
             left.
         progress: whether to show a bar, in rows.
@@ -164,15 +167,26 @@ def read_parts(folder: str | Path) -> pd.DataFrame:
     Raises:
         FileFormatError: it holds no job, or a part is missing or damaged.
     """
-    folder = Path(folder)
-    job = job_settings(folder)
-    names = [Part(i, job["parts"], 0, 0).name for i in range(job["parts"])]
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    return pd.concat([read_part(path).to_pandas() for path in part_paths(folder)], ignore_index=True)
+
+
+def part_paths(folder: str | Path) -> list[Path]:
+    """The files of a job's parts, in the order of its inputs.
+
+    Args:
+        folder: of the job.
+
+    Raises:
+        FileFormatError: it holds no job, or a part is missing.
+    """
+    count = job_settings(folder)["parts"]
+    paths = [Path(folder) / Part(i, count, 0, 0).name for i in range(count)]
+    if missing := [path.name for path in paths if not path.is_file()]:
         raise FileFormatError(
-            f"expected {len(names):,} parts in {folder}, and {len(missing):,} are missing, such as {missing[0]}; run "
+            f"expected {count:,} parts in {folder}, and {len(missing):,} are missing, such as {missing[0]}; run "
             f"the command of the job again, which makes them"
         )
-    return pd.concat([_read(folder / name) for name in names], ignore_index=True)
+    return paths
 
 
 def job_settings(folder: str | Path) -> dict[str, Any]:
@@ -184,10 +198,10 @@ def job_settings(folder: str | Path) -> dict[str, Any]:
     Raises:
         FileFormatError: it holds no job.
     """
-    path = Path(folder) / _JOB
+    path = Path(folder) / JOB
     job = read_json(path, "a job") if path.is_file() else None
     if not isinstance(job, dict) or job.get("format") != _FORMAT:
-        raise FileFormatError(f"expected the folder of a job, got {folder}, which has no {_JOB} of one")
+        raise FileFormatError(f"expected the folder of a job, got {folder}, which has no {JOB} of one")
     return job
 
 
@@ -195,8 +209,8 @@ def _open_job(folder: Path, settings: dict[str, Any]) -> None:
     """Write what a job is, or compare it with what is written."""
     wanted = json.loads(json.dumps(dict(settings, format=_FORMAT)))
     (folder / _LOCKS).mkdir(parents=True, exist_ok=True)
-    path = folder / _JOB
-    with FileLock(folder / _LOCKS / f"{_JOB}.lock"):
+    path = folder / JOB
+    with FileLock(folder / _LOCKS / f"{JOB}.lock"):
         if path.exists():
             there = read_json(path, "a job")
             if not isinstance(there, dict) or there.get("format") != _FORMAT:
@@ -231,40 +245,65 @@ def _is_there(path: Path, digest: str) -> bool:
     return metadata.get(_INPUTS) == digest.encode()
 
 
-def _write(path: Path, frame: pd.DataFrame, digest: str) -> None:
+def _write(path: Path, rows: pd.DataFrame | pa.Table, digest: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Drafts of processes that were killed: this one has the lock.
     for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink(missing_ok=True)
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    stated = {_INPUTS: digest, _ROWS: _digest(frame)}
+    table = pa.Table.from_pandas(rows, preserve_index=False) if isinstance(rows, pd.DataFrame) else rows
+    stated = {_INPUTS: digest, _ROWS: _digest(table)}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stated})
+    # Half of the bytes of bfloat16 numbers that stand as float32 are zero, and side by side they take no room.
+    packed: dict[str, Any] = {}
+    if vectors := _vectors(table):
+        numbers = [f"{name}.list.element" for name in vectors]
+        packed = dict(use_dictionary=False, use_byte_stream_split=numbers, compression="zstd")
     with whole_file(path) as draft:
-        pq.write_table(table, draft, write_page_checksum=True)
+        pq.write_table(table, draft, write_page_checksum=True, **packed)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_part(path: Path) -> pa.Table:
+    """The rows of one part.
+
+    Args:
+        path: one of `part_paths`.
+
+    Raises:
+        FileFormatError: the file is damaged.
+    """
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        frame = table.to_pandas()
         # Checksums of pages do not cover their headers.
-        if _digest(frame).encode() != (table.schema.metadata or {}).get(_ROWS):
+        if _digest(table).encode() != (table.schema.metadata or {}).get(_ROWS):
             raise ValueError("its rows are not those that were written")
     # A damaged file can make the reader of parquet raise anything.
     except Exception as error:
         raise FileFormatError(
             f"{path} is damaged: {first_line(error)}; delete it and run the command of the job again"
         ) from error
-    return frame
+    return table
 
 
-def _digest(frame: pd.DataFrame) -> str:
+def _digest(table: pa.Table) -> str:
+    vectors = _vectors(table)
+    frame = table.select([name for name in table.column_names if name not in vectors]).to_pandas()
     hashes: Any = hash_pandas_object(frame, index=False)  # type: ignore[operator]
-    return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(hashes.to_numpy().tobytes())
+    for name in vectors:
+        for chunk in table.column(name).chunks:
+            digest.update(chunk.flatten().to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()
+
+
+def _vectors(table: pa.Table) -> list[str]:
+    """The names of the columns of vectors."""
+    import pyarrow as pa
+
+    return [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -12,12 +13,14 @@ from interp_toolkit.activations import Positions
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.bulk.describe import common_settings
 from interp_toolkit.bulk.parts import Part, Progress, parse_shard, run_parts, split_rows
-from interp_toolkit.engines import DEFAULT_MODEL, LocalEngine, as_engine
+from interp_toolkit.engines import DEFAULT_MODEL, Engine, LocalEngine, as_engine
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.json_lines import read_json_lines, read_lines
 from interp_toolkit.runtime import Sampling
 from interp_toolkit.sites import PlaceLike
+
+Result = TypeVar("Result")
 
 # Columns of a table of prompts that are taken where none is named, the first that is there.
 _USUAL_NAMES = ("prompt", "text")
@@ -125,11 +128,7 @@ def explain_file(
         >>> explain_file("questions.txt", "explained", positions="content", progress=True)
         >>> read_descriptions("explained").query("confidence > 0.9")
     """
-    texts, engine = read_prompts(prompts, column), as_engine(model)
-    if not isinstance(engine, LocalEngine):
-        raise InterpToolkitError(
-            f"expected a hooked model, since {type(engine).__name__} reads no activations; describe vectors with it"
-        )
+    texts, engine = read_prompts(prompts, column), require_local(as_engine(model))
     chosen = choose_adapter(adapter, engine.facts, None, sites)
     chosen.require_contract(engine.facts).places(sites)
     settings = dict(
@@ -141,27 +140,64 @@ def explain_file(
 
     def read(part: Part) -> tuple[list[str], str]:
         rows = texts[part.start : part.stop]
-        return rows, hashlib.sha256("\0".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
+        return rows, prompt_digest(rows)
 
-    def explain(rows: list[str]) -> pd.DataFrame:
-        return self_explain(
-            rows, model=engine, adapter=chosen, sites=sites, positions=positions, chat=chat, sampling=sampling
+    def explain(different: list[str]) -> dict[str, pd.DataFrame]:
+        whole = self_explain(
+            different, model=engine, adapter=chosen, sites=sites, positions=positions, chat=chat, sampling=sampling
         ).to_df()
+        return {str(text): table for text, table in whole.groupby("source", sort=False)}
 
     def make(part: Part, rows: list[str]) -> pd.DataFrame:
-        tables: dict[str, pd.DataFrame] = {}
-        different = list(dict.fromkeys(rows))
-        try:
-            whole = explain(different)
-            tables = {str(text): table for text, table in whole.groupby("source", sort=False)}
-        except InterpToolkitError:  # of one prompt or several: each is tried alone
-            for text in different:
-                try:
-                    tables[text] = explain([text])
-                except InterpToolkitError as error:
-                    tables[text] = pd.DataFrame([dict(source=text, problem=first_line(error))])
+        tables = {
+            text: pd.DataFrame([dict(source=text, problem=first_line(result))])
+            if isinstance(result, InterpToolkitError)
+            else result
+            for text, result in try_each(rows, explain).items()
+        }
         numbered = [tables[text].assign(row=number) for number, text in enumerate(rows, part.start)]
         return pd.concat(numbered, ignore_index=True).reindex(columns=list(_TYPES)).astype(_TYPES)
 
     plan = split_rows(len(texts), settings["rows_per_part"])
     return run_parts(Path(output), settings, plan, read, make, shard=parse_shard(shard), progress=progress)
+
+
+def try_each(texts: list[str], run: Callable[[list[str]], dict[str, Result]]) -> dict[str, Result | InterpToolkitError]:
+    """What a function makes of each different prompt; the error where it refuses one.
+
+    Args:
+        texts: some of which may be equal.
+        run: makes something of each of several different prompts.
+    """
+    different = list(dict.fromkeys(texts))
+    try:
+        return {**run(different)}
+    except InterpToolkitError:  # of one prompt or several: each is tried alone
+        results: dict[str, Result | InterpToolkitError] = {}
+        for text in different:
+            try:
+                results |= run([text])
+            except InterpToolkitError as error:
+                results[text] = error
+        return results
+
+
+def prompt_digest(texts: list[str]) -> str:
+    """A text that differs where prompts do."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def require_local(engine: Engine) -> LocalEngine:
+    """An engine that reads activations.
+
+    Args:
+        engine: of the model.
+
+    Raises:
+        InterpToolkitError: it reads none.
+    """
+    if not isinstance(engine, LocalEngine):
+        raise InterpToolkitError(
+            f"expected a hooked model, since {type(engine).__name__} reads no activations; describe vectors with it"
+        )
+    return engine

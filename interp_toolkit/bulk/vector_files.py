@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from interp_toolkit.bulk.parts import JOB, job_settings, part_paths
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 
+# What a job of `read_file` calls what it stores.
+ACTIVATIONS = "activations"
 # Names under which vectors stand in files of several tensors: folders of pairs, and weights of SAEs.
 _USUAL_NAMES = ("vectors", "W_dec")
+# Rows of a parquet file that are read at a time, so that a large group of rows is never held whole.
 _ROWS = 4096
 _IDS = "id"
 
@@ -31,21 +35,25 @@ class VectorFile:
         width: of each.
         read: the rows from one number to another, [n, width] in float32, and the texts by which the file calls them,
             if it does. A row that the file leaves out is NaN.
+        site: where a model's residual stream was read, for vectors that `read_file` stored; else empty.
+        job: what `read_file` stored them with; else empty.
     """
 
     path: Path
     rows: int
     width: int
     read: Callable[[int, int], tuple[Tensor, list[str] | None]]
+    site: str = ""
+    job: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_vectors(path: str | Path, name: str | None = None) -> VectorFile:
-    """Open vectors in a safetensors, npy or parquet file, or in a folder of pairs.
+    """Open vectors in a safetensors, npy or parquet file, in a folder of pairs, or in one that `read_file` wrote.
 
     Args:
         path: of the file or folder. A parquet file holds vectors in a column of lists, and may call them by a column
             ``id``.
-        name: of the tensor or column; needed only where the file holds several.
+        name: of the tensor or column, which for residual streams is their site; needed only where there are several.
 
     Raises:
         FileFormatError: there is no such file, it is damaged, or it holds no vectors.
@@ -57,12 +65,14 @@ def open_vectors(path: str | Path, name: str | None = None) -> VectorFile:
         (4096, 576)
     """
     path = Path(path).expanduser()
+    if path.is_dir() and (path / JOB).is_file():
+        return _open_parts(path, name)
     if path.is_dir() and (path / "vectors.safetensors").is_file():
         path = path / "vectors.safetensors"
     opened = {".safetensors": _open_safetensors, ".npy": _open_npy, ".parquet": _open_parquet}.get(path.suffix)
     if opened is None or not path.is_file():
         raise FileFormatError(
-            f"expected vectors in a .safetensors, .npy or .parquet file, or in a folder of pairs, got {path}"
+            f"expected vectors in a .safetensors, .npy or .parquet file, in a folder of pairs or of `read`, got {path}"
             + ("" if path.exists() else ", where there is nothing")
         )
     with _damage_named(path):
@@ -113,11 +123,17 @@ def _open_safetensors(path: Path, name: str | None) -> VectorFile:
 
 
 def _open_parquet(path: Path, name: str | None) -> VectorFile:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return _parquet_vectors(path, name, file)
+
+
+def _parquet_vectors(path: Path, name: str | None, file: Any) -> VectorFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
-    fields = {field.name: field.type for field in file.schema_arrow}
+    fields = {column.name: column.type for column in file.schema_arrow}
     lists = [
         key
         for key, kind in fields.items()
@@ -136,22 +152,55 @@ def _open_parquet(path: Path, name: str | None) -> VectorFile:
         groups = range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop)) + 1)
         position = int(ends[groups[0] - 1]) if groups[0] else 0
         blocks, ids = [], []
-        for batch in _batches(path, file, list(groups), columns):
-            here = slice(max(start - position, 0), min(stop - position, len(batch)))
-            if here.start < here.stop:
-                part = batch.slice(here.start, here.stop - here.start)
-                blocks.append(_rows(path, part.column(name), width, position + here.start))
-                ids += map(str, part.column(_IDS).to_pylist()) if _IDS in columns else ()
-            position += len(batch)
+        # Opened anew each time, as the others are: a job has thousands of files.
+        with _damage_named(path), pq.ParquetFile(path) as opened:
+            for batch in opened.iter_batches(_ROWS, row_groups=list(groups), columns=columns):
+                here = slice(max(start - position, 0), min(stop - position, len(batch)))
+                if here.start < here.stop:
+                    part = batch.slice(here.start, here.stop - here.start)
+                    blocks.append(_rows(path, part.column(name), width, position + here.start))
+                    ids += map(str, part.column(_IDS).to_pylist()) if _IDS in columns else ()
+                position += len(batch)
         return torch.from_numpy(np.concatenate(blocks)), ids or None
 
     return VectorFile(path, rows, width, read)
 
 
-def _batches(path: Path, file: Any, groups: list[int], columns: list[str]) -> Iterator[Any]:
-    """Some thousand rows of a parquet file at a time, so that a large group of rows is never held whole."""
-    with _damage_named(path):
-        yield from file.iter_batches(_ROWS, row_groups=groups, columns=columns)
+def stored_sites(folder: str | Path, name: str | None = None) -> list[str]:
+    """The sites of the residual streams that `read_file` stored.
+
+    Args:
+        folder: its output.
+        name: the only one that is wanted.
+
+    Raises:
+        FileFormatError: the folder holds no such job.
+        InterpToolkitError: ``name`` was not stored.
+    """
+    job = job_settings(folder)
+    if job.get("what") != ACTIVATIONS:
+        raise FileFormatError(f"expected a folder with vectors that `read` stored, got {folder}, which holds none")
+    return list(job["sites"]) if name is None else [_choose(Path(folder), name, job["sites"], "site")]
+
+
+def _open_parts(folder: Path, name: str | None) -> VectorFile:
+    """The residual streams that `read_file` stored, from all of its files; none of these stays open."""
+    site = _choose(folder, name, stored_sites(folder), "site")
+    paths = part_paths(folder)
+    with _damage_named(folder):
+        files = [_open_parquet(path, site) for path in paths]
+    ends = np.cumsum([file.rows for file in files])
+
+    def read(start: int, stop: int) -> tuple[Tensor, list[str]]:
+        blocks, ids = [], []
+        for i in range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop)) + 1):
+            before = int(ends[i]) - files[i].rows
+            rows, names = files[i].read(max(start - before, 0), min(stop - before, files[i].rows))
+            blocks.append(rows)
+            ids += names or ()
+        return torch.cat(blocks), ids
+
+    return VectorFile(folder, int(ends[-1]), files[0].width, read, site, job_settings(folder))
 
 
 def _rows(path: Path, column: Any, width: int, start: int) -> np.ndarray:

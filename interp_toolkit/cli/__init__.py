@@ -11,7 +11,7 @@ from pathlib import Path
 
 import shtab
 
-from interp_toolkit.cli import describe, evaluate, explain, explain_file, info, report, sae, serve_model, train
+from interp_toolkit.cli import describe, evaluate, explain, explain_file, info, read, report, sae, serve_model, train
 from interp_toolkit.cli.command import CommandParser, mistake
 
 __all__ = ["main"]
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(parser, help="print the completion script of a shell and exit")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (explain, explain_file, describe, train, evaluate, sae, report, info, serve_model):
+    for command in (explain, explain_file, read, describe, train, evaluate, sae, report, info, serve_model):
         command.add(commands)
     return parser
 

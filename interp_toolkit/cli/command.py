@@ -16,6 +16,7 @@ _EXTRAS = {
     "sae_lens": "sae",
     "httpx": "served",
     "tenacity": "served",
+    "ray": "ray",
     "plotly": "views",
     "circuitsvis": "views",
     "sentence_transformers": "eval",

@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   interp-toolkit describe vectors.parquet --output descriptions --shard 0/4   (and 1/4, 2/4, 3/4 beside it)
   interp-toolkit describe vectors.npy --output descriptions --engine http://127.0.0.1:8000   (see serve-model)
   torchrun --nproc-per-node 8 -m interp_toolkit describe vectors.parquet --output descriptions
+  interp-toolkit describe vectors.parquet --output descriptions --ray 8   (on a Ray cluster)
 
 A run that was stopped goes on when the same command is given again. All descriptions as one data frame:
   from interp_toolkit.bulk import read_descriptions; read_descriptions("descriptions")"""
@@ -25,10 +26,12 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands, "describe", "describe all vectors of a file, in parts that survive an interruption", _EXAMPLES, _run
     )
-    parser.add_argument("vectors", metavar="VECTORS", help="a .safetensors, .npy or .parquet file, or a pairs folder")
+    parser.add_argument(
+        "vectors", metavar="VECTORS", help="a .safetensors, .npy or .parquet file, a folder of pairs or of `read`"
+    )
     parser.add_argument("--model", help="hub id, folder, or smollm2-135m (the default; of --engine what it serves)")
     add_job(parser)
-    parser.add_argument("--tensor", metavar="NAME", help="of the tensor or column, where the file holds several")
+    parser.add_argument("--tensor", metavar="NAME", help="of the tensor, column or site, where there are several")
     parser.add_argument(
         "--layer", type=int, metavar="N", help="block that the vectors are from; by default the adapter's"
     )
@@ -41,16 +44,32 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for parquet files, a part each")
     parser.add_argument("--engine", metavar="URL", help="address of a vLLM server that runs the model")
     parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="descriptions per vector (default 1, greedy)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    add_parts(parser, 4096, "vectors")
+
+
+def add_parts(parser: argparse.ArgumentParser, rows_per_part: int, what: str) -> None:
+    """Add the options of commands that write into a folder in parts.
+
+    Args:
+        parser: of the command.
+        rows_per_part: by default.
+        what: rows are.
+    """
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for parquet files, a part each")
     parser.add_argument(
-        "--rows-per-part", type=int, default=4096, metavar="N", help="vectors in each file (default 4096)"
+        "--rows-per-part",
+        type=int,
+        default=rows_per_part,
+        metavar="N",
+        help=f"{what} in each file (default {rows_per_part})",
     )
+    parser.add_argument("--ray", type=int, metavar="N", help="share the parts among N workers of a Ray cluster")
     parser.add_argument(
         "--shard", metavar="I/N", help="begin with every N-th part; by default what torchrun or SLURM say"
     )
@@ -66,14 +85,41 @@ def job_options(options: argparse.Namespace) -> dict[str, Any]:
     from interp_toolkit.runtime import Sampling
 
     return dict(
-        output=options.output,
         model=ServedEngine(options.engine, options.model) if options.engine else options.model or DEFAULT_MODEL,
         adapter=options.adapter,
         sampling=Sampling(n=options.samples, seed=options.seed),
+        **parts_options(options),
+    )
+
+
+def parts_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `read_file` and of those that describe which these options give.
+
+    Args:
+        options: those of `add_parts`.
+    """
+    return dict(
+        output=options.output,
         rows_per_part=options.rows_per_part,
         shard=options.shard,
         progress=sys.stderr.isatty(),
     )
+
+
+def run_job(options: argparse.Namespace, job: Any, *inputs: Any, **settings: Any) -> Any:
+    """Run a job here, or on Ray.
+
+    Args:
+        options: those of `add_parts`.
+        job: `describe_file`, `describe_sae`, `explain_file` or `read_file`.
+        inputs: its arguments.
+        settings: its named arguments.
+    """
+    if options.ray is None:
+        return job(*inputs, **settings)
+    from interp_toolkit.bulk.on_ray import run_on_ray
+
+    return run_on_ray(job, inputs[0], settings.pop("output"), *inputs[1:], workers=options.ray, **settings)
 
 
 def print_progress(options: argparse.Namespace, done: Any, what: str) -> None:
@@ -91,11 +137,13 @@ def print_progress(options: argparse.Namespace, done: Any, what: str) -> None:
 def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.bulk import describe_file
 
-    done = describe_file(
+    done = run_job(
+        options,
+        describe_file,
         options.vectors,
         tensor=options.tensor,
         sites=options.layer,
-        centered=not options.raw,
+        centered=False if options.raw else None,
         **job_options(options),
     )
     print_progress(options, done, "vectors")

@@ -45,6 +45,16 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer", type=int, metavar="N", help="read after block N; by default the site that the adapter was trained on"
     )
+    add_texts(parser, "by default as the adapter's training prompts were")
+
+
+def add_texts(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Add the options that say which tokens of which form of a text are read.
+
+    Args:
+        parser: of the command.
+        otherwise: when texts go through the chat template.
+    """
     parser.add_argument(
         "--position",
         type=_position,
@@ -56,7 +66,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-chat",
         action="store_true",
-        help="read texts as plain text; by default as the adapter's training prompts were",
+        help=f"read texts as plain text; through the chat template {otherwise}",
     )
 
 

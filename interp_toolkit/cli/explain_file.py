@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from interp_toolkit.cli.command import add_command
-from interp_toolkit.cli.describe import add_job, job_options, print_progress
+from interp_toolkit.cli.describe import add_job, job_options, print_progress, run_job
 from interp_toolkit.cli.explain import add_reading
 
 _EXAMPLES = """examples:
@@ -27,17 +27,28 @@ def add(commands: Any) -> None:
         _EXAMPLES,
         _run,
     )
+    add_prompts(parser)
+    add_reading(parser)
+    add_job(parser)
+
+
+def add_prompts(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a file of prompts, and the model that reads them.
+
+    Args:
+        parser: of the command.
+    """
     parser.add_argument("prompts", metavar="PROMPTS", help="a .txt (one a line), .jsonl, .jsonl.gz or .parquet file")
     parser.add_argument("--model", help="hub id, folder, or smollm2-135m (the default)")
     parser.add_argument("--column", metavar="NAME", help="that holds the texts; by default prompt, else text")
-    add_reading(parser)
-    add_job(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
     from interp_toolkit.bulk import explain_file
 
-    done = explain_file(
+    done = run_job(
+        options,
+        explain_file,
         options.prompts,
         column=options.column,
         sites=options.layer,

@@ -29,6 +29,8 @@ _DESCRIBE = """examples:
   interp-toolkit sae describe my-sae --adapter ./my-adapter --output descriptions
   interp-toolkit sae describe my-sae --features 0:4096 --samples 6 --output descriptions --engine http://127.0.0.1:8000
   interp-toolkit sae describe my-sae --output descriptions --neuronpedia export --page features.html
+  interp-toolkit sae describe my-sae --output descriptions --labels words.json llm.json --passages held-out.jsonl \
+    --table labels.parquet
 A run that was stopped goes on when the same command is given again; several processes share one folder (--shard 0/4).
 All descriptions as one data frame:
   from interp_toolkit.bulk import read_feature_descriptions; read_feature_descriptions("descriptions")"""
@@ -55,9 +57,7 @@ def add(commands: Any) -> None:
     label = add_command(steps, "label", "label features by the texts they are active in", _LABEL, sae_steps.label)
     _add_sae(label)
     _add_passages(label)
-    label.add_argument(
-        "--examples", type=Path, metavar="FILE", help="top examples of `sae train`; else they are searched"
-    )
+    _add_examples(label)
     label.add_argument(
         "--contexts", dest="examples", type=Path, action=_Renamed, new="--examples", help=argparse.SUPPRESS
     )
@@ -72,6 +72,16 @@ def add(commands: Any) -> None:
     add_job(describe)
     describe.add_argument("--neuronpedia", type=Path, metavar="FOLDER", help="also write Neuronpedia's export there")
     describe.add_argument("--page", type=page_path, metavar="FILE.html", help="also write a page of all features")
+    describe.add_argument("--table", type=Path, metavar="FILE.parquet", help="also write a row for each feature there")
+    describe.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="LABELS",
+        help="other labels of the features, see docs/sae.md: of these and the description the one goes into export, "
+        "page and table that fits texts of --passages best",
+    )
+    _add_passages(describe, required=False)
+    _add_examples(describe)
     describe.add_argument("--all", action="store_true", help="export descriptions below the threshold of evidence too")
 
     score = add_command(steps, "score", "score labels by texts that are written for them", _SCORE, sae_steps.score)
@@ -156,7 +166,15 @@ def _add_sae(parser: argparse.ArgumentParser, default_model: str | None = "smoll
     parser.add_argument("--limit", type=int, metavar="N", help="the first N of these features")
 
 
-def _add_passages(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--passages", type=Path, required=True, metavar="FILE", help="JSON Lines, one text per line")
+def _add_examples(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--examples", type=Path, metavar="FILE", help="top examples of `sae train`; else they are searched"
+    )
+
+
+def _add_passages(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "--passages", type=Path, required=required, metavar="FILE", help="JSON Lines, one text per line"
+    )
     parser.add_argument("--split", metavar="NAME", help="take passages of this split alone, such as eval")
     parser.add_argument("--take", type=int, metavar="N", help="at most N passages, from the beginning")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_toolkit.cli.describe import job_options, print_progress
+from interp_toolkit.cli.describe import job_options, print_progress, run_job
 from interp_toolkit.cli.printing import print_tables
 
 if TYPE_CHECKING:
@@ -52,7 +52,13 @@ def describe(options: argparse.Namespace) -> None:
     """``sae describe``."""
     import interp_toolkit.sae
     from interp_toolkit.bulk import best_descriptions, describe_sae, read_feature_descriptions
+    from interp_toolkit.errors import InterpToolkitError
     from interp_toolkit.scoring.label_results import choose_features
+
+    if options.labels and options.passages is None:
+        raise InterpToolkitError(
+            "expected --passages beside --labels: texts that choose between labels, best not those they were made from"
+        )
 
     # A folder is passed on as one, since it also says which features are dead.
     sae = options.sae if options.id is None else interp_toolkit.sae.load(options.sae, options.id)
@@ -60,11 +66,20 @@ def describe(options: argparse.Namespace) -> None:
     if options.limit is not None:
         count = len(interp_toolkit.sae.load(sae).W_dec)
         features = choose_features(range(count) if features is None else features, count, options.limit)
-    done = describe_sae(sae, features=features, on_mismatch=options.on_mismatch, **job_options(options))
+    settings = dict(features=features, on_mismatch=options.on_mismatch, **job_options(options))
+    done = run_job(options, describe_sae, sae, **settings)
     print_progress(options, done, "features")
-    if options.neuronpedia is None and options.page is None:
+    if options.neuronpedia is options.page is options.table is options.labels is None:
         return
     best = best_descriptions(read_feature_descriptions(options.output))
+    if options.labels:
+        best = _merged(options, best)
+    if options.table is not None:
+        from interp_toolkit.files import whole_file
+
+        with whole_file(options.table) as draft:
+            best.to_parquet(draft, index=False)
+        print(f"written to {options.table}")
     if options.neuronpedia is not None:
         _export(options, best)
     if options.page is not None:
@@ -73,6 +88,36 @@ def describe(options: argparse.Namespace) -> None:
         about = best.assign(label=None).drop(columns=["scale", "problem"])
         feature_view(about, title=f"Features of {Path(options.sae).name}").save(options.page)
         print(f"written to {options.page}")
+
+
+def _merged(options: argparse.Namespace, best: Any) -> Any:
+    """Descriptions with other labels in place of those that fit texts less well; says how many came from where."""
+    from interp_toolkit.bulk import usable_labels, with_labels
+    from interp_toolkit.bulk.exports import DESCRIPTION
+    from interp_toolkit.bulk.parts import job_settings
+    from interp_toolkit.embedder import Embedder
+    from interp_toolkit.scoring import embedding_judge, merge_labels, read_examples
+
+    # In the order of the command: of equals the label that stands first is taken, and any before a description.
+    sources = {Path(path).name: _first_labels(path) for path in options.labels}
+    sources[DESCRIPTION] = usable_labels(best, all_rows=options.all)
+    options.model = options.model or job_settings(options.output)["model"]
+    model, sae = _load(options)
+    examples = _examples(options, model, sae, _texts(options))
+    described = set(best["feature"])
+    features = sorted({feature for labels in sources.values() for feature in labels} & described)
+    texts = read_examples(features, examples.get, lambda f: examples.inactive(f, max(1, len(examples.get(f)))))
+    chosen = {name: {f: text for f, text in labels.items() if f in described} for name, labels in sources.items()}
+    merged = merge_labels(chosen, texts, embedding_judge(Embedder()))
+    for name, count in merged["source"].value_counts().items():
+        print(f"{count:,} labels of {name}")
+    return with_labels(best, merged)
+
+
+def _first_labels(path: str) -> dict[int, str]:
+    import interp_toolkit.sae
+
+    return {feature: texts[0] for feature, texts in interp_toolkit.sae.labels(path).by_feature().items()}
 
 
 def _export(options: argparse.Namespace, best: Any) -> None:

@@ -8,6 +8,7 @@ from interp_toolkit.scoring.feature_labels import comparison_rows, describe_feat
 from interp_toolkit.scoring.generation import generation_scores
 from interp_toolkit.scoring.label_scores import best_labels, score_table
 from interp_toolkit.scoring.label_sources import label_rows
+from interp_toolkit.scoring.merging import merge_labels
 
 __all__ = [
     "Examples",
@@ -22,6 +23,7 @@ __all__ = [
     "generation_scores",
     "label_rows",
     "llm_judge",
+    "merge_labels",
     "read_examples",
     "score_table",
 ]
