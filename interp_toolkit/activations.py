@@ -119,16 +119,27 @@ def read_activations(
     tokens = prompt_ids(model.tokenizer, prompts, chat)
     chosen = parse_sites(sites)
     backend = _backend_for(model, tokens, chosen)
-    wanted = _wanted(model.tokenizer, prompts, tokens, parse_positions(positions), chat)
+    wanted = wanted_positions(model.tokenizer, prompts, tokens, parse_positions(positions), chat)
     vectors = _read(backend, tokens, chosen, wanted, progress)
-    read = Activations(vectors, _table(model.tokenizer, tokens, chosen, wanted))
+    read = Activations(vectors, readings_table(model.tokenizer, tokens, chosen, wanted))
     return stack_sites(read, sites) if isinstance(sites, SiteStack) else read
 
 
-def _wanted(
+def wanted_positions(
     tokenizer: Any, prompts: Sequence[Prompt], tokens: list[list[int]], positions: Any, chat: bool | None
 ) -> list[list[int]]:
-    """Which tokens of each prompt are read."""
+    """Which tokens of each prompt are read.
+
+    Args:
+        tokenizer: of the model.
+        prompts: as of `read_activations`.
+        tokens: ids of each.
+        positions: of `parse_positions`.
+        chat: as of `read_activations`.
+
+    Raises:
+        InterpToolkitError: a position that does not exist, or ``"content"`` of what is no text.
+    """
     if positions != "content":
         return [token_positions(positions, len(row), f"prompt {i}") for i, row in enumerate(tokens)]
     for i, prompt in enumerate(prompts):
@@ -207,7 +218,15 @@ def _backend_for(model: Any, tokens: Sequence[Sequence[int]], sites: Sequence[Si
     return backend
 
 
-def _table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]]) -> pd.DataFrame:
+def readings_table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]]) -> pd.DataFrame:
+    """The table of `Activations`: a row for each reading, by prompt, site and position.
+
+    Args:
+        tokenizer: of the model.
+        tokens: ids of each prompt.
+        sites: where they are read, in order.
+        wanted: positions in each prompt.
+    """
     rows = [(i, site, p) for i, at in enumerate(wanted) for site in map(str, sites) for p in at]
     table = pd.DataFrame(rows, columns=["prompt", "site", "position"])
     ids = [tokens[i][p] for i, _, p in rows]

@@ -31,7 +31,7 @@ from interp_toolkit.models.processors import threads_with_a_processor
 from interp_toolkit.read_back import read_back
 from interp_toolkit.runtime import Generation, Sampling
 from interp_toolkit.shipped import default_adapter, find_adapter
-from interp_toolkit.sites import PlaceLike, Site, SiteStack, parse_place
+from interp_toolkit.sites import PlaceLike, SiteStack, parse_place
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -182,8 +182,9 @@ def self_explain(
         )
         if not isinstance(engine, LocalEngine):
             raise InterpToolkitError(
-                f"expected vectors, since {type(engine).__name__} does not read the activations of prompts; read them "
-                f"with read_activations and a hooked model, or pass that as model=..."
+                f"expected vectors, since {type(engine).__name__} does not read the activations of prompts here; read "
+                f"them with read_activations and a hooked model, or pass that as model=... (VllmEngine has a "
+                f"read_activations of its own)"
             )
         usual_chat = has_chat_template(engine.model.tokenizer) if contract.chat is None else contract.chat
         # An adapter for a range of places that does not say which was trained on both.
@@ -366,8 +367,7 @@ def choose_adapter(
 
 def _require_ability(engine: Engine, soft_prompt: SoftPrompt) -> None:
     """Refuse an engine that cannot write where the soft prompt says."""
-    at_embedding = soft_prompt.site == Site.embedding() and soft_prompt.mode == "replace"
-    if not at_embedding and "any_site" not in engine.capabilities:
+    if not soft_prompt.at_embedding and "any_site" not in engine.capabilities:
         raise InterpToolkitError(
             f"expected an engine that writes soft tokens at {soft_prompt.site} (mode {soft_prompt.mode!r}), and "
             f"{type(engine).__name__} replaces embeddings only; use a hooked model, or an adapter whose soft prompt "

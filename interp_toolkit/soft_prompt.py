@@ -180,6 +180,11 @@ class SoftPrompt:
             raise InterpToolkitError(f"expected a soft-prompt preset of {', '.join(PRESETS)}, got {name!r}")
         return PRESETS[name]
 
+    @property
+    def at_embedding(self) -> bool:
+        """Whether soft tokens replace embeddings, as any engine can do."""
+        return self.site.is_embedding and self.mode == "replace"
+
     def at(self, site: Site | str, mode: Literal["replace", "add"] = "replace") -> SoftPrompt:
         """The same text with soft tokens written at another site."""
         return replace(self, site=Site.parse(site), mode=mode)

@@ -356,6 +356,10 @@ def test_what_a_server_cannot_do_is_refused(engine, adapter, random_vectors):
     deep = adapter.with_soft_prompt(prompt.at("blocks.1.hook_resid_pre"))
     with pytest.raises(InterpToolkitError, match="ServedEngine replaces embeddings only"):
         self_explain(random_vectors(1), model=engine, adapter=deep)
+    with pytest.raises(InterpToolkitError, match="since ServedEngine writes nowhere else, got one at blocks.1"):
+        engine.generate(prompt.at("blocks.1.hook_resid_pre"), tokens)
+    with pytest.raises(InterpToolkitError, match=r"got one at hook_embed \(mode 'add'\)"):
+        engine.score(prompt.at("hook_embed", "add"), tokens.detach(), [[5]])
     with pytest.raises(InterpToolkitError, match="without gradients, since ServedEngine gives none"):
         engine.score(prompt, tokens.requires_grad_(True), [[5]])
     with pytest.raises(InterpToolkitError, match="soft token 0 is not finite"):

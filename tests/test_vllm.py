@@ -13,8 +13,9 @@ import torch
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment that has it")
 
-from interp_toolkit import ContractError, InterpToolkitError, Sampling, read_activations, self_explain
+from interp_toolkit import ContractError, InterpToolkitError, Sampling, SiteStack, read_activations, self_explain
 from interp_toolkit.engines import ServedEngine, VllmEngine, require_same_model, self_test, server_command
+from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.shipped import find_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -96,3 +97,53 @@ def test_a_server_without_room_for_soft_tokens_is_not_asked_for_log_probabilitie
     assert "--tokenizer" in command  # the vocabulary is full, so that a copy of the tokenizer is needed
     with pytest.raises(InterpToolkitError, match="said 404"):
         ServedEngine(f"{address}/nothing")
+
+
+@pytest.fixture(scope="module")
+def inside():
+    return VllmEngine("smollm2-135m", dtype="float32")
+
+
+@pytest.mark.parametrize("mode", ["replace", "add"])
+@pytest.mark.parametrize("site", ["blocks.0.hook_resid_pre", "blocks.3.hook_resid_post", "blocks.29.hook_resid_post"])
+def test_soft_tokens_between_blocks_are_those_of_the_hooked_model(inside, smollm, adapter, vectors, site, mode):
+    prompt = adapter.contract.soft_prompt.at(site, mode)
+    with torch.no_grad():
+        soft_tokens = adapter(vectors)
+    run = PromptRun(smollm, prompt)
+    settings = dict(null=adapter.null().detach(), max_new_tokens=8)
+    here, there = generate(run, soft_tokens, **settings), inside.generate(prompt, soft_tokens, **settings)
+    assert [row[0].text for row in here] == [row[0].text for row in there]
+    for one, other in zip(here, there):
+        assert other[0].log_prob == pytest.approx(one[0].log_prob, abs=1e-4, nan_ok=True)
+        assert other[0].evidence == pytest.approx(one[0].evidence, abs=1e-4, nan_ok=True)
+    # The same soft tokens at another place are not taken from what was kept.
+    again = inside.generate(adapter.contract.soft_prompt, soft_tokens, **settings)
+    at_embedding = generate(PromptRun(smollm, adapter.contract.soft_prompt), soft_tokens, **settings)
+    assert [row[0].text for row in again] == [row[0].text for row in at_embedding]
+
+
+def test_streams_are_those_of_the_hooked_model(inside, smollm):
+    prompts = [f"Tell me about {title}." for title in TITLES]
+    for sites, positions in (([3, 23, 29], "content"), (SiteStack([4, 10]), [-1, 0]), (15, "last")):
+        here, there = (
+            read_activations(smollm, prompts, sites, positions),
+            inside.read_activations(prompts, sites, positions),
+        )
+        assert there.table.equals(here.table)
+        size = here.vectors.norm(dim=1, keepdim=True)
+        assert ((there.vectors - here.vectors).abs() / size).max() < 1e-4
+    with pytest.raises(InterpToolkitError, match="expected a site in the stream between blocks"):
+        inside.read_activations(prompts, "blocks.3.hook_attn_out")
+    with pytest.raises(InterpToolkitError, match="does not exist: the model has 30 layers"):
+        inside.read_activations(prompts, 30)
+
+
+def test_a_model_that_cannot_be_reached_into_says_why(adapter, vectors, monkeypatch, inside):
+    monkeypatch.setattr(inside, "_streams", None)
+    monkeypatch.setattr(inside, "_no_streams", "its model is compiled")
+    assert inside.capabilities == frozenset()
+    with pytest.raises(InterpToolkitError, match="expected a VllmEngine that reaches into its model .* is compiled"):
+        inside.read_activations(["foxes?"], 3)
+    with pytest.raises(InterpToolkitError, match="expected a soft prompt that replaces embeddings, since VllmEngine"):
+        inside.generate(adapter.contract.soft_prompt.at("blocks.3.hook_resid_post"), vectors[:, :576])

@@ -40,6 +40,11 @@ class FilledPrompt:
     soft_tokens: Tensor
     then: tuple[int, ...] = ()
 
+    @property
+    def ids(self) -> list[int]:
+        """Of the prompt and the text behind it."""
+        return [*self.tokens.ids, *self.then]
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -256,6 +261,11 @@ class OutsideEngine(ABC):
 
     def _filled(self, soft_prompt: SoftPrompt, soft_tokens: Tensor, length: int, what: str) -> list[FilledPrompt]:
         """A prompt for each row of soft tokens, once all is known to fit the model."""
+        if not soft_prompt.at_embedding and "any_site" not in self.capabilities:
+            raise InterpToolkitError(
+                f"expected a soft prompt that replaces embeddings, since {type(self).__name__} writes nowhere else, "
+                f"got one at {soft_prompt.site} (mode {soft_prompt.mode!r}); use a hooked model"
+            )
         tokens = soft_prompt.tokens(self.tokenizer)
         require_rows(self.vocabulary, tokens.ids, "the soft prompt")
         require_slots(soft_tokens, len(tokens.slots))
