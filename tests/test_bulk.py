@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from interp_toolkit import ContractError, InterpToolkitError, Sampling, VectorLabelPairs, self_explain
 from interp_toolkit.bulk import describe_file, open_vectors, parts, read_descriptions
 from interp_toolkit.bulk.parts import Part, parse_shard, run_parts, split_rows
+from interp_toolkit.cli import main
 from interp_toolkit.errors import FileFormatError
 
 
@@ -327,6 +328,29 @@ def test_a_job_survives_being_killed_at_any_moment(tmp_path):
     _numbers(tmp_path, 60)
     assert parts.read_parts(tmp_path / "out")["square"].tolist() == [i * i for i in range(60)]
     assert not list((tmp_path / "out").glob(".part-*"))
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, tiny, adapter, random_vectors, monkeypatch, capsys):
+    adapter.save_pretrained(tmp_path / "adapter")
+    vectors = _write(tmp_path / "some.npy", random_vectors(6))
+    write, calls = pq.write_table, []
+
+    def full(table, where, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            with open(where, "wb") as file:
+                file.write(b"half")
+            raise OSError(28, "No space left on device", str(where))
+        write(table, where, **options)
+
+    monkeypatch.setattr(pq, "write_table", full)
+    command = ["describe", str(vectors), "--model", tiny().cfg.model_name, "--adapter", str(tmp_path / "adapter")]
+    command += ["--output", str(tmp_path / "out"), "--rows-per-part", "2"]
+    assert main(command) == 2
+    assert "error: No space left on device: " in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").glob("*part*")] == ["part-00000-of-00003.parquet"]
+    assert main(command) == 0
+    assert read_descriptions(tmp_path / "out")["row"].tolist() == list(range(6))
 
 
 def test_a_change_of_any_byte_is_seen_when_a_part_is_read(tmp_path):
