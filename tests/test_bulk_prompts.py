@@ -28,6 +28,11 @@ def _write(folder, kind, prompts=PROMPTS):
     return path
 
 
+def _empty(path):
+    path.touch()
+    return path
+
+
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl.gz", "parquet"])
 def test_prompts_of_every_kind_of_file(tmp_path, kind):
     assert read_prompts(_write(tmp_path, kind)) == PROMPTS
@@ -71,6 +76,9 @@ def test_what_is_no_file_of_prompts_is_refused(tmp_path, tiny, adapter):
     with pytest.raises(FileFormatError, match=r"line 1: expected a text in .* \(--column\), one of question, n"):
         read_prompts(tmp_path / "some.jsonl")
     assert read_prompts(tmp_path / "some.jsonl", "question") == ["a"]
+    for kind in ("txt", "jsonl", "parquet"):
+        with pytest.raises(FileFormatError, match="expected at least one prompt in .*, and there is none"):
+            read_prompts(_write(tmp_path, kind, []) if kind != "txt" else _empty(tmp_path / "empty.txt"))
     path = _write(tmp_path, "txt")
     explain_file(path, tmp_path / "out", model=tiny(), adapter=adapter)
     with pytest.raises(InterpToolkitError, match="holds another job, with positions 'last' where this one has 'all'"):

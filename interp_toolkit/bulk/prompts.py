@@ -53,14 +53,14 @@ def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
         the texts in their order, empty ones included.
 
     Raises:
-        FileFormatError: there is no such file, it is damaged, or a row holds no text.
+        FileFormatError: there is no such file, it is damaged, it has no row, or a row holds no text.
     """
     path = Path(path).expanduser()
     name = path.name.removesuffix(".gz")
     if not path.is_file() or not name.endswith((".txt", ".jsonl", ".parquet")):
         raise FileFormatError(f"expected {_FILES}, got {path}" + ("" if path.exists() else ", where there is nothing"))
     if name.endswith(".txt"):
-        return [line for _, line in read_lines(path, "a file of prompts")]
+        return _some(path, [line for _, line in read_lines(path, "a file of prompts")])
     if name.endswith(".jsonl"):
         rows = list(read_json_lines(path, "a file of prompts"))
     else:
@@ -79,6 +79,12 @@ def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
                 f"name the column of the prompts (--column), one of {', '.join(map(str, known))}"
             )
         texts.append(row[chosen])
+    return _some(path, texts)
+
+
+def _some(path: Path, texts: list[str]) -> list[str]:
+    if not texts:
+        raise FileFormatError(f"expected at least one prompt in {path}, and there is none")
     return texts
 
 
