@@ -280,9 +280,15 @@ def _numbers(folder, count, shard=(0, 1), wait=0.0):
     return run_parts(folder / "out", dict(job="squares"), split_rows(count, 5), read, make, shard=shard)
 
 
+def _together(ready, folder, shard):
+    ready.wait()  # on a busy machine one could be done before the other begins
+    _numbers(folder, 100, shard, wait=0.05)
+
+
 def test_processes_share_the_parts(tmp_path):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_numbers, args=(tmp_path, 100, (i, 2), 0.05)) for i in range(2)]
+    ready = context.Barrier(2)
+    workers = [context.Process(target=_together, args=(ready, tmp_path, (i, 2))) for i in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:

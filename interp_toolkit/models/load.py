@@ -214,6 +214,8 @@ def _hooked(
                 model = TransformerBridge.boot_transformers(
                     model_id, hf_model=hf_model, tokenizer=tokenizer, device=str(hf_model.device), dtype=hf_model.dtype
                 )
+                # TransformerLens 4 sets eager attention itself.
+                hf_model.set_attn_implementation(attention)
             else:
                 model = build_hooked_transformer(hf_model, tokenizer, model_id)
         name_model(model, model_id, commit)

@@ -14,6 +14,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.cache import JsonCache
 from interp_toolkit.contract import library_versions
 from interp_toolkit.deprecation import moved_names
+from interp_toolkit.engines import Engine, LocalEngine, as_engine
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explain import self_explain
 from interp_toolkit.models import weights_key
@@ -48,7 +49,7 @@ def describe_features(
     With a folder, descriptions are cached there, and what is cached is not made again.
 
     Args:
-        model: the hooked model.
+        model: the hooked model, the address of a server, or another engine, as of `self_explain`.
         adapter: with its contract; `untrained_adapter` makes one that was not trained.
         sae: an SAE of the model.
         features: numbers, none twice.
@@ -70,7 +71,8 @@ def describe_features(
     Example:
         >>> described = describe_features(model, adapter, sae, range(100))
     """
-    check_sae(sae, model, adapter, on_mismatch=on_mismatch)
+    engine = as_engine(model)
+    check_sae(sae, engine.model if isinstance(engine, LocalEngine) else None, adapter, on_mismatch=on_mismatch)
     if not len(features) or len(set(features)) < len(features):
         raise InterpToolkitError(f"expected at least one feature and each once, got {list(features)[:8]}")
     directions = sae_vectors(sae, features)
@@ -78,10 +80,10 @@ def describe_features(
         bad = directions.index[int(directions.dead.nonzero()[0])]
         raise InterpToolkitError(f"feature {bad} has no direction, since its decoder row is zero; leave it out")
     cache = None if folder is None else JsonCache("descriptions", folder)
-    key = [] if cache is None else _key(model, adapter, sae, samples, seed)
+    key = [] if cache is None else _key(engine, adapter, sae, samples, seed)
 
     def describe(vectors: Tensor) -> list[tuple[str, float]]:
-        table = self_explain(vectors, model=model, adapter=adapter, sampling=Sampling(n=samples, seed=seed))
+        table = self_explain(vectors, model=engine, adapter=adapter, sampling=Sampling(n=samples, seed=seed))
         return [(row.description, row.evidence) for row in table]
 
     rows: list[tuple[int, int, str, float]] = []
@@ -144,10 +146,16 @@ def comparison_rows(
     return pd.concat([*sources, repeated, reworded, drawn, shuffled], ignore_index=True)
 
 
-def _key(model: Any, adapter: Adapter, sae: Any, samples: int, seed: int) -> list[Any]:
+def _key(engine: Engine, adapter: Adapter, sae: Any, samples: int, seed: int) -> list[Any]:
     """All that decides a description but its feature."""
     prompt = adapter.require_contract().require_soft_prompt()
-    inputs = [weights_key(model), adapter.digest, prompt.to_dict(), sae_digest(sae)]
+    # The weights of an engine elsewhere are not at hand: its model, kind, dtype and versions stand for them.
+    weights = (
+        weights_key(engine.model)
+        if isinstance(engine, LocalEngine)
+        else [engine.facts.model_id, sorted(engine.identity.items())]
+    )
+    inputs = [weights, adapter.digest, prompt.to_dict(), sae_digest(sae)]
     return [*inputs, samples, seed, library_versions()]
 
 
