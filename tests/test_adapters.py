@@ -13,7 +13,7 @@ from interp_toolkit import Adapter, ContractError, FileFormatError, InterpToolki
 from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, untrained_adapter, write_mean_vectors
 from interp_toolkit.adapters.config import KINDS
 from interp_toolkit.contract import Contract, ModelFacts
-from interp_toolkit.shipped import NAMES
+from interp_toolkit.shipped import NAMES, find_adapter
 from interp_toolkit.sites import SiteStack
 
 D, R = 12, 3
@@ -765,3 +765,21 @@ def test_the_old_name_of_a_contracts_constructor_goes_on_working():
     with pytest.warns(DeprecationWarning, match="Contract.of is deprecated; use Contract.from_facts"):
         old = Contract.of(FACTS, Site.after(19), LLAMA, None, True)
     assert old.to_dict() == Contract.from_facts(FACTS, Site.after(19), LLAMA, None, True).to_dict()
+
+
+def test_what_was_measured_of_an_adapter_is_not_said_of_another():
+    adapter = find_adapter("smollm2_any_token")
+    contract = adapter.require_contract()
+    assert contract.confidence
+    assert contract.probe
+    assert any(place.threshold for place in contract.reading_places)
+    others = (
+        adapter.with_soft_prompt(contract.soft_prompt.at("blocks.1.hook_resid_pre")),
+        untrained_adapter(adapter, 3.0),
+        untrained_adapter(adapter, None),
+    )
+    for other in others:
+        changed = other.require_contract()
+        assert (changed.confidence, changed.probe) == ((), None)
+        assert not any(place.threshold for place in changed.reading_places)
+    assert contract.probe  # that of the adapter itself stays

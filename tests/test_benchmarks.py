@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from interp_toolkit import Adapter, Site, SiteStack
+from interp_toolkit.results import read_result
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ["speed", "scale", "topics", "tokens", "sae", "trust", "publish"]
@@ -61,6 +62,16 @@ def test_the_adapter_for_any_token_is_trained_in_a_fresh_clone(clone):
     assert contract.chat is None
     done = _run(clone, "benchmarks.tokens", "--limit", "2", "--adapters", "runs/tokens/limit-6/adapter")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_labels_of_the_model_are_scored_in_a_fresh_clone(clone):
+    done = _run(clone, "benchmarks.sae", "llm_labels", "--limit", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = read_result(clone / "runs" / "sae_labels" / "limit-2" / "results" / "llm_labels.json")
+    sources = {row["source"] for row in result["tables"]["generation"]}
+    assert {"trained, scalar_affine", "LLM label", "distinctive words", "untrained", "random labels"} <= sources
+    assert {row["n"] for row in result["tables"]["detection"]} == {2}
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from test_sampling import Remote
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, SoftPrompt
 from interp_toolkit.contract import Contract
@@ -11,7 +12,13 @@ from interp_toolkit.evaluation import controls as measurement
 from interp_toolkit.evaluation import row_losses as losses
 from interp_toolkit.evaluation import run_evaluation
 from interp_toolkit.evaluation.context import EvalContext
-from interp_toolkit.evaluation.control_kinds import Control, describe_controls, random_directions, untrained_control
+from interp_toolkit.evaluation.control_kinds import (
+    Control,
+    describe_controls,
+    greedy_descriptions,
+    random_directions,
+    untrained_control,
+)
 from interp_toolkit.evaluation.controls import control_losses, control_table, make_controls
 from interp_toolkit.evaluation.held_out import HeldOut
 from interp_toolkit.models import model_facts
@@ -275,7 +282,7 @@ def context(tiny, tmp_path, monkeypatch):
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in titles))
     made = EvalContext(path, limit=6, model=tiny())
-    made._embedder = _Letters()
+    made._embedder, made._titles_path = _Letters(), path
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -299,6 +306,22 @@ def test_a_run_is_the_table_and_is_not_repeated(context, make_adapter, tmp_path,
     assert json.loads(path.read_text()) == json.loads(json.dumps(result))
     monkeypatch.setattr(measurement, "row_losses", None)
     assert run_evaluation("controls", context, adapter, path) == json.loads(json.dumps(result))
+
+
+def test_another_engine_measures_the_same(context, make_adapter, tiny, random_vectors, monkeypatch):
+    adapter, vectors, engine = make_adapter(), random_vectors(6), Remote(tiny())
+    with pytest.raises(InterpToolkitError, match="expected an engine with an attribute tokenizer"):
+        control_losses(engine, adapter, vectors, LABELS)
+    engine.tokenizer = tiny().tokenizer
+    here, there = (control_losses(model, adapter, vectors, LABELS) for model in (tiny(), engine))
+    assert there == here
+    assert greedy_descriptions(engine, adapter, vectors) == greedy_descriptions(tiny(), adapter, vectors)
+    other = EvalContext(context._titles_path, limit=6, model=tiny(), engine=engine)
+    calls = len(engine.calls)
+    assert other.describe(adapter, vectors, 1).texts == context.describe(adapter, vectors, 1).texts
+    assert len(engine.calls) > calls  # what the model itself said is not taken for it
+    assert other.facts["engine"] == dict(engine.identity)
+    assert "engine" not in context.facts
 
 
 def test_losses_are_cached_and_a_run_goes_on_from_them(context, make_adapter, random_vectors, monkeypatch):

@@ -11,12 +11,14 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from interp_toolkit import Adapter, ContractError, InterpToolkitError, Sampling, Site, load_model, self_explain
+from interp_toolkit.adapters import untrained_adapter
 from interp_toolkit.bulk import describe_file, read_descriptions
 from interp_toolkit.contract import Contract
 from interp_toolkit.engines import LocalEngine, ServedEngine, as_engine, require_same_model
 from interp_toolkit.engines.model_files import OutsideModel
 from interp_toolkit.engines.server import server_command, tokenizer_with_placeholder
 from interp_toolkit.errors import FileFormatError
+from interp_toolkit.evaluation import control_losses
 from interp_toolkit.models import model_facts
 from interp_toolkit.probe import parse_probe
 from interp_toolkit.runtime import make_probe, score
@@ -346,6 +348,19 @@ def test_an_engine_that_can_be_no_key_is_tested_each_time(local, kind, adapter, 
     for _ in range(2):
         self_explain(random_vectors(1), model=engine, adapter=adapter)
     assert engine.scored == 2
+
+
+@pytest.mark.parametrize("kind", ["llama"], indirect=True)
+def test_controls_are_measured_by_a_server(kind, engine, local, adapter, random_vectors):
+    vectors, labels = random_vectors(4), ["rivers", "a fox", "the dog", "history"]
+    untrained = untrained_adapter(adapter, 3.0)
+    assert untrained.contract.probe is None
+    with pytest.raises(InterpToolkitError, match="expected an adapter with a probe"):
+        control_losses(engine, untrained, vectors, labels)
+    # Once an adapter's probe has told which model it is, others of the model are measured too.
+    for one in (adapter, untrained):
+        here, there = (control_losses(model, one, vectors, labels) for model in (local(kind), engine))
+        assert dataclasses.astuple(there) == pytest.approx(dataclasses.astuple(here), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["llama"], indirect=True)

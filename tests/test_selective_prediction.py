@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from test_sampling import Remote
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, self_explain
 from interp_toolkit.contract import Contract, EvidenceThreshold
@@ -59,6 +60,10 @@ def test_controls_of_vectors(tiny, adapter, random_vectors):
     assert torch.equal(again.random, actual.random)
     assert not torch.equal(other.random, actual.random)
     assert torch.equal(other.shuffled, actual.shuffled)
+    there = evidence_controls(Remote(tiny()), adapter, vectors, seed=3)
+    assert there.descriptions == actual.descriptions
+    assert torch.allclose(there.shuffled, actual.shuffled, atol=1e-4)
+    assert torch.equal(there.random, actual.random)
     with pytest.raises(InterpToolkitError, match="at least two vectors, so that there is another for each, got 1"):
         evidence_controls(tiny(), adapter, vectors[:1])
 

@@ -3,6 +3,7 @@
     python -m benchmarks.sae [labels] [--config FILE] --data FOLDER
     python -m benchmarks.sae train [--config FILE] --data FOLDER
     python -m benchmarks.sae layers [--config FILE] [--sites 3 7 11 15 19 23] [--passages 1000] --data FOLDER
+    python -m benchmarks.sae llm_labels --data FOLDER
     python -m benchmarks.sae table
 
 `labels`, the default, goes all the way:
@@ -28,6 +29,10 @@ finds the contexts in which each feature is most active; the output folder gets 
 benchmarks/results/sae_layers.csv: what each explains, what the model loses with it, how many tokens its features are
 about, and how well the model can read their directions before any adapter is trained.
 
+`llm_labels` asks the claim of a language model's labels, as the paper does: the embedded model labels all live features
+of the tutorial's SAE, adapters are trained on these labels, and on 220 features that chose nothing they are compared
+with labels of the same kind, with distinctive words and with chance (benchmarks/results/sae_labels/llm_labels.json).
+
 `table` prints the results of `labels` that are there.
 
 At ten descriptions or texts of up to 40 tokens, seven pairs trained, seventeen labels scored and two thousand tokens
@@ -49,6 +54,7 @@ from benchmarks.data import TITLES, need, need_whole_corpus
 from benchmarks.sae.adapters import CELLS, run_cell, run_untrained
 from benchmarks.sae.ground import Ground
 from benchmarks.sae.layers import compare_layers
+from benchmarks.sae.llm_labels import run_llm_labels
 from benchmarks.sae.scores import run_scores
 from benchmarks.sae.tables import tables
 from benchmarks.sae.train import train
@@ -57,7 +63,9 @@ from interp_toolkit.sae import SAERecipe
 
 def main() -> None:
     parser = make_parser("benchmarks.sae", __doc__, "a trial: a tiny SAE and N features; for train, N passages")
-    parser.add_argument("what", choices=["labels", "train", "layers", "table"], nargs="?", default="labels")
+    parser.add_argument(
+        "what", choices=["labels", "train", "layers", "llm_labels", "table"], nargs="?", default="labels"
+    )
     parser.add_argument("--config", type=Path, default=CONFIGS / "smollm2_sae.yaml", metavar="FILE", help="of the SAE")
     parser.add_argument("--sites", type=int, nargs="+", default=[3, 7, 11, 15, 19, 23], help="layers to compare")
     parser.add_argument("--passages", type=int, default=1000, help="on which layers are compared")
@@ -73,6 +81,8 @@ def main() -> None:
         results = RESULTS if options.limit is None else folders.results
         table = compare_layers(recipe, options.data, options.sites, passages, results / "sae_layers.csv")
         print(table.to_string(index=False))
+    elif options.what == "llm_labels":
+        run_llm_labels(recipe, options.data, options.limit, folders)
     elif options.what == "train":
         train(recipe, options.data, options.limit)
     else:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.arguments import Folders
-from benchmarks.sae.ground import SOURCES, Ground
+from benchmarks.sae.ground import SOURCES, Ground, Sizes
 from benchmarks.sae.losses import label_losses
 from benchmarks.topics.cells import KINDS
 from interp_toolkit import Adapter, TrainConfig, train_adapter
@@ -51,8 +51,7 @@ class Cell:
         """What the adapter is created with; its soft tokens start with this length."""
         return dict(**KINDS[self.kind][0], init_scale=_start(length))
 
-    def config(self, ground: Ground, length: float) -> TrainConfig:
-        sizes = ground.sizes
+    def config(self, sizes: Sizes, length: float) -> TrainConfig:
         settings: dict[str, Any] = dict(
             epochs=1 if self.source == "both" else 2,
             batch_size=sizes.batch,
@@ -66,7 +65,7 @@ class Cell:
         return TrainConfig(**settings, lr=_BIAS * start, scale_lr=_SCALE, matrix_lr=_MATRIX * start)
 
     def settings(self, ground: Ground, length: float) -> dict[str, Any]:
-        training = self.config(ground, length).to_dict()
+        training = self.config(ground.sizes, length).to_dict()
         return ground.facts | dict(cell=self.name, adapter=self.adapter_settings(length), training=training)
 
 
@@ -89,7 +88,7 @@ def trained(cell: Cell, ground: Ground, length: float, runs: Path) -> Adapter:
     """
     settings = cell.adapter_settings(length)
     adapter = Adapter.create(**settings, d_model=model_facts(ground.model).d_model, seed=SEED)
-    pairs, config = ground.pairs(cell.source), cell.config(ground, length)
+    pairs, config = ground.pairs(cell.source), cell.config(ground.sizes, length)
     folder = runs / cell.name
     return train_adapter(ground.model, pairs, adapter, config, soft_prompt=ground.soft_prompt, folder=folder).adapter
 

@@ -37,7 +37,7 @@ from interp_toolkit.sae import (
 from interp_toolkit.sites import Site
 
 # Tokens on which a feature's 99th percentile is taken.
-_NEUTRAL = 100_000
+NEUTRAL_TOKENS = 100_000
 SOURCES = ("sae", "topics")
 
 
@@ -206,7 +206,7 @@ class Ground:
         """Each feature's 99th percentile on passages that the SAE was not trained on."""
         rows = self.recipe.rows(self.model.tokenizer, self.data, "eval")
         store = store_activations(self.model, rows, self.site, progress=True)[self.site]
-        return dict(zip(features, feature_quantiles(self.sae, store.sample(_NEUTRAL, SEED), features).tolist()))
+        return dict(zip(features, feature_quantiles(self.sae, store.sample(NEUTRAL_TOKENS, SEED), features).tolist()))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

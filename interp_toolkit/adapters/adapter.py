@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp_toolkit.adapters import files, published
 from interp_toolkit.adapters.config import KINDS, AdapterConfig, class_of_kind
+from interp_toolkit.adapters.uncalibrated import uncalibrated
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
@@ -226,12 +227,12 @@ class Adapter(nn.Module):
     def with_soft_prompt(self, soft_prompt: SoftPrompt) -> Adapter:
         """Return this adapter, sharing its weights, for another soft prompt than it was trained with.
 
-        The evidence threshold is left out, since it was calibrated with the old soft prompt.
+        Thresholds, confidence and probe are left out, since they were measured with the old soft prompt.
 
         Raises:
             InterpToolkitError: the adapter has not been trained.
         """
-        contract = replace(self.require_contract(), soft_prompt=soft_prompt, threshold=None)
+        contract = replace(uncalibrated(self.require_contract()), soft_prompt=soft_prompt)
         adapter = copy.copy(self)
         adapter.contract = contract
         return adapter

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_toolkit.adapters.adapter import Adapter
+from interp_toolkit.adapters.uncalibrated import uncalibrated
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.regression import low_rank_factors
 
@@ -37,7 +38,8 @@ def truncated(adapter: Adapter, rank: int, blocks: Iterable[Float[Tensor, "_ wid
     """
     if adapter.config.kind != "full_rank":
         raise InterpToolkitError(f"expected a full_rank adapter to truncate, got {adapter.config.kind!r}")
-    low = Adapter.from_config(replace(adapter.config, kind="low_rank", rank=rank), adapter.contract)
+    contract = None if adapter.contract is None else uncalibrated(adapter.contract)
+    low = Adapter.from_config(replace(adapter.config, kind="low_rank", rank=rank), contract)
     weight, bias = adapter.weight.cpu().double(), adapter.bias.cpu().double()
     width = adapter.config.width
     count, total, products = 0, torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from interp_toolkit.adapters.adapter import Adapter
+from interp_toolkit.adapters.uncalibrated import uncalibrated
 from interp_toolkit.contract import Contract
 
 
@@ -31,5 +32,5 @@ def untrained_adapter(adapter: Adapter | Contract, scale: float | None) -> Adapt
     else:
         untrained = Adapter.create("scale", contract.d_model, init_scale=scale)
         mean = contract.mean if site == contract.site else None
-    untrained.contract = replace(contract, site=site, mean=mean, normalize=scale is not None, threshold=None)
+    untrained.contract = replace(uncalibrated(contract), site=site, mean=mean, normalize=scale is not None)
     return untrained.requires_grad_(False).eval()

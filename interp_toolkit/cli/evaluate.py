@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("name", metavar="NAME", choices=names, help=", ".join(EVALUATIONS))
     parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
     parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument("--engine", metavar="URL", help="vLLM server that describes and scores; --model still reads")
     parser.add_argument("--data", type=Path, default=Path("."), metavar="FOLDER", help=f"holds {TITLES}")
     parser.add_argument("--limit", type=int, metavar="N", help="a trial on the first N titles or prompts")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="by default evaluations/NAME-ADAPTER.json")
@@ -51,6 +52,7 @@ def question_files(data: Path) -> list[QuestionFile]:
 def _run(options: argparse.Namespace) -> None:
     import pandas as pd
 
+    from interp_toolkit.engines import ServedEngine
     from interp_toolkit.evaluation import EvalContext, run_evaluation
     from interp_toolkit.models import model_facts
     from interp_toolkit.shipped import default_adapter, find_adapter
@@ -60,6 +62,7 @@ def _run(options: argparse.Namespace) -> None:
         options.limit,
         options.model,
         questions=question_files(options.data),
+        engine=ServedEngine(options.engine, options.model) if options.engine else None,
         progress=sys.stderr.isatty(),
     )
     adapter = find_adapter(options.adapter) if options.adapter else default_adapter(model_facts(context.model))

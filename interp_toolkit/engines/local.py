@@ -48,6 +48,11 @@ class LocalEngine:
         """All that an engine may be able to do."""
         return frozenset(("activations", "gradients", "any_site"))
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's."""
+        return self.model.tokenizer
+
     @contextmanager
     def still(self) -> Iterator[None]:
         """For the length of the block, take the model to be as it is now, see `Backend.still`."""

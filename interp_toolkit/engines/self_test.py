@@ -16,14 +16,16 @@ from interp_toolkit.runtime.probe import probe_difference
 # Mean absolute differences, in nats per token, that rounding explains: of float32 on both sides, and of any other dtype
 # on one of them.
 LIMITS = {"float32": 1e-3, "other": 0.15}
-_passed: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+# By engine the adapters whose probes it passed, and the models that these are for.
+_passed: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
 
 def require_same_model(engine: Engine, adapter: Adapter) -> None:
     """Refuse an engine that does not give what the adapter's own model gave for its probe; tested once per adapter.
 
     A hooked model's weights are looked at themselves (see `Contract.check_model`), and so are those of an engine whose
-    facts have a fingerprint; a probe is then tested where there is one. Other engines are known by their numbers alone.
+    facts have a fingerprint; a probe is then tested where there is one. Other engines are known by their numbers alone,
+    and once known to run a model take its other adapters without a probe, such as untrained ones.
 
     Args:
         engine: to test.
@@ -39,12 +41,14 @@ def require_same_model(engine: Engine, adapter: Adapter) -> None:
         passed = _passed.setdefault(engine, set())
     except TypeError:  # an engine of the user's that can be no key is tested each time
         passed = set()
+    contract = adapter.require_contract()
+    model = (contract.model_id, contract.fingerprint, contract.block_signs)
     if adapter.digest in passed:
         return
-    contract = adapter.require_contract()
     probe = contract.probe
     if probe is None:
-        if engine.facts.fingerprint:
+        # It passed the probe of another adapter of the same model.
+        if engine.facts.fingerprint or model in passed:
             return
         raise InterpToolkitError(
             f"expected an adapter with a probe, by which {type(engine).__name__} is known to run the adapter's own "
@@ -65,4 +69,4 @@ def require_same_model(engine: Engine, adapter: Adapter) -> None:
             f"there), and {type(engine).__name__} differs by {difference:.3g}: it runs another model, dtype, "
             f"quantization or tokenizer; start it with the adapter's own model"
         )
-    passed.add(adapter.digest)
+    passed |= {adapter.digest, model}

@@ -22,6 +22,7 @@ from interp_toolkit.cache import JsonCache
 from interp_toolkit.contract import library_versions
 from interp_toolkit.embedder import NAME as EMBEDDER
 from interp_toolkit.embedder import Embedder
+from interp_toolkit.engines import Engine, as_engine
 from interp_toolkit.evaluation.retrieval import (
     best_by_answer,
     best_by_evidence,
@@ -98,6 +99,8 @@ class EvalContext:
         questions: files of two-hop questions, for the evaluation of bridges.
         jacobian_lens: TransformerLens's `JacobianLens`, fitted to the model, for the evaluation ``privileged``; it is
             then measured beside the logit lens.
+        engine: what describes vectors and scores labels in the model's place, as ``model`` of `self_explain` takes it:
+            the address of a server, for example. The model itself reads vectors, and writes what has no soft token.
         progress: whether long work shows bars.
 
     Example:
@@ -113,9 +116,10 @@ class EvalContext:
         *,
         questions: Sequence[QuestionFile] = (),
         jacobian_lens: Any = None,
+        engine: Any = None,
         progress: bool = True,
     ) -> None:
-        self._model = model
+        self._model, self._engine = model, engine
         self.titles = Titles.read(Path(titles), limit)
         self.limit = limit
         self.questions = tuple(questions)
@@ -128,6 +132,16 @@ class EvalContext:
     def model(self) -> Any:
         """The hooked model."""
         return as_hooked_model(self._model)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What describes vectors and scores labels."""
+        return as_engine(self.model if self._engine is None else self._engine)
+
+    @property
+    def _engine_settings(self) -> dict[str, Any]:
+        """Which engine that is, where it is not the model itself."""
+        return {} if self._engine is None else dict(engine=dict(self.engine.identity))
 
     @cached_property
     def index(self) -> Tensor:
@@ -150,6 +164,7 @@ class EvalContext:
             revision=facts.revision,
             dtype=str(next(self.model.parameters()).dtype),
             weights=weights_key(self.model)[:16],
+            **self._engine_settings,
         )
 
     @property
@@ -163,7 +178,10 @@ class EvalContext:
         Args:
             modules: whose code decides the value, beside that of `self_explain`.
         """
-        return [code_digest(*modules), self.versions, weights_key(self.model), self.facts["dtype"]]
+        return [
+            *(code_digest(*modules), self.versions, weights_key(self.model), self.facts["dtype"]),
+            *self._engine_settings.values(),
+        ]
 
     def describe(self, adapter: Adapter, vectors: Tensor, samples: int) -> Descriptions:
         """Describe centred vectors, greedily where one sample is asked for; cached shard by shard.
@@ -240,7 +258,7 @@ class EvalContext:
             start = time.perf_counter()
             table = self_explain(
                 vectors,
-                model=self.model,
+                model=self.engine,
                 adapter=adapter,
                 include_null=include_null,
                 sampling=Sampling(n=samples, temperature=TEMPERATURE if samples > 1 else 0.0, seed=SEED),

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_toolkit.adapters import Adapter, untrained_adapter
+from interp_toolkit.engines import Engine, as_engine, require_same_model
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.torch_defaults import plain_defaults
 
 MATCHED, NULL, BIAS, UNTRAINED = "own vectors", "null vector", "bias only", "untrained"
@@ -58,13 +58,14 @@ class Control:
         """Mean loss over each row's label, in nats per token.
 
         Args:
-            model: the hooked model.
+            model: the hooked model, or another engine, as of `self_explain`.
             labels: of all rows, also where this control has been taken for some.
         """
-        run = PromptRun(model, self.adapter.require_contract().require_soft_prompt())
-        targets = run.soft_prompt.targets(run.model.tokenizer, [labels[row] for row in self.target_index])
-        soft_tokens = _soft_tokens(run, self.adapter, self.vectors)
-        return -score(run, soft_tokens, targets, soft_token_index=self.vector_index).mean().cpu()
+        engine, soft_prompt = as_engine(model), self.adapter.require_contract().require_soft_prompt()
+        require_same_model(engine, self.adapter)
+        targets = soft_prompt.targets(_tokenizer(engine), [labels[row] for row in self.target_index])
+        soft_tokens = _soft_tokens(engine, self.adapter, self.vectors)
+        return -engine.score(soft_prompt, soft_tokens, targets, self.vector_index).mean().cpu()
 
 
 def matched_control(adapter: Adapter, vectors: Tensor, labels: Sequence[str]) -> Control:
@@ -157,7 +158,7 @@ def greedy_descriptions(model: Any, adapter: Adapter, vectors: Tensor) -> list[s
     """Describe every vector greedily.
 
     Args:
-        model: the hooked model.
+        model: the hooked model, or another engine, as of `self_explain`.
         adapter: with its contract.
         vectors: centred, [n, width].
 
@@ -167,8 +168,9 @@ def greedy_descriptions(model: Any, adapter: Adapter, vectors: Tensor) -> list[s
     Raises:
         InterpToolkitError: an adapter that has not been trained, or whose file names no soft prompt.
     """
-    run = PromptRun(model, adapter.require_contract().require_soft_prompt())
-    return [texts[0].text for texts in generate(run, _soft_tokens(run, adapter, vectors))]
+    engine, soft_prompt = as_engine(model), adapter.require_contract().require_soft_prompt()
+    require_same_model(engine, adapter)
+    return [texts[0].text for texts in engine.generate(soft_prompt, _soft_tokens(engine, adapter, vectors))]
 
 
 def describe_controls(controls: Sequence[Control], describe: Callable[[Adapter, Tensor], list[str]]) -> list[list[str]]:
@@ -197,6 +199,14 @@ def _group(control: Control) -> tuple[str, bool]:
 
 
 @torch.no_grad()
-def _soft_tokens(run: PromptRun, adapter: Adapter, vectors: Tensor) -> Tensor:
-    device = run.backend.device
-    return adapter.to(device)(vectors.to(device))
+def _soft_tokens(engine: Engine, adapter: Adapter, vectors: Tensor) -> Tensor:
+    return adapter.to(engine.device)(vectors.to(engine.device))
+
+
+def _tokenizer(engine: Engine) -> Any:
+    if (tokenizer := getattr(engine, "tokenizer", None)) is None:
+        raise InterpToolkitError(
+            f"expected an engine with an attribute tokenizer, by which labels become targets, and "
+            f"{type(engine).__name__} has none; set it to the model's tokenizer"
+        )
+    return tokenizer

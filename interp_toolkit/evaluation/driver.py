@@ -10,6 +10,7 @@ from typing import Any
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.deprecation import warn_renamed
+from interp_toolkit.engines import require_same_model
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.context import EvalContext
 from interp_toolkit.evaluation.names import EVALUATIONS, OLD_NAMES
@@ -53,6 +54,7 @@ def run_evaluation(
         what the file holds, see `interp_toolkit.results`.
 
     Raises:
+        ContractError: the context's engine runs another model than the adapter's.
         InterpToolkitError: an unknown name, an adapter without contract or site, or too few titles.
         FileFormatError: the file is there and holds something else.
 
@@ -61,6 +63,8 @@ def run_evaluation(
         >>> pd.DataFrame(result["tables"]["controls"])
     """
     chosen = evaluation if isinstance(evaluation, Evaluation) else find_evaluation(evaluation)
+    # Before adapters without a probe, such as untrained ones, are measured too.
+    require_same_model(context.engine, adapter)
     settings = chosen.settings(context, adapter)
     if (result := finished_result(path, settings)) is not None:
         return result

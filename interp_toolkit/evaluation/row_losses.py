@@ -111,7 +111,7 @@ def _losses(context: EvalContext, control: Control, labels: list[str]) -> Tensor
     for start in range(0, len(rows), _SHARD):
         shard = control.take(rows[start : start + _SHARD])
         losses += cache.get(
-            _key(context, shard, labels), lambda shard=shard: shard.losses(context.model, labels).tolist()
+            _key(context, shard, labels), lambda shard=shard: shard.losses(context.engine, labels).tolist()
         )
     values = torch.tensor(losses)
     if not values.isfinite().all():

@@ -17,6 +17,7 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.contract import EvidenceThreshold
 from interp_toolkit.deprecation import warn_renamed
+from interp_toolkit.engines import Engine, LocalEngine, as_engine, require_same_model
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.evaluation.confidence import require_verdicts
 from interp_toolkit.evaluation.context import SAMPLES, SEED, TEMPERATURE, EvalContext
@@ -24,7 +25,8 @@ from interp_toolkit.evaluation.control_kinds import random_directions
 from interp_toolkit.evaluation.driver import Evaluation
 from interp_toolkit.evaluation.held_out import HeldOut
 from interp_toolkit.evaluation.retrieval import best_by_evidence
-from interp_toolkit.runtime import PromptRun, evidence, generate
+from interp_toolkit.runtime import Generation, PromptRun, evidence
+from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.statistics import paired_difference, proportion_interval
 from interp_toolkit.tables import brief_repr
 from interp_toolkit.torch_defaults import plain_defaults
@@ -69,7 +71,7 @@ def evidence_controls(
     """Describe vectors and random directions, and compute the evidence by matched and by shuffled vectors.
 
     Args:
-        model: the hooked model.
+        model: the hooked model, or another engine, as of `self_explain`.
         adapter: with its contract.
         vectors: at least two, centred as the contract says.
         seed: of the random directions.
@@ -83,24 +85,39 @@ def evidence_controls(
         raise InterpToolkitError(
             f"expected at least two vectors, so that there is another for each, got {len(vectors)}"
         )
-    run = PromptRun(model, soft_prompt)
-    device = run.backend.device
+    engine = as_engine(model)
+    require_same_model(engine, adapter)
+    device = engine.device
     adapter = adapter.to(device)
     null = adapter.null()
     random = random_directions(vectors, adapter.config.sites, seed)
     soft_tokens, random_tokens = adapter(vectors.to(device)), adapter(random.to(device))
-    max_new_tokens = EvidenceThreshold.MAX_NEW_TOKENS
+    settings: Any = dict(null=null, max_new_tokens=EvidenceThreshold.MAX_NEW_TOKENS, progress=progress)
     texts, random_texts = (
-        [row[0] for row in generate(run, tokens, null=null, max_new_tokens=max_new_tokens, progress=progress)]
-        for tokens in (soft_tokens, random_tokens)
+        [row[0] for row in engine.generate(soft_prompt, tokens, **settings)] for tokens in (soft_tokens, random_tokens)
     )
-    ids = [text.token_ids for text in texts]
     return EvidenceControls(
         matched=torch.tensor([text.evidence for text in texts]),
-        shuffled=evidence(run, null, ids, soft_tokens.roll(len(vectors) // 2, 0))[1],
+        shuffled=_evidence_of(engine, soft_prompt, null, texts, soft_tokens.roll(len(vectors) // 2, 0)),
         random=torch.tensor([text.evidence for text in random_texts]),
         descriptions=tuple(text.text for text in texts),
     )
+
+
+def _evidence_of(
+    engine: Engine, soft_prompt: SoftPrompt, null: Tensor, texts: Sequence[Generation], soft_tokens: Tensor
+) -> Tensor:
+    """The evidence of texts behind other soft tokens than those they were written behind; NaN where they have none."""
+    if isinstance(engine, LocalEngine):
+        ids = [text.token_ids for text in texts]
+        return evidence(PromptRun(engine.model, soft_prompt), null, ids, soft_tokens)[1]
+    # Of these an engine elsewhere can score the tokens.
+    rows = [i for i, text in enumerate(texts) if not math.isnan(text.evidence)]
+    targets, values = [texts[i].token_ids for i in rows], torch.full((len(texts),), math.nan)
+    if rows:
+        by_vector = engine.score(soft_prompt, soft_tokens, targets, rows).mean()
+        values[rows] = (by_vector - engine.score(soft_prompt, null[None], targets, [0] * len(rows)).mean()).cpu()
+    return values
 
 
 def calibrate(
@@ -281,11 +298,11 @@ def _measure(context: EvalContext, adapter: Adapter) -> dict[str, Any]:
     """
     dev = HeldOut.read(context, adapter, _CALIBRATED, context.titles.dev)
     held_out = HeldOut.read(context, adapter, _MEASURED)
-    calibration = evidence_controls(context.model, adapter, dev.vectors, SEED, context.progress)
+    calibration = evidence_controls(context.engine, adapter, dev.vectors, SEED, context.progress)
     threshold = calibrate_threshold(calibration, _RATE, SEED)
     answers = context.answers(held_out.titles)
     # Other random directions than those of the calibration.
-    controls = evidence_controls(context.model, adapter, held_out.vectors, SEED + 1, context.progress)
+    controls = evidence_controls(context.engine, adapter, held_out.vectors, SEED + 1, context.progress)
     ranks = context.ranks([[text] for text in controls.descriptions], answers)[:, 0]
     readings, coverage = [], []
     for k in _WITHIN:
