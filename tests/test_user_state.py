@@ -475,7 +475,7 @@ class _Bench(EvalContext):
     versions, facts = {}, {"dtype": "float32"}
 
     def __init__(self, model):
-        self.model = model
+        self.model, self._engine = model, None
 
 
 def _places(model, adapter, tmp_path):
