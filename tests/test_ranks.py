@@ -112,17 +112,6 @@ def test_processes_that_hold_a_model_together_train_as_one(train, what):
     assert first == second
 
 
-@pytest.mark.slow
-def test_a_run_of_one_process_goes_on_where_the_model_is_shared_out(train, tmp_path):
-    folder = tmp_path / "run"
-    (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
-    (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6}, fail=True)
-    assert ended[0] == 9
-    first, second = train(2, steps=8, folder=str(folder), shard=True)
-    _assert_same(first, whole)
-    assert first == second
-
-
 def test_one_process_has_nobody_to_share_a_model_with(tiny):
     with pytest.raises(
         InterpToolkitError, match="expected several processes, of which each holds a share of the model"
@@ -150,12 +139,13 @@ def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(trai
 
 
 @pytest.mark.slow
-def test_a_run_of_one_process_goes_on_with_two(train, tmp_path):
+@pytest.mark.parametrize("shard", [False, True], ids=["a model each", "a model together"])
+def test_a_run_of_one_process_goes_on_with_two(train, tmp_path, shard):
     folder = tmp_path / "run"
     (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
     (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6}, fail=True)
     assert ended[0] == 9
-    first, second = train(2, steps=8, folder=str(folder))
+    first, second = train(2, steps=8, folder=str(folder), shard=shard)
     _assert_same(first, whole)
     assert first == second
 

@@ -18,7 +18,7 @@ from benchmarks.arguments import Folders
 from benchmarks.sae.ground import SOURCES, Ground, Sizes
 from benchmarks.sae.losses import label_losses
 from benchmarks.topics.cells import KINDS
-from interp_toolkit import Adapter, TrainConfig, train_adapter
+from interp_toolkit import Adapter, SoftPrompt, TrainConfig, VectorLabelPairs, train_adapter
 from interp_toolkit.evaluation.context import SEED
 from interp_toolkit.models import model_facts
 from interp_toolkit.results import finished_result, make_result, read_result, write_result
@@ -64,6 +64,14 @@ class Cell:
         start = _start(length)
         return TrainConfig(**settings, lr=_BIAS * start, scale_lr=_SCALE, matrix_lr=_MATRIX * start)
 
+    def train(
+        self, model: Any, pairs: VectorLabelPairs, sizes: Sizes, length: float, soft_prompt: SoftPrompt, folder: Path
+    ) -> Adapter:
+        """The adapter trained on pairs, here or by an earlier run that has its folder."""
+        adapter = Adapter.create(**self.adapter_settings(length), d_model=model_facts(model).d_model, seed=SEED)
+        config = self.config(sizes, length)
+        return train_adapter(model, pairs, adapter, config, soft_prompt=soft_prompt, folder=folder).adapter
+
     def settings(self, ground: Ground, length: float) -> dict[str, Any]:
         training = self.config(ground.sizes, length).to_dict()
         return ground.facts | dict(cell=self.name, adapter=self.adapter_settings(length), training=training)
@@ -86,11 +94,8 @@ def trained(cell: Cell, ground: Ground, length: float, runs: Path) -> Adapter:
         length: of the soft tokens at the start.
         runs: folder of the training runs.
     """
-    settings = cell.adapter_settings(length)
-    adapter = Adapter.create(**settings, d_model=model_facts(ground.model).d_model, seed=SEED)
-    pairs, config = ground.pairs(cell.source), cell.config(ground.sizes, length)
-    folder = runs / cell.name
-    return train_adapter(ground.model, pairs, adapter, config, soft_prompt=ground.soft_prompt, folder=folder).adapter
+    pairs = ground.pairs(cell.source)
+    return cell.train(ground.model, pairs, ground.sizes, length, ground.soft_prompt, runs / cell.name)
 
 
 def run_cell(cell: Cell, ground: Ground, length: float, folders: Folders) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -92,6 +93,20 @@ class Rows:
     labels: list[str]
 
 
+def first_label_pairs(sae: Any, labels: SAELabels, sides: Mapping[str, Sequence[int]]) -> VectorLabelPairs:
+    """Directions of features with their first labels; those of side ``dev`` validate.
+
+    Args:
+        sae: the SAE.
+        labels: of its features.
+        sides: numbers of features by side, ``train`` and ``dev`` among them.
+    """
+    split = {feature: name for name, side in (("train", "train"), ("val", "dev")) for feature in sides[side]}
+    table: Any = labels.table.drop_duplicates("feature")
+    table = table[table["feature"].isin(list(split))]
+    return sae_pairs(sae, SAELabels(table.assign(split=table["feature"].map(split)), labels.origin))
+
+
 class Ground:
     """The SAE and all that is the same for every adapter; made at its first use, or found where it was kept.
 
@@ -175,15 +190,7 @@ class Ground:
         if source == "both":
             return VectorLabelPairs.concat([self.pairs("sae"), self.pairs("topics")], ratios=[1.0, 1.0], seed=SEED)
         if source == "sae":
-            side = {
-                feature: split
-                for split, name in (("train", "train"), ("val", "dev"))
-                for feature in self.features[name]
-            }
-            table: Any = self.labelled[0].table.drop_duplicates("feature")
-            table = table[table["feature"].isin(list(side))]
-            labels = SAELabels(table.assign(split=table["feature"].map(side)), self.labelled[0].origin)
-            return sae_pairs(self.sae, labels)
+            return first_label_pairs(self.sae, self.labelled[0], self.features)
         train, dev = ((self._topics[side], self.titles[side]) for side in ("train", "dev"))
         return centred_pairs(self.model, self.site, train, dev)
 

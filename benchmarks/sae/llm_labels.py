@@ -17,11 +17,11 @@ import pandas as pd
 
 from benchmarks.arguments import Folders
 from benchmarks.sae.adapters import EXPRESSIVE, SIMPLE, UNTRAINED, Cell
-from benchmarks.sae.ground import NEUTRAL_TOKENS, Sizes
+from benchmarks.sae.ground import NEUTRAL_TOKENS, Sizes, first_label_pairs
 from benchmarks.sae.losses import best_length, untrained
 from benchmarks.sae.words import first_labels, text_at_large, word_labels
 from benchmarks.topics.cells import ANSWER, QUESTION
-from interp_toolkit import Adapter, SoftPrompt, train_adapter
+from interp_toolkit import Adapter, SoftPrompt
 from interp_toolkit.cache import cache_folder
 from interp_toolkit.contract import library_versions
 from interp_toolkit.embedder import Embedder
@@ -43,7 +43,6 @@ from interp_toolkit.sae import (
     sae_vectors,
     store_activations,
 )
-from interp_toolkit.sae import pairs as sae_pairs
 from interp_toolkit.scoring import (
     GenerationConfig,
     describe_features,
@@ -107,8 +106,9 @@ def run_llm_labels(recipe: SAERecipe, data: Path, limit: int | None, folders: Fo
     names = first_labels(labelled.llm)
     dev = labelled.sides["dev"]
     length = best_length(model, prompt, sae_vectors(sae, dev).vectors, [names[feature] for feature in dev])
+    pairs = first_label_pairs(sae, labelled.llm, labelled.sides)
     adapters = {
-        f"trained, {kind}": _train(model, sae, labelled, Cell(kind, "sae"), sizes, length, prompt, folders.runs)
+        f"trained, {kind}": Cell(kind, "sae").train(model, pairs, sizes, length, prompt, folders.runs / f"{kind}-llm")
         for kind in (SIMPLE, EXPRESSIVE)
     }
     adapters[UNTRAINED] = untrained(model, prompt, length)
@@ -185,28 +185,6 @@ def _label(
     held, dev = sizes.held, sizes.held + sizes.dev
     sides = dict(held=both[:held], dev=both[held:dev], train=both[dev:])
     return _Labelled(by_model.labels, words.labels, sides, len(by_model.failed))
-
-
-def _train(
-    model: Any,
-    sae: Any,
-    labelled: _Labelled,
-    cell: Cell,
-    sizes: Sizes,
-    length: float,
-    prompt: SoftPrompt,
-    runs: Path,
-) -> Adapter:
-    """An adapter trained on the model's labels, here or by an earlier run of the same command."""
-    split = {feature: "train" for feature in labelled.sides["train"]}
-    split |= {feature: "val" for feature in labelled.sides["dev"]}
-    table: Any = labelled.llm.table.drop_duplicates("feature")
-    table = table[table["feature"].isin(list(split))]
-    pairs = sae_pairs(sae, SAELabels(table.assign(split=table["feature"].map(split)), labelled.llm.origin))
-    adapter = Adapter.create(**cell.adapter_settings(length), d_model=model_facts(model).d_model, seed=SEED)
-    config = cell.config(sizes, length)
-    folder = runs / f"{cell.kind}-llm"
-    return train_adapter(model, pairs, adapter, config, soft_prompt=prompt, folder=folder).adapter
 
 
 def _tries(model: Any, sae: Any, labelled: _Labelled, adapters: dict[str, Adapter]) -> pd.DataFrame:

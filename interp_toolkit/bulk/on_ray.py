@@ -70,9 +70,11 @@ def run_on_ray(
     try:
         done: list[Progress] = ray.get(shares)
     except ray.exceptions.RayTaskError as error:
-        # The worker's own error, whose traceback Ray has put into its text.
-        cause = error.cause if isinstance(getattr(error, "cause", None), InterpToolkitError) else error
-        raise (cause if cause is not error else InterpToolkitError(f"a worker failed: {first_line(error)}")) from error
+        # What the job raised in the worker; Ray's error has its traceback in the text.
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, InterpToolkitError):
+            raise cause from error
+        raise InterpToolkitError(f"a worker failed: {first_line(error)}") from error
     except ray.exceptions.RayError as error:
         raise InterpToolkitError(
             f"the workers could not go on: {first_line(error)}; the same call continues with the parts that are missing"

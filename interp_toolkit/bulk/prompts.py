@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from interp_toolkit.explain import choose_adapter, self_explain
 from interp_toolkit.json_lines import read_json_lines, read_lines
 from interp_toolkit.runtime import Sampling
 from interp_toolkit.sites import PlaceLike
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Result = TypeVar("Result")
 
@@ -144,10 +147,6 @@ def explain_file(
         chat=chat,
     )
 
-    def read(part: Part) -> tuple[list[str], str]:
-        rows = texts[part.start : part.stop]
-        return rows, prompt_digest(rows)
-
     def explain(different: list[str]) -> dict[str, pd.DataFrame]:
         whole = self_explain(
             different, model=engine, adapter=chosen, sites=sites, positions=positions, chat=chat, sampling=sampling
@@ -164,8 +163,7 @@ def explain_file(
         numbered = [tables[text].assign(row=number) for number, text in enumerate(rows, part.start)]
         return pd.concat(numbered, ignore_index=True).reindex(columns=list(_TYPES)).astype(_TYPES)
 
-    plan = split_rows(len(texts), settings["rows_per_part"])
-    return run_parts(Path(output), settings, plan, read, make, shard=parse_shard(shard), progress=progress)
+    return run_prompts(texts, output, settings, make, shard=shard, progress=progress)
 
 
 def try_each(texts: list[str], run: Callable[[list[str]], dict[str, Result]]) -> dict[str, Result | InterpToolkitError]:
@@ -188,9 +186,32 @@ def try_each(texts: list[str], run: Callable[[list[str]], dict[str, Result]]) ->
         return results
 
 
-def prompt_digest(texts: list[str]) -> str:
-    """A text that differs where prompts do."""
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+def run_prompts(
+    texts: list[str],
+    output: str | Path,
+    settings: Mapping[str, Any],
+    make: Callable[[Part, list[str]], pd.DataFrame | pa.Table],
+    *,
+    shard: str | None,
+    progress: bool,
+) -> Progress:
+    """Make the parts of a job whose inputs are prompts, see `run_parts`.
+
+    Args:
+        texts: of all prompts.
+        output: folder of the parts.
+        settings: of `model_settings`, and all else that decides what the parts hold.
+        make: the rows of a part, from its prompts.
+        shard: as of `describe_file`.
+        progress: whether to show a bar, in prompts.
+    """
+
+    def read(part: Part) -> tuple[list[str], str]:
+        rows = texts[part.start : part.stop]
+        return rows, hashlib.sha256("\0".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
+
+    plan = split_rows(len(texts), settings["rows_per_part"])
+    return run_parts(Path(output), settings, plan, read, make, shard=parse_shard(shard), progress=progress)
 
 
 def require_local(engine: Engine) -> LocalEngine:

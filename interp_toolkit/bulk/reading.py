@@ -13,8 +13,8 @@ import torch
 
 from interp_toolkit.activations import Activations, Positions, read_activations
 from interp_toolkit.bulk.describe import model_settings
-from interp_toolkit.bulk.parts import Part, Progress, parse_shard, part_paths, read_part, run_parts, split_rows
-from interp_toolkit.bulk.prompts import prompt_digest, read_prompts, require_local, try_each
+from interp_toolkit.bulk.parts import Part, Progress, part_paths, read_part
+from interp_toolkit.bulk.prompts import read_prompts, require_local, run_prompts, try_each
 from interp_toolkit.bulk.vector_files import ACTIVATIONS, stored_sites
 from interp_toolkit.engines import DEFAULT_MODEL, as_engine
 from interp_toolkit.errors import InterpToolkitError, first_line
@@ -87,10 +87,6 @@ def read_file(
         chat=chat,
     )
 
-    def read(part: Part) -> tuple[list[str], str]:
-        rows = texts[part.start : part.stop]
-        return rows, prompt_digest(rows)
-
     def read_all(different: list[str]) -> dict[str, Activations]:
         place = sites if isinstance(sites, SiteStack) else chosen
         whole = read_activations(engine.model, different, place, positions, chat=chat)
@@ -104,8 +100,7 @@ def read_file(
         readings = try_each(rows, read_all)
         return _table([(number, readings[text]) for number, text in enumerate(rows, part.start)], names, width)
 
-    plan = split_rows(len(texts), settings["rows_per_part"])
-    return run_parts(Path(output), settings, plan, read, make, shard=parse_shard(shard), progress=progress)
+    return run_prompts(texts, output, settings, make, shard=shard, progress=progress)
 
 
 def load_activations(folder: str | Path, site: PlaceLike | None = None) -> Activations:

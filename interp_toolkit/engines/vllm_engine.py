@@ -116,7 +116,7 @@ class VllmEngine(OutsideEngine):
                 {at: NumberedToken(row[at], read=tuple(indices)) for at in dict.fromkeys(places)}
                 for row, places in zip(tokens, wanted)
             ]
-            sent = [self._with_numbers(row, some) for row, some in zip(tokens, numbered)]
+            sent = [self._with_numbers(streams, row, some) for row, some in zip(tokens, numbered)]
             self.llm.generate(sent, self._parameters(temperature=0, max_tokens=1), use_tqdm=False)
         vectors = [some[at].seen[i] for some, places in zip(numbered, wanted) for i in indices for at in places]
         read = Activations(torch.stack(vectors), readings_table(self.tokenizer, tokens, chosen, wanted))
@@ -164,7 +164,8 @@ class VllmEngine(OutsideEngine):
         """What vLLM makes of prompts, with their soft tokens at the embedding or between blocks."""
         if all(prompt.soft_prompt.at_embedding for prompt in prompts):
             return self.llm.generate([self._sent(prompt) for prompt in prompts], parameters, use_tqdm=False)
-        with self._require_streams("soft tokens between blocks").numbering():
+        streams = self._require_streams("soft tokens between blocks")
+        with streams.numbering():
             sent = []
             for prompt in prompts:
                 ids, inside = prompt.ids, prompt.soft_prompt
@@ -173,7 +174,7 @@ class VllmEngine(OutsideEngine):
                     slot: NumberedToken(ids[slot], written=row, add=inside.mode == "add", at=index)
                     for slot, row in zip(prompt.tokens.slots, prompt.soft_tokens)
                 }
-                sent.append(self._with_numbers(ids, numbered))
+                sent.append(self._with_numbers(streams, ids, numbered))
             return self.llm.generate(sent, parameters, use_tqdm=False)
 
     def _require_streams(self, what: str) -> Streams:
@@ -184,9 +185,10 @@ class VllmEngine(OutsideEngine):
             )
         return self._streams
 
-    def _with_numbers(self, ids: Sequence[int], numbered: Mapping[int, NumberedToken]) -> dict[str, Any]:
+    def _with_numbers(
+        self, streams: Streams, ids: Sequence[int], numbered: Mapping[int, NumberedToken]
+    ) -> dict[str, Any]:
         """Ids as vLLM takes them, with some tokens sent as their numbers."""
-        streams = self._require_streams("numbered tokens")
         rows = {at: streams.number(token, self.facts.d_model) for at, token in numbered.items()}
         return self._with_rows(ids, rows)
 

@@ -63,11 +63,11 @@ def run_evaluation(
         >>> pd.DataFrame(result["tables"]["controls"])
     """
     chosen = evaluation if isinstance(evaluation, Evaluation) else find_evaluation(evaluation)
-    # Before adapters without a probe, such as untrained ones, are measured too.
-    require_same_model(context.engine, adapter)
     settings = chosen.settings(context, adapter)
     if (result := finished_result(path, settings)) is not None:
         return result
+    # Before adapters without a probe, such as untrained ones, are measured too.
+    require_same_model(context.engine, adapter)
     result = make_result(settings, context.versions, **chosen.measure(context, adapter))
     write_result(path, result)
     return result

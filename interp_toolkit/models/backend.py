@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.kv import KV, Edit, WholePast
 from interp_toolkit.models.limits import require_context, rotary_limit
@@ -57,8 +58,8 @@ class Backend(ABC):
         self.n_layers: int = cfg.n_layers
         # Whether tokens may follow the keys and values of others; the check at load finds who keeps another state.
         self.continues = True
-        # Whether this process holds a share of the weights alone, see `shard_blocks`.
-        self.sharded = False
+        # Facts and weights key of the whole model, where this process holds a share of it alone, see `shard_blocks`.
+        self.of_whole: tuple[ModelFacts, str] | None = None
         self.rotary_limit = rotary_limit(getattr(model, "original_model", model))
         self.lock = threading.RLock()
         self._running = False
@@ -138,6 +139,11 @@ class Backend(ABC):
             _, past = self.hidden(tokens, keep=True)
         assert past is not None
         return past
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds a share of the weights alone."""
+        return self.of_whole is not None
 
     @abstractmethod
     def _hook_point(self, name: str) -> HookPoint | None: ...

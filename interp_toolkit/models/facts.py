@@ -37,8 +37,8 @@ def model_facts(model: Any) -> ModelFacts:
         InterpToolkitError: not a hooked model.
     """
     backend = backend_of(model)
-    if backend.sharded:
-        return backend.store[keep_facts][0]
+    if backend.of_whole is not None:
+        return backend.of_whole[0]
     version = backend.look()[1]
     cached_version, facts = _facts.get(model, (None, None))
     if facts is None or cached_version != version:
@@ -70,21 +70,17 @@ def weights_key(model: Any) -> str:
     Raises:
         InterpToolkitError: the model has hooks or replaced forwards of the user's, which no hash can cover.
     """
-    change = backend_of(model).look()[0]
+    backend = backend_of(model)
+    change = backend.look()[0]
     if change is not None:
         raise InterpToolkitError(
             f"expected the model as it was loaded, since results are kept by its weights, and it has {change}; take "
             f"that off, or leave out the folder where there is one to leave out"
         )
-    if backend_of(model).sharded:
-        return backend_of(model).store[keep_facts][1]
+    if backend.of_whole is not None:
+        return backend.of_whole[1]
     template = str(getattr(model.tokenizer, "chat_template", ""))
     return hashlib.sha256((weights_digest(model) + template).encode()).hexdigest()
-
-
-def keep_facts(model: Any) -> None:
-    """Keep what `model_facts` and `weights_key` say of a model, before its weights are shared out among processes."""
-    backend_of(model).store[keep_facts] = (model_facts(model), weights_key(model))
 
 
 def is_plain(model: Any) -> bool:

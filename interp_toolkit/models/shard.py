@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models.facts import keep_facts
+from interp_toolkit.models.facts import model_facts, weights_key
 from interp_toolkit.models.hooked import backend_of
 
 
@@ -43,8 +43,8 @@ def shard_blocks(model: Any) -> None:
             f"expected a TransformerBridge whose passes do not depend on the length of a text, got "
             f"{type(model).__name__} of {model.cfg.model_name}; leave shard out"
         )
-    # Both are of the whole model, which is nowhere afterwards.
-    keep_facts(model)
+    # Taken now: the whole model is nowhere afterwards.
+    of_whole = (model_facts(model), weights_key(model))
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
     mesh = init_device_mesh(kind, (dist.get_world_size(),))
@@ -55,4 +55,4 @@ def shard_blocks(model: Any) -> None:
         if id(tensor) not in sharded:
             tensor.data = tensor.data.to(device)
     model.cfg.device = str(device)
-    backend.sharded = True
+    backend.of_whole = of_whole
