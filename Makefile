@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
+.PHONY: demo serve test test-fast test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
 
 demo: $(READY)
 	@$(BIN)/python -m benchmarks.publish.demo
+
+# The explorer, at http://127.0.0.1:8000 until Ctrl+C.
+serve: $(READY)
+	@$(BIN)/interp-toolkit serve
 
 test: test-fast
 	$(BIN)/pytest -m slow

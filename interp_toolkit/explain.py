@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,18 +17,25 @@ from interp_toolkit.activations import Activations, Positions
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.centering import Means, OnMismatch
 from interp_toolkit.chat import Prompt, has_chat_template
-from interp_toolkit.confidence import TokenKind, description_features
-from interp_toolkit.contract import Contract, ModelFacts
+from interp_toolkit.contract import ModelFacts
 from interp_toolkit.deprecation import gathered_arguments, renamed_arguments, warn_renamed
-from interp_toolkit.engines import DEFAULT_MODEL, Engine, LocalEngine, as_engine, require_same_model
+from interp_toolkit.describing import Prepared, describe
+from interp_toolkit.engines import (
+    DEFAULT_MODEL,
+    Engine,
+    LocalEngine,
+    as_engine,
+    as_toolkit_server,
+    require_same_model,
+)
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.explanations import Explanation, Explanations
-from interp_toolkit.inputs import Vectors, from_activations, from_prompts, from_vectors, split_inputs
+from interp_toolkit.explanations import Explanations
+from interp_toolkit.inputs import from_activations, from_prompts, from_vectors, split_inputs
 from interp_toolkit.models.processors import threads_with_a_processor
-from interp_toolkit.read_back import read_back
-from interp_toolkit.runtime import Generation, Sampling
+from interp_toolkit.remote import explain_remotely
+from interp_toolkit.runtime import Sampling
 from interp_toolkit.shipped import default_adapter, find_adapter
-from interp_toolkit.sites import PlaceLike, SiteStack, parse_place
+from interp_toolkit.sites import PlaceLike, SiteStack
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.torch_defaults import plain_defaults
 
@@ -63,10 +67,15 @@ def _accepts_soft_prompt(function: F) -> F:
 
 
 def _on_still_model(function: F) -> F:
-    """Look at a hooked model, and at what else runs, once in a call: each takes a time that can be felt."""
+    """Look at a hooked model, and at what else runs, once in a call: each takes a time that can be felt.
+
+    A server that has model and adapters gets the call as it is.
+    """
 
     @functools.wraps(function)
     def call(inputs: Any, *, model: Any = DEFAULT_MODEL, **arguments: Any) -> Explanations:
+        if (server := as_toolkit_server(model)) is not None:
+            return explain_remotely(server, inputs, **arguments)
         engine = as_engine(model)
         with engine.still() if isinstance(engine, LocalEngine) else nullcontext(), threads_with_a_processor():
             return function(inputs, model=engine, **arguments)
@@ -117,7 +126,8 @@ def self_explain(
     Args:
         inputs: prompts, whose residual streams are read (texts count as user turns), or vectors themselves (an array,
             or a list of vectors), or `Activations`, which are raw and say where they were read.
-        model: a hooked model, or what `load_model` takes; for vectors also the address of a server, or another
+        model: a hooked model, or what `load_model` takes; the address of a server of ``interp-toolkit serve``, which
+            describes by its own adapters; for vectors also that of a vLLM server, or another
             `interp_toolkit.engines.Engine`. The default model is loaded once per process.
         adapter: an `Adapter`, a path, a hub id, or the name of a shipped one. By default the best one shipped for the
             model that was trained on the sites that are read, or that takes vectors of this width.
@@ -152,12 +162,56 @@ def self_explain(
         >>> self_explain(vectors, model=model, adapter="my-adapter", sampling=Sampling(n=6)).to_df()
     """
     engine = as_engine(model)
+    prepared = prepare(
+        engine,
+        inputs,
+        adapter=adapter,
+        sites=sites,
+        positions=positions,
+        centered=centered,
+        center=center,
+        on_mismatch=on_mismatch,
+        chat=chat,
+        progress=progress,
+    )
+    return describe(engine, prepared, sampling, include_null, progress)
+
+
+def prepare(
+    engine: Engine,
+    inputs: Any,
+    *,
+    adapter: Adapter | str | Path | None = None,
+    sites: PlaceLike | None = None,
+    positions: Positions = "last",
+    centered: bool = True,
+    center: Means | None = None,
+    on_mismatch: OnMismatch = "error",
+    chat: bool | None = None,
+    progress: bool = False,
+) -> Prepared:
+    """Read and center what `self_explain` is to describe, with the adapter that it is described by.
+
+    Args:
+        engine: that runs the model.
+        inputs: as `self_explain` takes them, and so all below.
+        adapter: an `Adapter`, or where to find it.
+        sites: where to read prompts.
+        positions: which tokens of a prompt.
+        centered: whether vectors are centered already.
+        center: means by site.
+        on_mismatch: what to do at a site that the adapter was not trained on.
+        chat: whether texts are user turns.
+        progress: whether to show a bar.
+
+    Raises:
+        InterpToolkitError: as `self_explain`.
+    """
     inputs, vectors = split_inputs(inputs)
     facts = engine.facts  # a property that looks through the model's hooks and weights
     adapter = choose_adapter(adapter, facts, vectors, sites)
     contract = adapter.require_contract(facts)
-    soft_prompt = contract.require_soft_prompt()
-    _require_ability(engine, soft_prompt)
+    _require_ability(engine, contract.require_soft_prompt())
 
     width = adapter.config.width
     arguments_of_reading = dict(
@@ -202,135 +256,7 @@ def self_explain(
             progress=progress,
         )
     require_same_model(engine, adapter)
-    texts = _describe(engine, adapter, soft_prompt, described, sampling, include_null, progress)
-    confidences = _confidences(engine, adapter, described, texts, sampling) if as_in_training else {}
-    return _explanations(described, texts, contract, sampling, as_in_training, confidences)
-
-
-def _describe(
-    engine: Engine,
-    adapter: Adapter,
-    soft_prompt: SoftPrompt,
-    vectors: Vectors,
-    sampling: Sampling,
-    include_null: bool,
-    progress: bool,
-) -> list[list[Generation]]:
-    """The texts for every vector and scale, in this order, and those for the null vector last.
-
-    Equal rows, such as those of a template that many prompts share, are described once.
-    """
-    if any(parameter.device != engine.device for parameter in adapter.parameters()):
-        adapter = copy.deepcopy(adapter).to(engine.device)  # the caller's stays where it is
-    scales, temperature = sampling.scale_factors, sampling.effective_temperature
-    with torch.no_grad():
-        values, null = vectors.values.to(engine.device), adapter.null().to(engine.device)
-        by_scale = [adapter(values, scale) for scale in scales]
-        # The order of the table: the scales of a vector stand together.
-        soft_tokens = torch.stack(by_scale, 1).flatten(0, 1) if len(values) else null[None][:0]
-    row_ids = [f"{row_id} {scale}".encode() for row_id in vectors.row_ids for scale in scales]
-    # A row's id decides its draws; without draws rows of equal content are equal.
-    content = [(value.tobytes(), scale) for value in vectors.values.float().cpu().numpy() for scale in scales]
-    keys = [(*key, row_id if temperature else b"") for key, row_id in zip(content, row_ids)]
-    first: dict[tuple[bytes, float, bytes], int] = {}
-    for i, key in enumerate(keys):
-        first.setdefault(key, i)
-    soft_tokens = soft_tokens[torch.tensor(list(first.values()), dtype=torch.long, device=engine.device)]
-    row_ids = [row_ids[i] for i in first.values()]
-    if include_null:
-        soft_tokens = torch.cat([soft_tokens, null[None]])
-        row_ids.append(b"null")
-    texts = engine.generate(
-        soft_prompt,
-        soft_tokens,
-        null=null,
-        samples=int(sampling.n),
-        temperature=temperature,
-        top_p=sampling.top_p,
-        seed=int(sampling.seed),
-        row_ids=row_ids,
-        max_new_tokens=int(sampling.max_new_tokens),
-        progress=progress,
-    )
-    by_key = dict(zip(first, texts))
-    return [by_key[key] for key in keys] + texts[len(first) :]
-
-
-def _explanations(
-    vectors: Vectors,
-    texts: Sequence[Sequence[Generation]],
-    contract: Contract,
-    sampling: Sampling,
-    as_in_training: bool,
-    confidences: Mapping[tuple[int, int], float],
-) -> Explanations:
-    """The table of what `_describe` returned, with verdicts where the adapter's threshold applies."""
-    origins = [
-        (*origin, scale)
-        for origin in zip(vectors.sources, vectors.sites, vectors.positions, vectors.tokens, vectors.thresholds)
-        for scale in sampling.scale_factors
-    ]
-    if len(texts) > len(origins):
-        origins.append((_NULL_VECTOR, "", -1, "", contract.threshold, 1.0))
-    rows = []
-    for number, ((source, site, position, token, threshold, scale), samples) in enumerate(zip(origins, texts)):
-        applies = threshold is not None and threshold.applies(
-            scale=scale,
-            temperature=sampling.effective_temperature,
-            max_new_tokens=int(sampling.max_new_tokens),
-            other_soft_prompt=not as_in_training,
-        )
-        for i, text in enumerate(samples):
-            # NaN, of an empty description, reaches no threshold.
-            above = text.evidence >= threshold.value if threshold and applies else None
-            rows.append(
-                Explanation(
-                    source,
-                    site,
-                    position,
-                    i,
-                    text.text,
-                    text.log_prob,
-                    text.evidence,
-                    above,
-                    scale,
-                    token,
-                    confidences.get((number, i)),
-                )
-            )
-    return Explanations(rows)
-
-
-def _confidences(
-    engine: Engine, adapter: Adapter, vectors: Vectors, texts: Sequence[Sequence[Generation]], sampling: Sampling
-) -> dict[tuple[int, int], float]:
-    """The confidence of each description, by number of its vector and sample, where the contract has a model of it."""
-    contract, several = adapter.require_contract(), int(sampling.n) > 1
-    usual = replace(sampling, n=1 + several, temperature=sampling.effective_temperature, seed=0)
-    calibrated = Sampling(n=1 + several, temperature=Sampling(n=1 + several).effective_temperature)
-    if not contract.confidence or usual != calibrated or not isinstance(engine, LocalEngine):
-        return {}
-    by_model: dict[tuple[str, TokenKind], list[int]] = {}
-    for i, (site, kind) in enumerate(zip(vectors.sites, vectors.kinds)):
-        if kind is not None:
-            by_model.setdefault((site, kind), []).append(i)
-    confidences = {}
-    for (site, kind), numbers in by_model.items():
-        model = contract.confidence_model(parse_place(site), kind, several)
-        if model is None:
-            continue
-        which = [(i, sample) for i in numbers for sample in range(len(texts[i]))]
-        described = [texts[i][sample] for i, sample in which]
-        values = vectors.values[torch.tensor([i for i, _ in which])]
-        features = description_features(
-            [[text.text for text in texts[i]] for i in numbers],
-            [text.log_prob for text in described],
-            [text.evidence for text in described],
-            [len(text.token_ids) for text in described],
-            read_back(engine.model, adapter, values, [text.text for text in described], site),
-        )
-        confidences |= dict(zip(which, model.probability(features).tolist()))
-    return confidences
+    return Prepared(adapter, described, as_in_training)
 
 
 def choose_adapter(

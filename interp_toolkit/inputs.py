@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Vectors:
 
     Attributes:
         values: [n, width], float32 on the CPU.
+        numbers: of the prompt that the vector was read from, or of the vector itself, among those that were passed.
         sources: the prompt that the vector was read from, or ``vector 3``.
         sites: name of the site; empty for vectors that were passed as arrays.
         positions: from the prompt's first token; -1 for vectors that were passed as arrays.
@@ -46,6 +47,7 @@ class Vectors:
     """
 
     values: Tensor
+    numbers: list[int]
     sources: list[str]
     sites: list[str]
     positions: list[int]
@@ -53,6 +55,31 @@ class Vectors:
     thresholds: list[EvidenceThreshold | None]
     kinds: list[TokenKind | None]
     row_ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Sequence[int]) -> Vectors:
+        """Some of the vectors, in the order of their numbers.
+
+        Args:
+            rows: their numbers.
+        """
+        names = [field.name for field in fields(Vectors)][1:]
+        lists: Any = {name: [getattr(self, name)[row] for row in rows] for name in names}
+        return Vectors(self.values[torch.tensor(list(rows), dtype=torch.long)], **lists)
+
+    @staticmethod
+    def concatenated(several: Sequence[Vectors]) -> Vectors:
+        """Vectors of one width, one after the other.
+
+        Args:
+            several: at least one.
+        """
+        values = torch.cat([vectors.values for vectors in several])
+        names = [field.name for field in fields(Vectors)][1:]
+        lists: Any = {name: [x for vectors in several for x in getattr(vectors, name)] for name in names}
+        return Vectors(values, **lists)
 
 
 def split_inputs(inputs: Any) -> tuple[Any, Tensor | None]:
@@ -133,7 +160,7 @@ def from_vectors(
     ]
     row_ids = _hashes(values)
     values = values if place is None else contract.filled(values, place.site)
-    return Vectors(values, names, [site] * n, [-1] * n, [""] * n, thresholds, kinds, row_ids)
+    return Vectors(values, list(range(n)), names, [site] * n, [-1] * n, [""] * n, thresholds, kinds, row_ids)
 
 
 def _place_of_vectors(values: Tensor, contract: Contract, sites: PlaceLike | None) -> ReadingPlace | None:
@@ -288,9 +315,9 @@ def _centered(
     thresholds = {str(x): by_place.get(str(x)) if with_mean.isdisjoint(x.sites) else None for x in means}
     tokens = table["token"].tolist() if "token" in table else [""] * len(values)
     by_row = [thresholds[name] for name in names]
-    return Vectors(
-        values, sources, names, table["position"].tolist(), tokens, by_row, [None] * len(values), _hashes(values)
-    )
+    numbers, positions = table["prompt"].tolist(), table["position"].tolist()
+    no_kinds: list[TokenKind | None] = [None] * len(values)
+    return Vectors(values, numbers, sources, names, positions, tokens, by_row, no_kinds, _hashes(values))
 
 
 def prompt_title(prompt: Prompt) -> str:

@@ -40,10 +40,12 @@ ROOMS = [
     ["pairs", "reconstruct", "runtime"],
     ["engines", "training", "shipped", "centering", "explanations", "read_back", "vectors"],
     ["inputs"],
+    ["describing", "remote"],
     ["explain", "views"],
     ["sae"],
     ["bridges", "bulk", "scoring"],
     ["evaluation"],
+    ["serve"],
     ["cli"],
     ["__main__"],
 ]

@@ -11,7 +11,20 @@ from pathlib import Path
 
 import shtab
 
-from interp_toolkit.cli import describe, evaluate, explain, explain_file, info, read, report, sae, serve_model, train
+from interp_toolkit.cli import (
+    describe,
+    evaluate,
+    explain,
+    explain_file,
+    info,
+    mcp,
+    read,
+    report,
+    sae,
+    serve,
+    serve_model,
+    train,
+)
 from interp_toolkit.cli.command import CommandParser, mistake
 
 __all__ = ["main"]
@@ -60,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(parser, help="print the completion script of a shell and exit")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (explain, explain_file, read, describe, train, evaluate, sae, report, info, serve_model):
+    reading = (explain, explain_file, read, describe)
+    for command in (*reading, train, evaluate, sae, report, info, serve, mcp, serve_model):
         command.add(commands)
     return parser
 

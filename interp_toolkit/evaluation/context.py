@@ -295,6 +295,7 @@ def code_digest(*modules: ModuleType) -> str:
     """SHA-256 of the code that a description goes through, and of further modules."""
     root = Path(interp_toolkit.__file__).parent
     shared = [
+        root / "describing.py",
         root / "explain.py",
         root / "quotes.py",
         *(root / "runtime").glob("*.py"),

@@ -10,6 +10,7 @@ from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.runtime.probe import make_probe, probe_soft_tokens
 from interp_toolkit.runtime.sampling import Sampling
 from interp_toolkit.runtime.score import Scores, score
+from interp_toolkit.runtime.steering import steered_answers
 
 __all__ = [
     "Generation",
@@ -23,6 +24,7 @@ __all__ = [
     "probe_soft_tokens",
     "sampled_answers",
     "score",
+    "steered_answers",
 ]
 
 _moved = moved_names(

@@ -56,7 +56,7 @@ class View:
             f'<link rel="icon" href="data:,"><style>{_asset("page.css")}</style></head>\n'
             f"<body><main>{self.body}</main>\n"
             "<noscript><p>Tables and charts are drawn by JavaScript, which is turned off.</p></noscript>\n"
-            f"{libraries}<script>{_asset('page.js')}</script></body></html>\n"
+            f"{libraries}<script>{_asset('elements.js')}{_asset('page.js')}</script></body></html>\n"
         )
 
     def __repr__(self) -> str:
