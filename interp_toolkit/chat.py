@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from interp_toolkit.errors import InterpToolkitError, first_line
+from interp_toolkit.tensor_type import Tensor, is_tensor
 
 Message = dict[str, Any]
 Prompt = str | Sequence[Message] | Sequence[int] | Sequence[np.integer] | np.ndarray | Tensor
@@ -201,7 +201,7 @@ def list_prompts(prompts: Prompt | Iterable[Prompt]) -> list[Any]:
             f"expected token ids of one prompt, or a list of such without padding, got an array of shape "
             f"{tuple(prompts.shape)}; padding would be read as text"  # type: ignore[attr-defined]
         )
-    rows: Any = prompts.tolist() if isinstance(prompts, (np.ndarray, Tensor)) else prompts
+    rows: Any = prompts.tolist() if isinstance(prompts, np.ndarray) or is_tensor(prompts) else prompts
     rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
     single = rows and isinstance(rows[0], (Mapping, int, np.integer))
     if single and isinstance(prompts, (pd.Series, pd.Index)):
@@ -249,7 +249,7 @@ def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool | None = No
             turn = uses_chat(tokenizer, chat)
             texts[i] = render(tokenizer, [{"role": "user", "content": prompt}]) if turn else prompt
             continue
-        items: Any = prompt.tolist() if isinstance(prompt, (np.ndarray, Tensor)) else prompt
+        items: Any = prompt.tolist() if isinstance(prompt, np.ndarray) or is_tensor(prompt) else prompt
         if isinstance(items, Sequence) and len(items) and isinstance(items[0], Mapping):
             texts[i] = render(tokenizer, items)
         elif isinstance(items, Sequence) and len(items) and all(map(_is_id, items)):

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from interp_toolkit.confidence import ConfidenceModel, TokenKind
 from interp_toolkit.deprecation import warn_renamed
 from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
@@ -19,6 +16,7 @@ from interp_toolkit.settings import settings_from
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteStack, parse_place, parse_sites
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.tensor_type import Tensor
 from interp_toolkit.way_back import WayBack, parse_way_back
 
 
@@ -390,6 +388,8 @@ def same_blocks(these: Sequence[int], others: Sequence[int]) -> bool:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries whose numbers an adapter depends on."""
+    import torch  # only here: a contract is read without it
+
     versions = {"torch": str(torch.__version__)}
     for name in ("interp-toolkit", "transformer-lens", "transformers"):
         try:

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from interp_toolkit.errors import FileFormatError, first_line
+from interp_toolkit.tensor_type import Tensor
 
 # The key of a digest in the header of a safetensors file.
 _DIGEST = "sha256"
@@ -123,6 +122,8 @@ def read_torch_file(path: Path, *, called: str, holds: str, instead: str) -> Any
     Raises:
         FileFormatError: damaged, or holding objects that would have to be run.
     """
+    import torch  # only here: all else in this module needs no torch
+
     with open(path, "rb") as stream:
         archive = stream.read(len(_ARCHIVE)) == _ARCHIVE
     if archive and (fault := _damaged_part(path)):
@@ -153,7 +154,7 @@ def check_dense(tensor: Tensor, path: Path, called: str) -> None:
     Raises:
         FileFormatError: the text names the tensor as ``called``.
     """
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.is_floating_point():
+    if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or not tensor.is_floating_point():
         raise FileFormatError(f"expected floating-point numbers in {called}, got {tensor.dtype}, {tensor.layout}")
     # A view may repeat a few stored numbers without end.
     if tensor.numel() * tensor.element_size() > path.stat().st_size:

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.sites import Place, parse_place
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.tensor_type import Tensor
 
 
 @dataclass(frozen=True)

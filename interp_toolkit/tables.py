@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
+
+from interp_toolkit.tensor_type import is_tensor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +91,7 @@ _short.maxother, _short.maxstring = 200, 100
 def _brief(value: Any) -> str:
     import pandas as pd
 
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, pd.DataFrame):
         return f"DataFrame({len(value):,} rows: {', '.join(map(str, value))})"

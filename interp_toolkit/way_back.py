@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from interp_toolkit.errors import FileFormatError
 from interp_toolkit.sites import Place, parse_place
 from interp_toolkit.tables import brief_repr
+from interp_toolkit.tensor_type import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 TEXT = "{text}"
 """What stands for the description in a wording."""
@@ -85,7 +86,7 @@ def parse_way_back(data: Any, tensors: Mapping[str, Tensor], d_model: int, width
 
     Args:
         data: as `WayBack.to_dict` gives it.
-        tensors: as `WayBack.tensors` gives them.
+        tensors: as `WayBack.tensors` gives them, or arrays of numpy in their place.
         d_model: width of the residual stream.
         width: that of the adapter's vectors.
 
@@ -121,6 +122,6 @@ def parse_way_back(data: Any, tensors: Mapping[str, Tensor], d_model: int, width
                 f"expected {name} of shape {shape} in the contract's way back, got {tuple(tensors[name].shape)}; "
                 f"{again}"
             )
-        if not torch.isfinite(tensors[name]).all():
+        if not (abs(tensors[name]) < math.inf).all():  # also where it is NaN; for tensors and numpy's arrays
             raise FileFormatError(f"{name} of the contract's way back holds NaN or infinity; {again}")
-    return WayBack(site, wording, **{name: tensors[name].float() for name in _TENSORS}, penalty=float(penalty), n=n)
+    return WayBack(site, wording, **{name: tensors[name] for name in _TENSORS}, penalty=float(penalty), n=n)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from interp_toolkit import Adapter, ContractError, FileFormatError, InterpToolkitError, Site, SoftPrompt, shipped
 from interp_toolkit.adapters import AdapterConfig, read_mean_vectors, untrained_adapter, write_mean_vectors
-from interp_toolkit.adapters.config import KINDS
+from interp_toolkit.adapters.kinds import KINDS
 from interp_toolkit.contract import Contract, ModelFacts
-from interp_toolkit.shipped import NAMES, find_adapter
+from interp_toolkit.shipped import NAMES, find_adapter, find_stored
 from interp_toolkit.sites import SiteStack
 
 D, R = 12, 3
@@ -240,8 +240,9 @@ def _break(folder, how):
 def test_a_damaged_folder_is_refused(tmp_path, how, message):
     _trained("scalar_affine").save_pretrained(tmp_path / "a")
     _break(tmp_path / "a", how)
-    with pytest.raises(FileFormatError, match=message):
-        Adapter.from_pretrained(tmp_path / "a")
+    for read in (Adapter.from_pretrained, find_stored):
+        with pytest.raises(FileFormatError, match=message):
+            read(str(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -252,8 +253,9 @@ def test_a_folder_that_is_not_as_it_was_written_is_refused(tmp_path, name):
     # A bit in the last number of the weights, and a digit of init_scale: both would be read as other numbers.
     at = whole.index(b"5.0") if name.endswith("json") else len(whole) - 2
     (tmp_path / "a" / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(FileFormatError, match=f"{name} is damaged: its SHA-256 is not the one"):
-        Adapter.from_pretrained(tmp_path / "a")
+    for read in (Adapter.from_pretrained, find_stored):
+        with pytest.raises(FileFormatError, match=f"{name} is damaged: its SHA-256 is not the one"):
+            read(str(tmp_path / "a"))
 
 
 def test_a_folder_of_0_1_has_no_digests_and_an_edited_one_needs_none(tmp_path):

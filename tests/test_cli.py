@@ -175,7 +175,7 @@ def test_damaged_weights_of_a_model_are_one_line(capsys, tmp_path, checkpoints):
     ],
 )
 def test_errors_of_files_and_of_what_is_not_installed_are_one_line(capsys, monkeypatch, error, text):
-    monkeypatch.setattr("interp_toolkit.shipped.find_adapter", _raising(error))
+    monkeypatch.setattr("interp_toolkit.shipped.find_stored", _raising(error))
     code, out, err = _run(capsys, "info", "x")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("interp-toolkit: error: ")
@@ -184,7 +184,7 @@ def test_errors_of_files_and_of_what_is_not_installed_are_one_line(capsys, monke
 
 @pytest.mark.parametrize("error", [ValueError("a"), TypeError("b"), ImportError("c", name="interp_toolkit.files")])
 def test_a_fault_of_the_library_is_not_hidden(monkeypatch, error):
-    monkeypatch.setattr("interp_toolkit.shipped.find_adapter", _raising(error))
+    monkeypatch.setattr("interp_toolkit.shipped.find_stored", _raising(error))
     with pytest.raises(type(error)):
         main(["info", "x"])
 

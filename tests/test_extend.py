@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interp_toolkit.adapters.config import KINDS
+from interp_toolkit.adapters.kinds import KINDS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "extend.md").read_text(encoding="utf-8")
 FENCES = re.compile(r"^```python\n(.*?)^```", flags=re.M | re.S)

@@ -21,7 +21,8 @@ from interp_toolkit import (
     self_explain,
     train_adapter,
 )
-from interp_toolkit.adapters.config import KINDS, AdapterConfig
+from interp_toolkit.adapters.config import AdapterConfig
+from interp_toolkit.adapters.kinds import KINDS
 from interp_toolkit.contract import Contract
 from interp_toolkit.training.optimizer import make_optimizer
 

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "interp_toolkit"
 
 # Rooms from the ground up; a module imports from rooms below its own, or from its own.
 ROOMS = [
-    ["deprecation", "errors", "lazy"],
+    ["deprecation", "errors", "lazy", "tensor_type"],
     [
         "files",
         "json_lines",

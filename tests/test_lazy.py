@@ -12,7 +12,7 @@ import interp_toolkit
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "numpy", "scipy", "sklearn", "plotly")
-LAZY = ("interp_toolkit", "interp_toolkit.evaluation", "interp_toolkit.training")
+LAZY = ("interp_toolkit", "interp_toolkit.adapters", "interp_toolkit.evaluation", "interp_toolkit.training")
 
 
 def _loaded(program):
@@ -52,6 +52,26 @@ def test_importing_a_package_loads_nothing(package):
 )
 def test_the_command_line_answers_at_once(arguments):
     assert _loaded(f"from interp_toolkit.cli import main; main({arguments!r})") == "[]"
+
+
+@pytest.mark.parametrize("shape", [[], ["--json"]])
+def test_an_adapter_is_shown_without_torch(shape):
+    assert _loaded(f"from interp_toolkit.cli import main; main({['info', 'smollm2_rank64', *shape]!r})") == "['numpy']"
+
+
+def test_a_config_alone_knows_every_kind_of_ours():
+    make = "from interp_toolkit.adapters import AdapterConfig; AdapterConfig('low_rank', 4, rank=2)"
+    assert _loaded(make) == "[]"
+
+
+@pytest.mark.parametrize("name", ["untrained_adapter", "truncated", "Adapter"])
+def test_every_kind_is_there_with_each_name_of_the_package(name):
+    program = f"""
+from interp_toolkit.adapters import {name}
+from interp_toolkit.adapters.kinds import FAMILY, class_of_kind
+assert [class_of_kind(kind).kind for kind in FAMILY] == list(FAMILY)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=ROOT)
 
 
 @pytest.mark.parametrize("package", LAZY)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interp_toolkit import Adapter, InterpToolkitError
-from interp_toolkit.adapters.config import KINDS
+from interp_toolkit.adapters.kinds import KINDS
 from interp_toolkit.models import shard_blocks
 from interp_toolkit.training.ranks import Ranks
 

@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from interp_toolkit import Adapter, InterpToolkitError, Site, TrainConfig, VectorLabelPairs, load_model, train_adapter
-from interp_toolkit.adapters.config import KINDS
+from interp_toolkit.adapters.kinds import KINDS
 from interp_toolkit.runtime import PromptRun
 from interp_toolkit.training.examples import epoch_batches
 from interp_toolkit.training.objective import losses

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,11 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp_toolkit.adapters import files, published
-from interp_toolkit.adapters.config import KINDS, AdapterConfig, class_of_kind
+from interp_toolkit.adapters.config import AdapterConfig
+from interp_toolkit.adapters.kinds import KINDS, class_of_kind
+from interp_toolkit.adapters.reading import read_adapter
+from interp_toolkit.adapters.stored import StoredAdapter, adapter_digest
 from interp_toolkit.adapters.uncalibrated import uncalibrated
 from interp_toolkit.contract import Contract, ModelFacts
 from interp_toolkit.deprecation import warn_renamed
-from interp_toolkit.errors import FileFormatError, InterpToolkitError
+from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import html_table
 from interp_toolkit.torch_defaults import plain_defaults
@@ -120,6 +121,14 @@ class Adapter(nn.Module):
             Soft tokens, [..., tokens * d_model], several one after the other.
         """
         raise NotImplementedError
+
+    @classmethod
+    def parameter_shapes(cls, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
+        """The shapes of an adapter's parameters by name, for which no memory is taken where it could be much."""
+        # A damaged config may ask for any size. Random numbers without memory import torch's compiler: half a second.
+        device = "cpu" if max(config.width, config.d_model * config.tokens) <= _SMALL else "meta"
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            return {name: tuple(value.shape) for name, value in cls(config).state_dict().items()}
 
     @classmethod
     def create(cls, kind: str, d_model: int, *, seed: int = 0, **settings: Any) -> Adapter:
@@ -245,15 +254,8 @@ class Adapter(nn.Module):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that name these weights, for results files."""
-        config = self.config
-        always = dict(kind=config.kind, d_model=config.d_model, rank=config.rank)
-        # Settings at their defaults are left out, so that a setting added later renames no adapter.
-        defaults = {field.name: field.default for field in fields(config)} | dict(self.settings) | always
-        changed = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
-        hasher = hashlib.sha256(json.dumps([*always.values(), changed], sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            hasher.update(name.encode() + value.cpu().numpy().tobytes())
-        return hasher.hexdigest()[:16]
+        parameters = ((name, value.cpu().numpy()) for name, value in self.state_dict().items())
+        return adapter_digest(self.config, self.settings, parameters)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the adapter and its contract to a folder, whole or not at all.
@@ -290,9 +292,9 @@ class Adapter(nn.Module):
             raise InterpToolkitError(f"expected a path that ends in {' or '.join(_PUBLISHED)}, got {path}")
         published.write(self._stored(), path)
 
-    def _stored(self) -> files.StoredAdapter:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        return files.StoredAdapter(self.config, tensors, self.contract, self.metadata)
+    def _stored(self) -> StoredAdapter:
+        parameters = {name: value.float().cpu().contiguous().numpy() for name, value in self.state_dict().items()}
+        return StoredAdapter(self.config, parameters, self.contract, self.metadata)
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Deprecated: use `save_pretrained` for a folder and `save_published` for a file."""
@@ -336,24 +338,9 @@ class Adapter(nn.Module):
             >>> Adapter.from_pretrained("my-adapter")
             >>> Adapter.from_pretrained("org/adapters", "wikipedia-scalar-affine.safetensors", revision="main")
         """
-        path = files.locate(path_or_repo, filename, revision)
-        folder = files.folder_of(path)
-        stored = published.read(path) if folder is None else files.read(folder)
-        config, shapes = stored.config, {name: tuple(value.shape) for name, value in stored.tensors.items()}
-        expected = _shapes(class_of_kind(config.kind), config)
-        if expected != shapes:
-            raise FileFormatError(
-                f"{path} does not hold an adapter of kind {config.kind!r} with d_model {config.d_model}: "
-                f"expected tensors {expected}, got {shapes}"
-            )
-        # In float32 only now: before their shapes were known to be right, they could be of any size.
-        tensors = {name: value.float() for name, value in stored.tensors.items()}
-        if bad := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
-            raise FileFormatError(f"{path} holds NaN or infinity in {', '.join(bad)}; the file is damaged")
-        if folder is not None:
-            files.check_digests(folder)
-        adapter = cls.from_config(config, stored.contract)
-        adapter.load_state_dict(tensors)
+        stored = read_adapter(path_or_repo, filename, revision, as_tensor=torch.from_numpy)
+        adapter = cls.from_config(stored.config, stored.contract)
+        adapter.load_state_dict({name: torch.from_numpy(values) for name, values in stored.parameters.items()})
         adapter.metadata = dict(stored.metadata)
         return adapter.requires_grad_(False).eval()
 
@@ -378,11 +365,3 @@ class Adapter(nn.Module):
             if contract.threshold:
                 rows["evidence threshold"] = f"{contract.threshold.value:.2f} nats per token"
         return html_table(["adapter", ""], rows.items())
-
-
-def _shapes(kind: type[Adapter], config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of an adapter's parameters, for which no memory is taken where it could be much."""
-    # A damaged config may ask for any size. Random numbers without memory import torch's compiler: half a second.
-    device = "cpu" if max(config.width, config.d_model * config.tokens) <= _SMALL else "meta"
-    with torch.random.fork_rng(devices=[]), torch.device(device):
-        return {name: tuple(value.shape) for name, value in kind(config).state_dict().items()}

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from interp_toolkit.adapters.kinds import facts_of_kind, known_kinds
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.settings import settings_from
 
-if TYPE_CHECKING:
-    from interp_toolkit.adapters.adapter import Adapter
-
-# The classes of adapters by their kinds; each enters itself when it is defined, a user's as ours.
-KINDS: dict[str, type[Adapter]] = {}
 # Far beyond any model; what a damaged file says beyond it would overflow, or take memory that is not there.
 _WIDEST = 2**30
 
@@ -24,7 +20,7 @@ class AdapterConfig:
     """The shape and the start of an adapter.
 
     Attributes:
-        kind: one of `KINDS`, the `Adapter.kind` of a class.
+        kind: the `Adapter.kind` of a class.
         d_model: width of the residual stream, and so of each site's vector and of each soft token.
         sites: how many sites a vector is read at; their vectors stand side by side, and each is normalised alone.
         tokens: how many soft tokens it becomes; the slots of the prompt take them in turn.
@@ -48,13 +44,13 @@ class AdapterConfig:
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        adapter_class = class_of_kind(self.kind)
+        facts = facts_of_kind(self.kind)
         if self.d_model < 1:
             raise InterpToolkitError(f"expected d_model of at least 1, got {self.d_model}")
-        if adapter_class.takes_rank != (self.rank is not None):
+        if facts.takes_rank != (self.rank is not None):
             raise InterpToolkitError(
-                f"a rank belongs to the kinds {' and '.join(name for name in KINDS if KINDS[name].takes_rank)} and to "
-                f"no other; got kind {self.kind!r} with rank {self.rank}"
+                f"a rank belongs to the kinds {' and '.join(_kinds_that('takes_rank'))} and to no other; got kind "
+                f"{self.kind!r} with rank {self.rank}"
             )
         if self.sites < 1 or self.tokens < 1:
             raise InterpToolkitError(f"expected sites and tokens of at least 1, got {self.sites} and {self.tokens}")
@@ -63,11 +59,10 @@ class AdapterConfig:
                 f"expected d_model times sites or tokens of at most {_WIDEST}, got d_model={self.d_model}, "
                 f"sites={self.sites}, tokens={self.tokens}"
             )
-        if self.sites + self.tokens > 2 and (not adapter_class.takes_several or self.identity_start):
+        if self.sites + self.tokens > 2 and (not facts.takes_several or self.identity_start):
             raise InterpToolkitError(
-                f"several sites or soft tokens belong to the kinds "
-                f"{', '.join(name for name in KINDS if KINDS[name].takes_several)} without identity_start; got kind "
-                f"{self.kind!r} with sites={self.sites}, tokens={self.tokens}"
+                f"several sites or soft tokens belong to the kinds {', '.join(_kinds_that('takes_several'))} without "
+                f"identity_start; got kind {self.kind!r} with sites={self.sites}, tokens={self.tokens}"
             )
         max_rank = self.d_model * min(self.sites, self.tokens)
         if self.rank is not None and not 1 <= self.rank <= max_rank:
@@ -76,7 +71,7 @@ class AdapterConfig:
             raise InterpToolkitError(f"expected an init_scale above 0, got {self.init_scale}")
         if not math.isfinite(self.low_rank_factor):
             raise InterpToolkitError(f"expected a low_rank_factor that is a number, got {self.low_rank_factor}")
-        object.__setattr__(self, "settings", _with_defaults(self.settings, adapter_class.settings, self.kind))
+        object.__setattr__(self, "settings", _with_defaults(self.settings, facts.settings, self.kind))
 
     @property
     def width(self) -> int:
@@ -95,24 +90,14 @@ class AdapterConfig:
             InterpToolkitError: an unknown key, a missing one, or a value that makes no adapter.
         """
         if isinstance(data, Mapping) and isinstance(kind := data.get("kind"), str):
-            declared = {name: data[name] for name in class_of_kind(kind).settings if name in data}
+            declared = {name: data[name] for name in facts_of_kind(kind).settings if name in data}
             data = {name: value for name, value in data.items() if name not in declared}
             data |= {"settings": declared} if declared else {}
         return settings_from(cls, data, "the adapter settings")
 
 
-def class_of_kind(kind: str) -> type[Adapter]:
-    """The class of adapters of a kind.
-
-    Raises:
-        InterpToolkitError: no class of this kind has been defined.
-    """
-    if kind not in KINDS:
-        raise InterpToolkitError(
-            f"expected an adapter kind of {', '.join(KINDS)}, got {kind!r:.80}; "
-            f"a kind of your own is known once the module with its class has been imported"
-        )
-    return KINDS[kind]
+def _kinds_that(flag: str) -> list[str]:
+    return [kind for kind, facts in known_kinds().items() if getattr(facts, flag)]
 
 
 def _with_defaults(settings: Mapping[str, Any], defaults: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+import numpy as np
 
 from interp_toolkit.adapters.config import AdapterConfig
+from interp_toolkit.adapters.stored import StoredAdapter
+from interp_toolkit.adapters.weights import StoredArray, read_arrays, read_header, read_names
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
 from interp_toolkit.files import sha256_of, sha256_of_json, whole_folder
 from interp_toolkit.json_lines import read_json
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -31,24 +32,7 @@ _WAY_BACK = "contract.way_back."
 _STEP = ".step"
 
 
-@dataclass(frozen=True, eq=False)
-class StoredAdapter:
-    """An adapter as files hold it, whatever their format.
-
-    Attributes:
-        config: shape and start.
-        tensors: parameters by name.
-        contract: what it was trained with; its parts may be None where a published file does not say.
-        metadata: everything else that the file says, as strings.
-    """
-
-    config: AdapterConfig
-    tensors: Mapping[str, Tensor]
-    contract: Contract | None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype) -> None:
     """Write an adapter folder, whole or not at all.
 
     Args:
@@ -59,6 +43,9 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
     Raises:
         InterpToolkitError: there is no contract, or ``folder`` is a folder of something else.
     """
+    import torch  # only where adapters are written: they are read without it
+    from safetensors.torch import save_file
+
     if stored.contract is None:
         raise InterpToolkitError(
             "an adapter is saved with its contract, and this one has none: train it first, or set adapter.contract"
@@ -66,12 +53,12 @@ def write(stored: StoredAdapter, folder: Path, dtype: torch.dtype = torch.float3
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists()):
         raise InterpToolkitError(f"{folder} exists and is not an adapter folder; choose another path")
     beginnings = (_MEAN, _WAY_BACK)
-    if reserved := [name for name in stored.tensors if name.startswith(beginnings) or name.endswith(_STEP)]:
+    if reserved := [name for name in stored.parameters if name.startswith(beginnings) or name.endswith(_STEP)]:
         raise InterpToolkitError(
             f"an adapter's file keeps names that end in {_STEP} or begin with {' or '.join(beginnings)} for itself; "
             f"give the parameter {', '.join(reserved)} another name"
         )
-    tensors = _packed(stored.tensors, dtype)
+    tensors = _packed({name: torch.from_numpy(values) for name, values in stored.parameters.items()}, dtype)
     if stored.contract.mean is not None:
         tensors[_MEAN] = stored.contract.mean.float().cpu().contiguous()
     described = dict(
@@ -128,8 +115,13 @@ def check_digests(folder: Path) -> None:
         )
 
 
-def read(folder: Path) -> StoredAdapter:
+def read(folder: Path, as_tensor: Callable[[np.ndarray], Any]) -> StoredAdapter:
     """Read an adapter folder.
+
+    Args:
+        folder: of the adapter.
+        as_tensor: makes the tensors of the contract of arrays. Where the contract is only to be described, it may
+            return the arrays themselves.
 
     Raises:
         FileFormatError: a file is missing or damaged, or the format is unknown.
@@ -143,15 +135,19 @@ def read(folder: Path) -> StoredAdapter:
         raise FileFormatError(
             f"expected format {FORMAT!r}, version {_VERSION}, in {folder / CONFIG_FILE}, got {stated!s:.100}"
         )
-    tensors = read_tensors(folder / WEIGHTS_FILE)
-    mean = tensors.pop(_MEAN, None)
-    names = [name for name in tensors if name.startswith(_WAY_BACK)]
-    packed = {name: tensors.pop(name) for name in names}
-    way_back = {name.removeprefix(_WAY_BACK): value for name, value in _unpacked(packed, folder / WEIGHTS_FILE).items()}
+    arrays = read_arrays(folder / WEIGHTS_FILE)
+    packed = {name: arrays.pop(name) for name in [*arrays] if name.startswith(_WAY_BACK)}
+    unpacked = _unpacked(packed, folder / WEIGHTS_FILE)
+    way_back = {name.removeprefix(_WAY_BACK): as_tensor(values) for name, values in unpacked.items()}
+
+    def pop_mean(name: str) -> Any:
+        return as_tensor(arrays.pop(name).values) if name in arrays else None
+
+    mean = pop_mean(_MEAN)
     try:
         config = AdapterConfig.from_dict(described["adapter"])
         more = range(len(described["contract"].get("more", ())))
-        more_means = [tensors.pop(f"{_MEAN}.{number}", None) for number in more]
+        more_means = [pop_mean(f"{_MEAN}.{number}") for number in more]
         contract = Contract.from_dict(described["contract"], mean, more_means, way_back)
         metadata = {str(key): str(value) for key, value in described["metadata"].items()}
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -166,7 +162,7 @@ def read(folder: Path) -> StoredAdapter:
             f"{folder / CONFIG_FILE} contradicts itself: {config.sites} sites in the adapter, {contract.site} in the "
             f"contract"
         )
-    return StoredAdapter(config, _unpacked(tensors, folder / WEIGHTS_FILE), contract, metadata)
+    return StoredAdapter(config, _unpacked(arrays, folder / WEIGHTS_FILE), contract, metadata)
 
 
 def folder_of(path: Path) -> Path | None:
@@ -192,10 +188,12 @@ def _is_of_a_folder(path: Path) -> bool:
     if header.get("format") == FORMAT or (path.name == WEIGHTS_FILE and not header):
         return True
     # Weights that 0.1 wrote have no header.
-    return not header and any(name == _MEAN or name.endswith(_STEP) for name in read_tensors(path))
+    return not header and any(name == _MEAN or name.endswith(_STEP) for name in read_names(path))
 
 
-def _packed(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def _packed(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    import torch
+
     out = {}
     for name, value in tensors.items():
         if dtype == torch.int8 and value.ndim == 2:
@@ -206,47 +204,20 @@ def _packed(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
     return out
 
 
-def _unpacked(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    out = {name: value.float() for name, value in tensors.items() if not name.endswith(_STEP)}
-    for name, value in tensors.items():
+def _unpacked(arrays: Mapping[str, StoredArray], path: Path) -> dict[str, np.ndarray]:
+    out = {name: array.as_float32() for name, array in arrays.items() if not name.endswith(_STEP)}
+    for name, array in arrays.items():
         matrix = name.removesuffix(_STEP)
-        stepped = f"{matrix}{_STEP}" in tensors
-        if not (value.dtype == torch.int8 if stepped and name == matrix else value.is_floating_point()):
-            raise FileFormatError(f"{path} is damaged: {name} holds {value.dtype}")
+        stepped = f"{matrix}{_STEP}" in arrays
+        if not (array.dtype == "int8" if stepped and name == matrix else array.is_floating_point):
+            raise FileFormatError(f"{path} is damaged: {name} holds torch.{array.dtype}")
         if name == matrix:
             continue
-        if matrix not in out or out[matrix].shape[1:] != value.shape:
+        if matrix not in out or out[matrix].shape[1:] != array.values.shape:
             raise FileFormatError(f"{path} is damaged: {name} does not fit the matrix {matrix}")
-        out[matrix] *= value.float()
+        with np.errstate(all="ignore"):  # whoever checks the numbers finds infinity
+            out[matrix] *= array.as_float32()
     return out
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        FileFormatError: missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise FileFormatError(f"{path} is missing; the adapter is not whole") from None
-    # Nothing but the reader of safetensors runs here, and a damaged header can make it raise anything.
-    except Exception as error:
-        raise FileFormatError(f"{path} is damaged: {first_line(error)}") from error
-
-
-def read_header(path: Path) -> dict[str, str]:
-    """The texts in the header of a safetensors file.
-
-    Raises:
-        FileFormatError: missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return dict(stream.metadata() or {})
-    except Exception as error:  # as in `read_tensors`
-        raise FileFormatError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def locate(path: str | Path, filename: str | None = None, revision: str | None = None) -> Path:

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp_toolkit.adapters.files import read_header, read_tensors
 from interp_toolkit.adapters.header_values import parse_count
+from interp_toolkit.adapters.weights import read_header, read_tensors
 from interp_toolkit.errors import FileFormatError
 from interp_toolkit.files import whole_file
 

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from interp_toolkit.adapters.config import AdapterConfig
-from interp_toolkit.adapters.files import StoredAdapter, read_header, read_tensors
 from interp_toolkit.adapters.header_values import (
     is_given,
     parse_count,
@@ -25,6 +24,8 @@ from interp_toolkit.adapters.header_values import (
     parse_number,
     parse_text,
 )
+from interp_toolkit.adapters.stored import StoredAdapter
+from interp_toolkit.adapters.weights import read_header, read_tensors
 from interp_toolkit.contract import Contract
 from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import check_dense, read_torch_file, whole_file
@@ -142,7 +143,8 @@ def _assemble(
     contract = Contract(
         model_id=named, d_model=d_model, site=None, soft_prompt=soft_prompt, normalize=adapter.normalize
     )
-    return StoredAdapter(adapter, tensors, contract, {**header, **nested})
+    parameters = {name: value.detach().float().numpy() for name, value in tensors.items()}
+    return StoredAdapter(adapter, parameters, contract, {**header, **nested})
 
 
 def _soft_prompt(described: Mapping[str, Any]) -> SoftPrompt | None:
@@ -178,7 +180,7 @@ def write(stored: StoredAdapter, path: Path) -> None:
             f"{config.tokens}; save to a folder instead"
         )
     nested = _nested_config(stored)
-    tensors = {name: value.float().contiguous() for name, value in stored.tensors.items()}
+    tensors = {name: torch.from_numpy(values) for name, values in stored.parameters.items()}
     named = stored.contract.model_id if stored.contract else ""
     with whole_file(path) as draft:
         if path.suffix == ".pt":

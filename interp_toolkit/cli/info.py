@@ -22,9 +22,9 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from interp_toolkit.shipped import find_adapter
+    from interp_toolkit.shipped import find_stored
 
-    adapter = find_adapter(options.adapter)
+    adapter = find_stored(options.adapter)
     contract = adapter.contract
     facts: dict[str, Any] = {
         "kind": adapter.config.kind,

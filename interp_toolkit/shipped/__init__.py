@@ -6,11 +6,17 @@ import copy
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters.kinds import FAMILY
+from interp_toolkit.adapters.reading import read_adapter
+from interp_toolkit.adapters.stored import StoredAdapter
 from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sites import PlaceLike, SiteStack, parse_place, parse_sites
+
+if TYPE_CHECKING:
+    from interp_toolkit.adapters import Adapter
 
 _FOLDER = Path(__file__).parent
 # The first that fits a model, and what it is asked for, is the default.
@@ -23,7 +29,21 @@ def find_adapter(name: str) -> Adapter:
     Raises:
         FileFormatError: nothing loadable has that name.
     """
-    return Adapter.from_pretrained(_FOLDER / name if name in NAMES else name)
+    from interp_toolkit.adapters import Adapter  # only here: it needs torch
+
+    return Adapter.from_pretrained(_location(name))
+
+
+def find_stored(name: str) -> StoredAdapter | Adapter:
+    """What `find_adapter` finds, as its files hold it: its config, contract and numbers, without torch.
+
+    Of a kind whose class a user wrote it is the adapter itself, since the class says which numbers are trained.
+
+    Raises:
+        FileFormatError: nothing loadable has that name.
+    """
+    stored = read_adapter(_location(name))
+    return stored if stored.config.kind in FAMILY else find_adapter(name)
 
 
 def default_adapter(facts: ModelFacts, sites: int | None = None, *, places: PlaceLike | None = None) -> Adapter:
@@ -52,6 +72,10 @@ def default_adapter(facts: ModelFacts, sites: int | None = None, *, places: Plac
         f"no adapter is shipped for {what}; pass adapter=... (a path, a hub id or an Adapter), or train one with "
         f"interp_toolkit.train_adapter"
     )
+
+
+def _location(name: str) -> Path | str:
+    return _FOLDER / name if name in NAMES else name
 
 
 def _of_model(facts: ModelFacts) -> Iterator[Adapter]:
