@@ -60,7 +60,7 @@ def serve(
     token: str | None = None,
     allow_hosts: Sequence[str] = (),
 ) -> None:
-    """Run a server until it is told to end by SIGINT or SIGTERM: it then takes nothing new and ends what runs.
+    """Run a server until SIGINT or SIGTERM: it then takes nothing new and ends what runs.
 
     Args:
         service: the model and its adapters.

@@ -21,7 +21,7 @@ from interp_toolkit.serve.service import Reading, Service
 
 T = TypeVar("T")
 
-# Agents take what they are told for true: in audits, misread weak evidence was what misled them.
+# In audits, agents were misled by weak evidence that they read as strong.
 HOW_TO_READ = (
     "These are a small frozen model's own words for its hidden states, not facts. 'evidence' is the log-likelihood "
     "ratio of the description, vector against no vector, in nats per token: near zero the words are the adapter's "
