@@ -1,6 +1,8 @@
 """Tiny random models of four architectures, and the real embedded one; nothing here reaches the network."""
 
+import importlib.util
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -19,6 +21,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from interp_toolkit import Adapter, Site, SoftPrompt, load_model
 from interp_toolkit.contract import Contract
 from interp_toolkit.models import model_facts
+
+# The lowest releases are tried without the extras.
+collect_ignore = [] if importlib.util.find_spec("fastapi") else ["test_serve.py", "test_explorer.py", "test_tools.py"]
 
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2")
 try:  # TransformerLens 4 has the bridge only.
@@ -243,3 +248,25 @@ class Letters:
         return torch.tensor([[text.count(chr(i)) for i in range(32, 128)] for text in texts]).float()
 
     cached = __call__
+
+
+def _missing(reason):
+    (pytest.fail if os.environ.get("INTERP_TOOLKIT_BROWSER") == "required" else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium, where there is one."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("no playwright is installed: pip install -e '.[dev]'")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        _missing("no browser is installed: apt-get install chromium")
+    # Chromium refuses to run as root in its sandbox.
+    options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=path, args=[*options, "--disable-gpu"])
+        yield launched
+        launched.close()

@@ -1,8 +1,6 @@
 """Reports in a real browser, without a network: what is drawn, hover, filter, keyboard, phone and dark mode."""
 
-import os
 import re
-import shutil
 
 import pandas as pd
 import pytest
@@ -20,7 +18,6 @@ from interp_toolkit.views import (
     token_view,
 )
 
-REQUIRED = os.environ.get("INTERP_TOOLKIT_BROWSER") == "required"
 # The machine may be busy; what is waited for comes or does not.
 PATIENCE = 120_000
 HOSTILE = [
@@ -34,27 +31,6 @@ HOSTILE = [
     "שלום עולם",
 ]
 OPENING = ["The", " capital", " of", " the", " country", " of", " the"]
-
-
-def _missing(reason):
-    (pytest.fail if REQUIRED else pytest.skip)(reason)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _missing("no playwright is installed: pip install -e '.[dev]'")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        _missing("no browser is installed: apt-get install chromium")
-    # Chromium refuses to run as root in its sandbox.
-    options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=path, args=[*options, "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

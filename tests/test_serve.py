@@ -13,6 +13,7 @@ from dataclasses import replace
 import httpx
 import pytest
 import torch
+from local_server import PATIENCE, running
 from safetensors.torch import save
 
 from interp_toolkit import InterpToolkitError, Sampling, SiteStack, self_explain
@@ -20,39 +21,17 @@ from interp_toolkit.activations import read_activations
 from interp_toolkit.engines import ToolkitServer, as_engine, as_toolkit_server
 from interp_toolkit.engines.local import local_engine
 from interp_toolkit.explain import prepare
-from interp_toolkit.serve import Limits, Service, create_app
+from interp_toolkit.serve import Limits, Service
 from interp_toolkit.serve.run import checked_token, load_service
 from interp_toolkit.serve.scheduler import Closing, Job, Overloaded, Scheduler
 
-uvicorn = pytest.importorskip("uvicorn")
-
 TEXTS = ["the cat sat on the mat", "a dog ran", "the bird"]
 EXPLAIN = {"texts": TEXTS[:1], "positions": "all"}
-# What is waited for comes or does not; the machine may be busy.
-PATIENCE = 60
 
 
 @pytest.fixture
 def service(tiny, adapter):
     return Service(local_engine(tiny()), {"mine": adapter}, Limits(batch_cells=4))
-
-
-@contextmanager
-def running(service, **settings):
-    """The address of a server of this process."""
-    config = uvicorn.Config(create_app(service, **settings), port=0, log_level="error", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    end = time.monotonic() + PATIENCE
-    while not server.started and time.monotonic() < end:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -183,9 +183,10 @@ def family() -> Claim:
 
 def sae_labels() -> Claim:
     """Descriptions score better than the labels an adapter was trained on."""
-    result, checks = _read("sae_labels/scores.json"), []
-    if result:
-        rows = [row for row in result["tables"]["generation"] if row["what"] != "mean"]
+    checks = []
+    for file, labels in (("scores.json", "original label, reworded"), ("llm_labels.json", "LLM label")):
+        result = _read(f"sae_labels/{file}")
+        rows = [row for row in result["tables"]["generation"] if row["what"] == f"less {labels}"] if result else []
         for score, name in (("rate", "any token active"), ("strict_rate", "content, above the 99th percentile")):
             for row in rows:
                 if row["score"] == score and row["protocol"] == "best label" and row["source"].startswith("trained"):
@@ -193,9 +194,10 @@ def sae_labels() -> Claim:
     return Claim(
         "Labels that a trained adapter generates for SAE features score better than the labels it was trained on.",
         "Generation scoring 70% against 50% (abstract of version 2; 71% against 63% in version 1).",
-        "SmolLM2-135M and an SAE of its own with 4,096 features; the original labels are distinctive words, for want "
-        "of a larger model; both sides have six labels per feature and as many texts.",
-        (("-m", "benchmarks.sae"), ("-m", "benchmarks.topics", "label_noise")),
+        "SmolLM2-135M and an SAE of its own with 4,096 features; the original labels are distinctive words, and, in "
+        "the second study, what SmolLM2-135M itself says of the top examples (LLM label); both sides have six labels "
+        "per feature and as many texts.",
+        (("-m", "benchmarks.sae"), ("-m", "benchmarks.sae", "llm_labels"), ("-m", "benchmarks.topics", "label_noise")),
         tuple(checks),
     )
 

@@ -157,7 +157,47 @@ def sae_quality() -> str:
 
 
 def sae_scores() -> str:
-    path = RESULTS / "sae_labels" / "scores.json"
+    return _label_scores("scores.json", "original label, reworded")
+
+
+def sae_llm_labels() -> str:
+    """Scores of the study with a language model's labels, and how far adapters are from labels of either kind."""
+    path = RESULTS / "sae_labels" / "llm_labels.json"
+    if not path.exists():
+        return "Not measured yet."
+    result = read_result(path)
+    rows: dict[Any, dict[Any, Any]] = {}
+    for row in [*result["tables"]["generation"], *result["tables"]["detection"]]:
+        if row["what"] != "mean" and row["source"].startswith("trained") and row["protocol"] == "best label":
+            rows.setdefault((row["source"], row["what"]), dict(row))[row["score"]] = row
+    columns = {
+        "adapter": "{source}",
+        "": "{what}",
+        "any token": _intervals("rate"),
+        "strict": _intervals("strict_rate"),
+        "detection": _intervals("auroc"),
+    }
+    shown: dict[int, dict[str, Any]] = {}
+    for row in result["tables"]["labels"]:
+        shown.setdefault(row["feature"], dict(feature=row["feature"]))[row["source"]] = row["label"]
+    examples = {"feature": "{feature}"} | {
+        name: (lambda row, name=name: str(row.get(name, "")).replace("|", "\\|")[:80])
+        for name in ("distinctive words", "LLM label", "trained, scalar_affine", "trained, full_rank")
+    }
+    settings = result["settings"]
+    return (
+        f"{_label_scores('llm_labels.json', 'LLM label')}\n\n"
+        f"Best label, differences on the same features (95% bootstrap intervals):\n\n"
+        f"{markdown_table(rows.values(), columns)}\n\n"
+        f"{settings['train']:,} features trained on, {settings['sizes']['dev']} that chose weights and length; of all "
+        f"live features {settings['without_label']} got no label. The first label of eight of those measured:\n\n"
+        f"{markdown_table(list(shown.values())[:8], examples)}"
+    )
+
+
+def _label_scores(file: str, counted: str) -> str:
+    """Scores of all sources of labels in a results file; ``counted`` is one of them, which says how many there are."""
+    path = RESULTS / "sae_labels" / file
     if not path.exists():
         return "Not measured yet."
     tables = read_result(path)["tables"]
@@ -175,7 +215,7 @@ def sae_scores() -> str:
         "detection, best label": _intervals(("auroc", best)),
         "detection, mean of labels": _intervals(("auroc", "mean of labels")),
     }
-    row = rows["original label, reworded"]["rate", best]
+    row = rows[counted]["rate", best]
     return (
         f"{markdown_table(rows.values(), columns)}\n\n"
         f"Share of texts on which the feature is active, and area under the curve of detection (chance 0.5 for one "
@@ -274,6 +314,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "sae layers": sae_layers,
         "sae quality": sae_quality,
         "sae scores": sae_scores,
+        "llm labels": sae_llm_labels,
         "sae transfer": sae_transfer,
     },
 }

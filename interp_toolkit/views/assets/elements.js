@@ -55,7 +55,8 @@ const elements = (() => {
   function tokenNode(tag, text, value, most) {
     const shown = text.replaceAll("\n", "↵").replaceAll("\t", "⇥");
     const cut = shown.length > TOKEN ? `${start(shown, TOKEN)}… (${many(shown.length)} characters)` : shown;
-    const node = make(tag, {className: "token"}, make("bdi", {textContent: cut || "∅"}));
+    const named = cut.trim() ? cut : cut.replaceAll(" ", "␣");  // what is read aloud must not be empty
+    const node = make(tag, {className: "token"}, make("bdi", {textContent: named || "∅"}));
     tint(node, value, most);
     return node;
   }

@@ -1,0 +1,30 @@
+"""A server of this process, for the tests of its API and of its page."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import uvicorn
+
+from interp_toolkit.serve import create_app
+
+# What is waited for comes or does not; the machine may be busy. In seconds.
+PATIENCE = 60
+
+
+@contextmanager
+def running(service, **settings):
+    """The address of a server of this process."""
+    config = uvicorn.Config(create_app(service, **settings), port=0, log_level="error", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    end = time.monotonic() + PATIENCE
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
