@@ -209,8 +209,8 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(opened, scheme, width
     _described(page)
     page.locator(".cell").nth(1).click()
     page.wait_for_selector("#detail h3:has-text('further samples') + ul")
-    found = axe.Axe().run(page).response["violations"]
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    violations = axe.Axe().run(page).response["violations"]
+    serious = [one for one in violations if one["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
 

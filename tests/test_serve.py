@@ -21,11 +21,13 @@ from interp_toolkit.activations import read_activations
 from interp_toolkit.engines import ToolkitServer, as_engine, as_toolkit_server
 from interp_toolkit.engines.local import local_engine
 from interp_toolkit.explain import prepare
-from interp_toolkit.serve import Limits, Service
+from interp_toolkit.serve import Limits, Service, reading
+from interp_toolkit.serve.bodies import ExplainBody
 from interp_toolkit.serve.run import checked_token, load_service
 from interp_toolkit.serve.scheduler import Closing, Job, Overloaded, Scheduler
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "the bird"]
+LONG = " ".join(TEXTS * 5)
 EXPLAIN = {"texts": TEXTS[:1], "positions": "all"}
 
 
@@ -247,8 +249,7 @@ def test_an_address_that_others_reach_needs_a_token_that_cannot_be_guessed():
 
 
 def test_a_body_that_is_too_large_or_does_not_come_is_refused(service):
-    small = replace(service.limits, body_bytes=200, body_seconds=0.3)
-    service.limits = small
+    service.limits = replace(service.limits, body_bytes=200, body_seconds=0.3)
     with running(service) as url:
         response = _post(url, "/v1/explain", {"texts": ["a" * 300]})
         assert response.status_code == 413
@@ -339,6 +340,45 @@ def test_requests_of_other_settings_take_turns(service, adapter):
         assert all(client.done.wait(PATIENCE) for client in clients)
     assert {facts.jobs for facts in order} == {1}
     assert all(client.errors == [None] for client in clients)
+
+
+def test_texts_that_wait_together_are_read_in_one_pass(service, adapter, tiny, monkeypatch):
+    counts = []
+
+    def counted(engine, prompts, **settings):
+        counts.append(len(prompts))
+        return prepare(engine, prompts, **settings)
+
+    monkeypatch.setattr(reading, "prepare", counted)
+    good = [dict(texts=[text], positions="all") for text in TEXTS]
+    bad = [dict(texts=["a"], positions=[99]), dict(texts=["a", " "]), dict(texts=["a"], adapter="x")]
+    with Scheduler(service.engine, service.limits) as scheduler:
+        with _held(scheduler):
+            futures = [
+                scheduler.call_together(service.reader.read, body)
+                for body in (ExplainBody(**one) for one in (*good, *bad))
+            ]
+        results = [future.exception(PATIENCE) or future.result() for future in futures]
+    assert counts[0] == len(good)
+    for text, result in zip(TEXTS, results):
+        here = self_explain(text, model=tiny(), adapter=adapter, positions="all")
+        vectors = result.prepared.vectors
+        assert vectors.positions == [row.position for row in here]
+        assert set(vectors.numbers) == {0}
+        assert vectors.sources == [text] * len(here)
+        assert vectors.row_ids == prepare(service.engine, text, adapter=adapter, positions="all").vectors.row_ids
+    assert [str(error)[:30] for error in results[3:]] == [
+        "position 99 does not exist in ",
+        "prompt 1 is empty; expected so",
+        "expected one of the adapters m",
+    ]
+
+
+def test_one_bad_text_does_not_spoil_those_read_with_it(service, adapter):
+    bodies = [ExplainBody(texts=[text], positions=[40]) for text in (LONG, "a", LONG)]
+    results = service.reader.read(bodies)
+    assert "position 40 does not exist in prompt 0" in str(results[1])
+    assert all(len(result.prepared.vectors) == 1 for result in (results[0], results[2]))
 
 
 def test_what_nobody_waits_for_is_not_computed(service, adapter):
@@ -485,7 +525,7 @@ def test_a_server_needs_an_adapter_of_its_model(tiny, adapter, tmp_path):
         load_service(tiny())
     adapter.save_pretrained(tmp_path / "one" / "same")
     adapter.save_pretrained(tmp_path / "two" / "same")
-    assert list(load_service(tiny(), [str(tmp_path / "one" / "same")]).adapters) == ["same"]
+    assert [row["id"] for row in load_service(tiny(), [str(tmp_path / "one" / "same")]).adapters.facts()] == ["same"]
     with pytest.raises(InterpToolkitError, match="expected adapters of different names, got 'same' twice"):
         load_service(tiny(), [str(tmp_path / name / "same") for name in ("one", "two")])
     with pytest.raises(InterpToolkitError, match="was trained"):
@@ -494,13 +534,13 @@ def test_a_server_needs_an_adapter_of_its_model(tiny, adapter, tmp_path):
 
 def test_the_shipped_adapters_are_served(smollm):
     service = load_service(smollm)
-    assert next(iter(service.adapters)) == "smollm2_any_token"
+    assert service.adapters.facts()[0]["id"] == "smollm2_any_token"
     text = "The Eiffel Tower is in Paris."
     with running(service) as url:
-        places = service.adapter_facts()[0]["sites"][1:]
+        places = service.adapters.facts()[0]["sites"][1:]
         settings = dict(sites=places, positions="content")
         _same(self_explain(text, model=url, **settings), self_explain(text, model=smollm, **settings))
-        stack = SiteStack(service.adapters["smollm2_any_token"].contract.site.sites)
+        stack = SiteStack(service.adapters.choose("smollm2_any_token")[1].contract.site.sites)
         _same(self_explain(text, model=url, sites=stack), self_explain(text, model=smollm, sites=stack))
         lens = _post(url, "/v1/lens", {"text": text, "site": 29, "position": -1, "chat": True, "tokens": 3}).json()
         assert len(lens["tokens"]) == 3

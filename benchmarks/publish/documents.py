@@ -181,7 +181,7 @@ def sae_llm_labels() -> str:
     for row in result["tables"]["labels"]:
         shown.setdefault(row["feature"], dict(feature=row["feature"]))[row["source"]] = row["label"]
     examples = {"feature": "{feature}"} | {
-        name: (lambda row, name=name: str(row.get(name, "")).replace("|", "\\|")[:80])
+        name: (lambda row, name=name: " ".join(str(row.get(name, "")).split())[:80].replace("|", "\\|"))
         for name in ("distinctive words", "LLM label", "trained, scalar_affine", "trained, full_rank")
     }
     settings = result["settings"]

@@ -29,8 +29,9 @@ from interp_toolkit.serve.bodies import (
 from interp_toolkit.serve.guard import LOOPBACK_HOSTS, Guard
 from interp_toolkit.serve.metrics import CONTENT_TYPE, Metrics
 from interp_toolkit.serve.problems import MEDIA_TYPE, add_handlers, problem
+from interp_toolkit.serve.reading import Reading
 from interp_toolkit.serve.scheduler import Job, Scheduler
-from interp_toolkit.serve.service import Reading, Service
+from interp_toolkit.serve.service import Service
 from interp_toolkit.views.explorer import ASSETS, endpoints_page, explorer_page
 
 T = TypeVar("T")
@@ -105,14 +106,14 @@ def create_app(service: Service, *, token: str | None = None, hosts: Collection[
     async def explain(body: ExplainBody, request: Request) -> Response:
         """Describe what tokens of texts hold, at one site or several."""
         began = time.perf_counter()
-        reading = await run(lambda: service.read(body))
+        reading = await asyncio.wrap_future(scheduler().call_together(service.reader.read, body))
         return await _stream(scheduler(), metrics, reading, body.sampling.value(), request, began)
 
     @app.post("/v1/describe", responses=_STREAM | _PROBLEMS, response_class=StreamingResponse)
     async def describe(body: DescribeBody, request: Request) -> Response:
         """Describe vectors."""
         began = time.perf_counter()
-        reading = await run(lambda: service.take(body))
+        reading = await run(lambda: service.reader.take(body))
         return await _stream(scheduler(), metrics, reading, body.sampling.value(), request, began)
 
     @app.post("/v1/score", responses=_PROBLEMS)
@@ -138,7 +139,7 @@ def create_app(service: Service, *, token: str | None = None, hosts: Collection[
     @app.get("/v1/adapters")
     async def adapters() -> dict[str, Any]:
         """The adapters of this server, the default first."""
-        return {"data": service.adapter_facts()}
+        return {"data": service.adapters.facts()}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

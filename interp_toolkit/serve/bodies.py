@@ -159,6 +159,11 @@ class SteerBody(PlaceBody):
     max_new_tokens: NewTokens = 32
 
 
+def prompt_of(text: str | Sequence[Message]) -> Any:
+    """A text or messages as the library takes prompts."""
+    return text if isinstance(text, str) else [message.model_dump() for message in text]
+
+
 def description_row(row: Explanation) -> dict[str, Any]:
     """An `Explanation` as values of JSON: a number that is none becomes null."""
     return {name: _plain(value) for name, value in asdict(row).items()}

@@ -27,6 +27,7 @@ from interp_toolkit.serve.limits import Limits
 from interp_toolkit.torch_defaults import plain_defaults
 
 logger = logging.getLogger(__name__)
+A = TypeVar("A")
 T = TypeVar("T")
 
 # A client that is refused is asked to wait at least so long, in seconds.
@@ -105,12 +106,23 @@ class BatchFacts:
     seconds: float
 
 
+@dataclass(eq=False)
+class _Call:
+    """A function that waits for its turn, with an argument and a future for each who waits for it."""
+
+    function: Callable[[Sequence[Any]], Sequence[Any]]
+    arguments: list[Any]
+    together: bool = False
+    futures: list[Future[Any]] = field(default_factory=lambda: [Future()])
+
+
 class Scheduler:
     """Runs everything that needs the model, in a thread of its own, in fair turns.
 
-    Calls (reading a text, scoring, an answer) and batches of descriptions take turns. A batch takes equal shares of all
-    requests that can share it, the one that has waited longest first; so a large request slows small ones down by one
-    batch at most, and many small ones cost little more than one large one.
+    A turn is all texts that wait to be read, in one pass; one other call (scores, an answer); and a batch of
+    descriptions. A batch takes equal shares of all requests that can share it, the one that has waited longest first;
+    so a large request slows small ones down by one batch at most, and many small ones cost little more than one large
+    one.
 
     Args:
         engine: that runs the model.
@@ -127,7 +139,7 @@ class Scheduler:
     ) -> None:
         self._engine, self._limits, self._watch = engine, limits, watch
         self._changed = threading.Condition()
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._calls: deque[_Call] = deque()
         self._jobs: deque[Job] = deque()
         self._closing = False
         self._cells_per_second = 0.0
@@ -143,7 +155,7 @@ class Scheduler:
     @property
     def waiting_requests(self) -> int:
         """Number of calls and jobs that are not done."""
-        return len(self._calls) + len(self._jobs)
+        return sum(len(call.futures) for call in self._calls) + len(self._jobs)
 
     @property
     def waiting_cells(self) -> int:
@@ -167,12 +179,30 @@ class Scheduler:
             Overloaded: too many requests wait.
             Closing: the server is about to end.
         """
-        future: Future[T] = Future()
+        return self._add(_Call(lambda _: [function()], [None]))
+
+    def call_together(self, function: Callable[[Sequence[A]], Sequence[T | Exception]], argument: A) -> Future[T]:
+        """Run a function once for the arguments of all calls that wait for it.
+
+        Args:
+            function: from arguments to as many results, in which an exception is raised for its call alone.
+            argument: of this call.
+
+        Returns:
+            its result, as a future.
+
+        Raises:
+            Overloaded: too many requests wait.
+            Closing: the server is about to end.
+        """
+        return self._add(_Call(function, [argument], together=True))
+
+    def _add(self, call: _Call) -> Future[Any]:
         with self._changed:
             self._require_room(0)
-            self._calls.append((function, future))
+            self._calls.append(call)
             self._changed.notify()
-        return future
+        return call.futures[0]
 
     def submit(self, job: Job) -> None:
         """Describe the vectors of a job, in their order.
@@ -218,27 +248,48 @@ class Scheduler:
                     self._changed.wait()
                 if self._closing:
                     break
-                call = self._calls.popleft() if self._calls else None
+                calls = self._next_calls()
+            for call in calls:
+                self._answer(call)
+            with self._changed:
                 batch = self._next_batch()
-            if call:
-                self._answer(*call)
             if batch:
                 self._describe(batch)
         error = Closing("the server is about to end; ask again when it is back")
-        for _, future in self._calls:
+        for future in (future for call in self._calls for future in call.futures):
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
         for job in self._jobs:
             job.end(error)
 
-    def _answer(self, function: Callable[[], Any], future: Future[Any]) -> None:
-        if not future.set_running_or_notify_cancel():
+    def _next_calls(self) -> list[_Call]:
+        """One call that runs alone, and all that run together, those of one function as one."""
+        calls: list[_Call] = []
+        by_function: dict[Any, _Call] = {}
+        later: deque[_Call] = deque()
+        for call in self._calls:
+            if not call.together:
+                (later if any(not other.together for other in calls) else calls).append(call)
+            elif (first := by_function.get(call.function)) is not None:
+                first.arguments += call.arguments
+                first.futures += call.futures
+            else:
+                by_function[call.function] = call
+                calls.append(call)
+        self._calls = later
+        return calls
+
+    def _answer(self, call: _Call) -> None:
+        waiting = [i for i, future in enumerate(call.futures) if future.set_running_or_notify_cancel()]
+        if not waiting:
             return
         try:
             with self._on_still_model():
-                future.set_result(function())
+                results: Sequence[Any] = call.function([call.arguments[i] for i in waiting])
         except BaseException as error:
-            future.set_exception(error)
+            results = [error] * len(waiting)
+        for i, result in zip(waiting, results):
+            _set(call.futures[i], result)
 
     def _next_batch(self) -> list[tuple[Job, int]]:
         """Jobs that share the next batch, with the number of vectors of each."""
@@ -304,3 +355,11 @@ class Scheduler:
         still = engine.still() if isinstance(engine, LocalEngine) else nullcontext()
         with plain_defaults(), torch.no_grad(), still, threads_with_a_processor():
             yield
+
+
+def _set(future: Future[Any], result: Any) -> None:
+    """End a future by a result, or by the exception that it is."""
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -16,8 +16,9 @@ from interp_toolkit.explanations import Explanation
 from interp_toolkit.runtime import Sampling
 from interp_toolkit.serve.bodies import DescribeBody, ExplainBody, SamplingBody
 from interp_toolkit.serve.limits import MOST_CHARACTERS, MOST_SAMPLES
+from interp_toolkit.serve.reading import Reading
 from interp_toolkit.serve.scheduler import Overloaded, Scheduler
-from interp_toolkit.serve.service import Reading, Service
+from interp_toolkit.serve.service import Service
 
 T = TypeVar("T")
 
@@ -102,7 +103,14 @@ def create_tools(service: Service, scheduler: Scheduler) -> MCPServer[Any]:
             adapter=adapter,
             include_null=True,
         )
-        return await run(lambda: _described(service, service.read(body), body.sampling.value()))
+
+        def read() -> Descriptions:
+            (reading,) = service.reader.read([body])
+            if isinstance(reading, Exception):
+                raise reading
+            return _described(service, reading, body.sampling.value())
+
+        return await run(read)
 
     @server.tool(description="Describe a vector of the model's residual stream, centred or a direction. " + HOW_TO_READ)
     async def describe_vector(
@@ -114,7 +122,7 @@ def create_tools(service: Service, scheduler: Scheduler) -> MCPServer[Any]:
         body = DescribeBody(
             vectors=[vector], site=layer, sampling=SamplingBody(n=samples), adapter=adapter, include_null=True
         )
-        return await run(lambda: _described(service, service.take(body), body.sampling.value()))
+        return await run(lambda: _described(service, service.reader.take(body), body.sampling.value()))
 
     return server
 
