@@ -23,6 +23,7 @@ from interp_toolkit.sites import SiteStack, parse_place, parse_sites
 
 # Prompts and vectors per request: small enough that several requests share the server's batches.
 _PROMPTS, _VECTORS = 16, 256
+_NUMBERS = ("log_prob", "evidence")
 _FIELDS = ("sample", "description", "log_prob", "evidence", "above_threshold", "scale", "confidence")
 
 
@@ -98,8 +99,8 @@ def explain_remotely(
 
 
 def _explanation(source: str, site: str, position: int, token: str, row: Mapping[str, Any]) -> Explanation:
-    values = {name: row[name] for name in _FIELDS}
-    numbers = {name: math.nan if values[name] is None else values[name] for name in ("log_prob", "evidence")}
+    values: dict[str, Any] = {name: row[name] for name in _FIELDS}
+    numbers: dict[str, Any] = {name: math.nan if values[name] is None else values[name] for name in _NUMBERS}
     return Explanation(source=source, site=site, position=position, token=token, **(values | numbers))
 
 
