@@ -11,11 +11,12 @@ from interp_toolkit import Adapter, Site, SiteStack
 from interp_toolkit.results import read_result
 
 ROOT = Path(__file__).parent.parent
-BENCHMARKS = ["speed", "scale", "topics", "tokens", "sae", "trust", "publish"]
+BENCHMARKS = ["speed", "scale", "serve", "topics", "tokens", "sae", "trust", "publish"]
 # What makes one small enough for a test, and a line that it prints.
 TRIALS = {
     "speed": (["--limit", "2"], "share_of_peak"),
     "scale": (["bulk", "memory", "--limit", "4"], "4 vectors, stand-in model"),
+    "serve": (["faults", "--limit", "3"], '"random bodies", "n": 3, "answers_after": true'),
     "topics": (["--limit", "2", "--cells", "scalar_affine-3200"], "scalar_affine-3200: {"),
     "tokens": (["--limit", "3"], "a word near it"),
     "sae": (["--limit", "3"], "descriptions and labels"),

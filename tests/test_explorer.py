@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from local_server import running
 
@@ -12,6 +13,7 @@ from interp_toolkit.engines.local import local_engine
 from interp_toolkit.explanations import Explanations
 from interp_toolkit.serve import Limits, Service
 from interp_toolkit.serve import scheduler as scheduling
+from interp_toolkit.serve.features import Features
 
 # The machine may be busy; what is waited for comes or does not.
 PATIENCE = 120_000
@@ -213,6 +215,27 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(opened, scheme, width
     serious = [one for one in violations if one["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
+
+
+def test_features_are_searched_on_a_tab_of_their_own(opened, service):
+    texts = [f"words about {i}" for i in range(24)] + [HOSTILE]
+    rows = pd.DataFrame(dict(feature=range(25), description=texts, evidence=[i / 10 for i in range(25)]))
+    service.features = Features(rows, {i: [f"label {i}"] for i in range(20)})
+    page = opened()
+    page.click("#tab-features")
+    page.wait_for_selector("#count:has-text('25 features')")
+    assert page.locator("#cards .card").count() == 10
+    page.click("#further")
+    page.wait_for_selector("#cards .card >> nth=19")
+    page.fill("#query", "onerror")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#count:has-text('1 feature')")
+    assert "onerror=" in page.locator("#cards .card").inner_text()
+    assert "no label" in page.locator("#cards .card").inner_text()
+    assert page.locator("#text").is_hidden()
+    page.click("#tab-tokens")
+    assert page.locator("#text").is_visible()
+    assert page.locator("#cards").is_hidden()
 
 
 def test_the_page_of_the_api_shows_every_route(opened, service):

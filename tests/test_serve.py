@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import httpx
+import pandas as pd
 import pytest
 import torch
 from local_server import PATIENCE, running
@@ -21,8 +22,10 @@ from interp_toolkit.activations import read_activations
 from interp_toolkit.engines import ToolkitServer, as_engine, as_toolkit_server
 from interp_toolkit.engines.local import local_engine
 from interp_toolkit.explain import prepare
+from interp_toolkit.sae import TopExamples
 from interp_toolkit.serve import Limits, Service, reading
 from interp_toolkit.serve.bodies import ExplainBody
+from interp_toolkit.serve.features import Features
 from interp_toolkit.serve.run import checked_token, load_service
 from interp_toolkit.serve.scheduler import Closing, Job, Overloaded, Scheduler
 
@@ -461,6 +464,61 @@ def test_a_client_that_leaves_frees_its_place(service, url):
         assert time.monotonic() < end
         time.sleep(0.05)
     assert _post(url, "/v1/explain", EXPLAIN).status_code == 200
+
+
+# Features of an SAE
+
+
+class _Examples(TopExamples):
+    """Of feature 3 alone, without a file."""
+
+    def __init__(self):
+        pass
+
+    def get(self, feature, count=None):
+        if feature > 5:
+            raise InterpToolkitError("no such feature")
+        rows = [(("a", " cat"), (0.0, 2.5))] * (feature == 3)
+        return pd.DataFrame(rows[:count], columns=["tokens", "activations"])
+
+
+@pytest.fixture
+def features():
+    rows = [(3, "Cats and kittens", 2.0), (3, "a mat", 0.1), (5, "Rivers", math.nan), (7, None, math.nan)]
+    table = pd.DataFrame(rows, columns=["feature", "description", "evidence"])
+    return Features(table, {3: ["cat", "kitten"], 9: ["no description"]}, _Examples())
+
+
+def test_features_are_searched_by_number_label_and_description(features):
+    assert len(features) == 4
+    every = features.search("", 0, 10)
+    assert [card["feature"] for card in every["features"]] == [3, 5, 7, 9]
+    assert features.search("KITTENS mat", 0, 10)["total"] == 1
+    assert features.search("kitten", 0, 10)["features"][0]["label"] == "cat, kitten"
+    assert [card["feature"] for card in features.search("5", 0, 10)["features"]] == [5]
+    assert features.search("no such words", 0, 10) == dict(total=0, features=[])
+    assert [card["feature"] for card in features.search("", 1, 2)["features"]] == [5, 7]
+    cat, river, nothing, _ = every["features"]
+    assert cat["contexts"] == [dict(tokens=["a", " cat"], values=[0.0, 2.5])]
+    assert river["descriptions"] == [dict(text="Rivers", evidence=None, scores=[])]
+    assert (nothing["descriptions"], nothing["contexts"]) == ([], [])
+
+
+def test_features_are_served_where_the_operator_has_some(service, features, url):
+    refused = httpx.get(url + "/v1/features")
+    assert refused.status_code == 404
+    assert "start it with --features" in refused.json()["detail"]
+    service.features = features
+    assert httpx.get(url + "/v1/features", params=dict(query="rivers")).json()["total"] == 1
+    assert httpx.get(url + "/v1/models").json()["data"][0]["features"] == 4
+    assert httpx.get(url + "/v1/features", params=dict(count=1000)).status_code == 422
+
+
+def test_features_are_read_from_what_the_commands_write(tmp_path, tiny):
+    with pytest.raises(InterpToolkitError, match="expected --features beside --labels and --examples, got none"):
+        load_service(tiny(), ["smollm2_rank64"], labels=tmp_path / "labels.json")
+    with pytest.raises(InterpToolkitError, match="job"):
+        Features.read(tmp_path, None, None, tiny().tokenizer)
 
 
 # The client

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
@@ -28,7 +28,7 @@ from interp_toolkit.serve.bodies import (
 )
 from interp_toolkit.serve.guard import LOOPBACK_HOSTS, Guard
 from interp_toolkit.serve.metrics import CONTENT_TYPE, Metrics
-from interp_toolkit.serve.problems import MEDIA_TYPE, add_handlers, problem
+from interp_toolkit.serve.problems import MEDIA_TYPE, NotFound, add_handlers, problem
 from interp_toolkit.serve.reading import Reading
 from interp_toolkit.serve.scheduler import Job, Scheduler
 from interp_toolkit.serve.service import Service
@@ -135,6 +135,18 @@ def create_app(service: Service, *, token: str | None = None, hosts: Collection[
     async def steer(body: SteerBody) -> dict[str, Any]:
         """Answers without a vector, with it added to the residual stream, and with a random one of equal length."""
         return await run(lambda: service.steer(body))
+
+    @app.get("/v1/features", responses=_PROBLEMS)
+    async def features(
+        query: Annotated[str, Query(max_length=1000)] = "",
+        start: Annotated[int, Query(ge=0)] = 0,
+        count: Annotated[int, Query(ge=0, le=100)] = 10,
+    ) -> dict[str, Any]:
+        """Features of the SAE that is served, whose labels or descriptions hold every word of a query."""
+        served = service.features
+        if served is None:
+            raise NotFound("expected a server with an SAE's features, got one without; start it with --features")
+        return await asyncio.to_thread(served.search, query, start, count)
 
     @app.get("/v1/adapters")
     async def adapters() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from interp_toolkit.adapters import Adapter
 from interp_toolkit.engines import LocalEngine, as_engine
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.serve.app import create_app
+from interp_toolkit.serve.features import Features
 from interp_toolkit.serve.guard import LOOPBACK_HOSTS, is_loopback
 from interp_toolkit.serve.limits import Limits
 from interp_toolkit.serve.service import Service
@@ -24,13 +25,24 @@ _CONNECTIONS = 256
 _SHORTEST_TOKEN = 16
 
 
-def load_service(model: Any, adapters: Sequence[str] = (), limits: Limits | None = None) -> Service:
+def load_service(
+    model: Any,
+    adapters: Sequence[str] = (),
+    limits: Limits | None = None,
+    *,
+    features: str | Path | None = None,
+    labels: str | Path | None = None,
+    examples: str | Path | None = None,
+) -> Service:
     """Load a model and the adapters that are served with it.
 
     Args:
         model: what `load_model` takes, or a hooked model.
         adapters: paths, hub ids or shipped names; by default all that are shipped for the model.
         limits: of the server.
+        features: folder of ``interp-toolkit sae describe``, to be searched; None for none.
+        labels: other labels of the same features.
+        examples: file of their top activating examples.
 
     Raises:
         InterpToolkitError: none fits the model, or two have one name.
@@ -49,7 +61,10 @@ def load_service(model: Any, adapters: Sequence[str] = (), limits: Limits | None
         if name in named:
             raise InterpToolkitError(f"expected adapters of different names, got {name!r} twice; rename a folder")
         named[name] = adapter
-    return Service(engine, named, limits or Limits())
+    if features is None and (labels is not None or examples is not None):
+        raise InterpToolkitError("expected --features beside --labels and --examples, got none")
+    read = None if features is None else Features.read(features, labels, examples, engine.tokenizer)
+    return Service(engine, named, limits or Limits(), read)
 
 
 def serve(

@@ -18,6 +18,7 @@ from interp_toolkit.reconstruct import reconstruct
 from interp_toolkit.runtime import PromptRun, evidence, plain_answers, steered_answers
 from interp_toolkit.serve.adapters import ServedAdapters
 from interp_toolkit.serve.bodies import AnswerBody, LensBody, ScoreBody, SteerBody, prompt_of
+from interp_toolkit.serve.features import Features
 from interp_toolkit.serve.limits import Limits
 from interp_toolkit.serve.reading import Reader
 from interp_toolkit.sites import Site, SiteStack, parse_place
@@ -30,19 +31,27 @@ class Service:
         engine: of the model.
         adapters: by the names that clients use; the first that fits is the default.
         limits: of one request.
+        features: of an SAE of the model; None for none.
 
     Attributes:
         engine: of the model.
         adapters: that clients may name.
         reader: of what requests bring.
         limits: of one request.
+        features: of an SAE; None for none.
 
     Raises:
         InterpToolkitError: no adapter, or one for another model.
     """
 
-    def __init__(self, engine: LocalEngine, adapters: Mapping[str, Adapter], limits: Limits) -> None:
-        self.engine, self.limits = engine, limits
+    def __init__(
+        self,
+        engine: LocalEngine,
+        adapters: Mapping[str, Adapter],
+        limits: Limits,
+        features: Features | None = None,
+    ) -> None:
+        self.engine, self.limits, self.features = engine, limits, features
         self.adapters = ServedAdapters(engine, adapters)
         self.reader = Reader(engine, self.adapters, limits)
 
@@ -50,7 +59,8 @@ class Service:
         """Which model this is."""
         facts = self.engine.facts
         sizes = dict(revision=facts.revision, fingerprint=facts.fingerprint, d_model=facts.d_model)
-        return dict(id=facts.model_id, **sizes, n_layers=facts.n_layers, **self.engine.identity)
+        features = 0 if self.features is None else len(self.features)
+        return dict(id=facts.model_id, **sizes, n_layers=facts.n_layers, features=features, **self.engine.identity)
 
     def score(self, body: ScoreBody) -> list[dict[str, Any]]:
         """Log-probability and evidence of texts given vectors.

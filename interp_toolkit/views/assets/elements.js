@@ -69,5 +69,33 @@ const elements = (() => {
     return make("span", {className: "legend"}, negative ? figure(-most, 2) : "0", line, figure(most, 2));
   }
 
-  return {make, start, many, prose, figure, choose, largest, tint, tokenNode, legend};
+  // An SAE's feature: its label, descriptions and top activating examples.
+  function featureCard(card) {
+    const scores = (list) => make("ul", {className: "scores"}, ...list.map(([key, value]) => make("li", {}, `${key} `, make("strong", {}, prose(figure(value))))));
+    function context(one) {
+      const most = largest(one.values);
+      const nodes = one.tokens.map((token, i) => {
+        const node = tokenNode("span", token, one.values[i], most);
+        if (one.values[i]) node.title = figure(one.values[i], 2);
+        return node;
+      });
+      return make("li", {}, ...nodes, make("small", {className: "note", textContent: ` highest ${figure(most, 2)}`}));
+    }
+    const said = card.descriptions.map((x) => make("li", {}, prose(x.text),
+      ...(x.evidence === null ? [] : [make("span", {className: "number", textContent: `evidence ${figure(x.evidence, 2)}`})]), scores(x.scores)));
+    const parts = [make("h3", {}, make("small", {textContent: `feature ${card.feature}`}), card.label === null ? make("em", {textContent: "no label"}) : prose(card.label)), scores(card.scores)];
+    if (said.length) parts.push(make("div", {className: "note", textContent: "The model's own words"}), make("ul", {className: "said"}, ...said));
+    if (card.contexts.length) {
+      const some = make("ul", {className: "contexts"}, ...card.contexts.slice(0, 3).map(context));
+      parts.push(make("div", {className: "note", textContent: "Where it is active"}), some);
+      if (card.contexts.length > 3) {
+        const more = make("button", {type: "button", className: "more", textContent: `${card.contexts.length - 3} more`});
+        more.onclick = () => { some.append(...card.contexts.slice(3).map(context)); more.remove(); };
+        parts.push(more);
+      }
+    }
+    return make("article", {className: "card"}, ...parts);
+  }
+
+  return {make, start, many, prose, figure, choose, largest, tint, tokenNode, legend, featureCard};
 })();

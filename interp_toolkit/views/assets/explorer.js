@@ -1,7 +1,7 @@
 "use strict";
 // The explorer: asks the server, and draws what comes, line by line. Its settings live in the address.
 (() => {
-  const {make, start, many, prose, figure, tint, tokenNode} = elements;
+  const {make, start, many, prose, figure, tint, tokenNode, featureCard} = elements;
   const at = (id) => document.getElementById(id);
   const SAMPLES = 4, LENS = 8, PATIENCE = 150;
   const FULL = {evidence: 5, confidence: 1};
@@ -63,10 +63,10 @@
     return layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers.join("+")}`;
   }
 
-  function measures(row) {
+  function measures(row, all = false) {
     const words = [`evidence ${figure(row.evidence, 2)}`];
     if (row.confidence !== null) words.push(`confidence ${Math.round(100 * row.confidence)}%`);
-    words.push(`log-probability ${figure(row.log_prob, 2)}`);
+    if (all) words.push(`log-probability ${figure(row.log_prob, 2)}`);
     if (row.above_threshold === false) words.push("abstains");
     return words.join(" · ");
   }
@@ -350,7 +350,7 @@
   function more(place) {
     const {pane, extras} = place, nodes = [];
     const heading = (text) => nodes.push(make("h3", {textContent: text}));
-    const listed = (rows) => make("ul", {}, ...rows.map((row) => make("li", {}, prose(said(row)), make("div", {className: "measure", textContent: measures(row)}))));
+    const listed = (rows) => make("ul", {}, ...rows.map((row) => make("li", {}, prose(said(row)), make("div", {className: "measure", textContent: measures(row, true)}))));
     heading(`${siteName(place.site)}: further samples`);
     nodes.push(extras.samples ? listed(extras.samples) : make("p", {className: "waiting", textContent: "waits"}));
     if (pane.begin.null) {
@@ -465,6 +465,32 @@
     } catch (error) { at("status").textContent = ""; complain(error); }
   }
 
+  // Features of an SAE
+
+  let cards = 0;
+
+  function tab(name) {
+    for (const one of ["tokens", "features"]) {
+      at(one).hidden = one !== name;
+      at(`tab-${one}`).setAttribute("aria-pressed", String(one === name));
+    }
+    for (const id of ["save-page", "save-json"]) at(id).hidden = name !== "tokens";
+    if (name === "features" && !cards) search(true);
+  }
+
+  async function search(anew) {
+    if (anew) { cards = 0; at("cards").replaceChildren(); }
+    at("problem").hidden = true;
+    try {
+      const query = new URLSearchParams({query: at("query").value, start: cards, count: 10});
+      const {total, features} = await (await ask(`/v1/features?${query}`)).json();
+      cards += features.length;
+      at("cards").append(...features.map(featureCard));
+      at("count").textContent = `${many(total)} ${total === 1 ? "feature" : "features"}`;
+      at("further").hidden = cards >= total;
+    } catch (error) { complain(error); }
+  }
+
   // Files
 
   function download(name, kind, content) {
@@ -506,6 +532,7 @@
       at("about").textContent = `${models.data[0].id} reads a text and describes, in its own words, what it holds at each token.`;
       at("adapter").replaceChildren(...adapters.map((adapter) => make("option", {value: adapter.id, textContent: adapter.id})));
       at("compare").append(...adapters.map((adapter) => make("option", {value: adapter.id, textContent: `adapter ${adapter.id}`})));
+      at("tabs").hidden = !models.data[0].features;
       const {run: at_once, pin} = recall();
       if (at_once) await run(undefined, pin);
     } catch (error) { complain(error); }
@@ -518,6 +545,10 @@
   at("adapter").onchange = () => { offerSites(); remember(); };
   at("compare").onchange = () => { at("other-field").hidden = at("compare").value !== "text"; remember(); };
   at("colour").onchange = () => { panes.forEach((pane) => pane.repaint()); remember(); };
+  at("tab-tokens").onclick = () => tab("tokens");
+  at("tab-features").onclick = () => tab("features");
+  at("search").onsubmit = (event) => { event.preventDefault(); search(true); };
+  at("further").onclick = () => search(false);
   at("save-json").onclick = saveJson;
   at("save-page").onclick = () => savePage().catch(complain);
   at("key").onsubmit = (event) => {

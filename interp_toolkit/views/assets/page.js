@@ -1,7 +1,7 @@
 "use strict";
 // Draws what the page holds as data.
 (() => {
-  const {make, start, many, prose, figure, choose, largest, tint, tokenNode, legend} = elements;
+  const {make, start, many, prose, figure, choose, largest, tint, tokenNode, legend, featureCard} = elements;
   const PAGE = 50, CARDS = 10, SHORT = 22;
 
   function search(label, act) {
@@ -162,35 +162,7 @@
     const cards = data.features;
     const texts = cards.map((card) => [card.feature, card.label, ...card.scores.map(([key, value]) => `${key} ${figure(value)}`),
       ...card.descriptions.map((x) => x.text), ...card.contexts.map((x) => x.tokens.join(""))].join(" ").toLowerCase());
-    const scores = (list) => make("ul", {className: "scores"}, ...list.map(([key, value]) => make("li", {}, `${key} `, make("strong", {}, prose(figure(value))))));
-    function context(one) {
-      const most = largest(one.values);
-      const nodes = one.tokens.map((token, i) => {
-        const node = tokenNode("span", token, one.values[i], most);
-        if (one.values[i]) node.title = figure(one.values[i], 2);
-        return node;
-      });
-      return make("li", {}, ...nodes, make("small", {className: "note", textContent: ` highest ${figure(most, 2)}`}));
-    }
-    function draw(place, chosen) {
-      place.replaceChildren(...chosen.map((i) => {
-        const card = cards[i];
-        const said = card.descriptions.map((x) => make("li", {}, prose(x.text),
-          ...(x.evidence === null ? [] : [make("span", {className: "number", textContent: `evidence ${figure(x.evidence, 2)}`})]), scores(x.scores)));
-        const parts = [make("h3", {}, make("small", {textContent: `feature ${card.feature}`}), card.label === null ? make("em", {textContent: "no label"}) : prose(card.label)), scores(card.scores)];
-        if (said.length) parts.push(make("div", {className: "note", textContent: "The model's own words"}), make("ul", {className: "said"}, ...said));
-        if (card.contexts.length) {
-          const some = make("ul", {className: "contexts"}, ...card.contexts.slice(0, 3).map(context));
-          parts.push(make("div", {className: "note", textContent: "Where it is active"}), some);
-          if (card.contexts.length > 3) {
-            const more = make("button", {type: "button", className: "more", textContent: `${card.contexts.length - 3} more`});
-            more.onclick = () => { some.append(...card.contexts.slice(3).map(context)); more.remove(); };
-            parts.push(more);
-          }
-        }
-        return make("article", {className: "card"}, ...parts);
-      }));
-    }
+    const draw = (place, chosen) => place.replaceChildren(...chosen.map((i) => featureCard(cards[i])));
     const keys = [...new Set(cards.flatMap((card) => card.scores.filter(([, value]) => typeof value === "number").map(([key]) => key)))];
     const value = (card, key) => (card.scores.find(([other]) => other === key) || [null, null])[1];
     const evidence = cards.map((card) => card.descriptions.reduce((most, x) => x.evidence === null ? most : most === null ? x.evidence : Math.max(most, x.evidence), null));
