@@ -26,8 +26,8 @@ from interp_toolkit.bulk import (
 from interp_toolkit.cli import main
 from interp_toolkit.contract import EvidenceThreshold
 from interp_toolkit.errors import FileFormatError
+from interp_toolkit.sae import TopExamples, find_top_examples, load, sae_vectors, store_activations, token_rows
 from interp_toolkit.sae import labels as sae_labels
-from interp_toolkit.sae import sae_vectors
 
 
 @pytest.fixture
@@ -219,3 +219,27 @@ def test_the_command(tmp_path, folder, checkpoints, adapter, capsys, monkeypatch
     with pytest.raises(SystemExit):
         main([*job, "--features", "4:x"])
     assert "expected the number of a feature or a range like 0:4096, got '4:x'" in capsys.readouterr().err
+
+
+def test_what_is_described_can_be_searched_with_labels_and_examples(tmp_path, folder, tiny, adapter, monkeypatch):
+    features = pytest.importorskip("interp_toolkit.serve.features")
+    monkeypatch.setenv("INTERP_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    model, (site,) = tiny(), adapter.contract.require_site().sites
+    describe_sae(folder, tmp_path / "out", model=model, adapter=adapter, features=range(4))
+    rows = token_rows(model.tokenizer, [f"the cat sat on the {word}" for word in ("mat", "dog", "bird")], context=24)
+    store = store_activations(model, rows, site)[site]
+    examples = tmp_path / "c.safetensors"
+    find_top_examples(load(folder), store, examples, model.tokenizer, count=2, before=2, after=1, pool=3)
+    (tmp_path / "labels.json").write_text(json.dumps({"1": "cats"}))
+    served = features.Features.read(tmp_path / "out", tmp_path / "labels.json", examples, model.tokenizer)
+    assert len(served) == 4
+    (card,) = served.search("cats", 0, 10)["features"]
+    assert (card["feature"], card["label"]) == (1, "cats")
+    table = read_feature_descriptions(tmp_path / "out").set_index("feature")
+    assert [row["text"] for row in card["descriptions"]] == [table["description"][1]]
+    expected = TopExamples.open(examples, model.tokenizer).get(1)
+    assert [tuple(one["tokens"]) for one in card["contexts"]] == expected["tokens"].tolist()
+    other = make_sae("jumprelu", model_name=model.cfg.model_name, seed=3)
+    find_top_examples(other, store, tmp_path / "o.safetensors", model.tokenizer, count=2, before=2, after=1, pool=3)
+    with pytest.raises(ContractError, match="expected top examples of the SAE .*; search for its own"):
+        features.Features.read(tmp_path / "out", None, tmp_path / "o.safetensors", model.tokenizer)

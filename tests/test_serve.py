@@ -2,9 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import math
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -19,7 +23,8 @@ from safetensors.torch import save
 
 from interp_toolkit import InterpToolkitError, Sampling, SiteStack, self_explain
 from interp_toolkit.activations import read_activations
-from interp_toolkit.engines import ToolkitServer, as_engine, as_toolkit_server
+from interp_toolkit.cli import main
+from interp_toolkit.engines import LocalEngine, ToolkitServer, as_engine, as_toolkit_server
 from interp_toolkit.engines.local import local_engine
 from interp_toolkit.explain import prepare
 from interp_toolkit.sae import TopExamples
@@ -607,3 +612,52 @@ def test_the_shipped_adapters_are_served(smollm):
         ).json()
         assert steered["steered"] != steered["plain"]
     assert not math.isnan(self_explain(text, model=smollm)[0].evidence)
+
+
+@pytest.mark.slow
+def test_the_command_serves_and_ends_on_sigterm():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "interp_toolkit", "serve", "--port", str(port), "--adapter", "smollm2_rank64"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert "loading smollm2-135m" in process.stderr.readline()
+            assert f"open http://127.0.0.1:{port}" in process.stderr.readline()
+            url, end = f"http://127.0.0.1:{port}", time.monotonic() + 10 * PATIENCE
+            while True:
+                try:
+                    assert httpx.get(url + "/healthz").json() == {"status": "ok"}
+                    break
+                except httpx.TransportError:
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+            body = {"texts": ["The river. " * 20], "positions": "content"}
+            with httpx.stream("POST", url + "/v1/explain", json=body, timeout=10 * PATIENCE) as response:
+                lines = response.iter_lines()
+                assert json.loads(next(lines))["adapter"] == "smollm2_rank64"
+                process.send_signal(signal.SIGTERM)
+                # What runs is ended, or what came before the end of the server's patience is all there is.
+                with contextlib.suppress(httpx.TransportError):
+                    assert {json.loads(line)["type"] for line in lines} <= {"cell", "end", "error"}
+            assert process.wait(10 * PATIENCE) in (0, -signal.SIGTERM)
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--host", "0.0.0.0"], "expected a token for a server that other machines reach"),
+        (["--labels", "labels.json"], "expected --features beside --labels and --examples"),
+        (["--adapter", "no-such-adapter"], "no adapter at no-such-adapter"),
+    ],
+)
+def test_a_mistake_in_the_command_is_said_in_a_line(smollm, monkeypatch, capsys, arguments, text):
+    monkeypatch.delenv("INTERP_TOOLKIT_TOKEN", raising=False)
+    monkeypatch.setattr("interp_toolkit.engines.local._default", [LocalEngine(smollm)])
+    assert main(["serve", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert text in message
+    assert "Traceback" not in message

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from interp_toolkit.bulk import read_feature_descriptions
-from interp_toolkit.errors import InterpToolkitError
+from interp_toolkit.bulk.parts import job_settings
+from interp_toolkit.errors import ContractError, InterpToolkitError
 from interp_toolkit.sae import TopExamples, labels
 
 # Top activating examples of a feature that are sent.
@@ -56,10 +57,19 @@ class Features:
 
         Raises:
             FileFormatError: a file is missing, damaged or of another kind.
+            ContractError: examples of another SAE.
         """
         by_feature = labels(label_file).by_feature() if label_file is not None else None
-        opened = TopExamples.open(examples, tokenizer) if examples is not None else None
-        return cls(read_feature_descriptions(descriptions), by_feature, opened)
+        table = read_feature_descriptions(descriptions)
+        if examples is None:
+            return cls(table, by_feature)
+        opened, sae = TopExamples.open(examples, tokenizer), job_settings(descriptions)["sae"]
+        if opened.metadata.get("sae") != sae:
+            raise ContractError(
+                f"expected top examples of the SAE {sae}, whose features {descriptions} describes, got those of "
+                f"{opened.metadata.get('sae')} in {examples}; search for its own"
+            )
+        return cls(table, by_feature, opened)
 
     def __len__(self) -> int:
         return len(self._numbers)

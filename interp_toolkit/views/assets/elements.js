@@ -55,8 +55,8 @@ const elements = (() => {
   function tokenNode(tag, text, value, most) {
     const shown = text.replaceAll("\n", "↵").replaceAll("\t", "⇥");
     const cut = shown.length > TOKEN ? `${start(shown, TOKEN)}… (${many(shown.length)} characters)` : shown;
-    const named = cut.trim() ? cut : cut.replaceAll(" ", "␣");  // what is read aloud must not be empty
-    const node = make(tag, {className: "token"}, make("bdi", {textContent: named || "∅"}));
+    const node = make(tag, {className: "token"}, make("bdi", {textContent: cut || "∅"}));
+    if (tag === "button" && cut && !cut.trim()) node.setAttribute("aria-label", "space");
     tint(node, value, most);
     return node;
   }
