@@ -23,6 +23,7 @@ from interp_toolkit.sites import SiteStack, parse_place, parse_sites
 
 # Prompts and vectors per request: small enough that several requests share the server's batches.
 _PROMPTS, _VECTORS = 16, 256
+_GREEDY = Sampling()
 _NUMBERS = ("log_prob", "evidence")
 _FIELDS = ("sample", "description", "log_prob", "evidence", "above_threshold", "scale", "confidence")
 
@@ -34,7 +35,7 @@ def explain_remotely(
     adapter: Any = None,
     sites: Any = None,
     positions: Any = "last",
-    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    sampling: Sampling = _GREEDY,
     centered: bool = True,
     center: Any = None,
     include_null: bool = False,

@@ -155,7 +155,8 @@ class Scheduler:
     @property
     def waiting_requests(self) -> int:
         """Number of calls and jobs that are not done."""
-        return sum(len(call.futures) for call in self._calls) + len(self._jobs)
+        with self._changed:
+            return sum(len(call.futures) for call in self._calls) + len(self._jobs)
 
     @property
     def waiting_cells(self) -> int:
