@@ -13,8 +13,9 @@ demo: $(READY)
 serve: $(READY)
 	@$(BIN)/interp-toolkit serve
 
+# Two processes of one thread each are faster than one of two here as well; a file's tests share what they load.
 test: test-fast
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 # Its models are tiny: two processes of one thread each are faster than one process of two.
 test-fast: $(READY)

@@ -149,7 +149,7 @@ def load(limit: int | None, minutes: float) -> list[dict[str, Any]]:
         minutes: of the soak; not used here.
     """
     model, rows = load_model("smollm2-135m", dtype="float32"), []
-    for kind, count in (("one token", 96), ("mixed", 64)):
+    for kind, count in (("one token", 64), ("mixed", 32)):
         requests = make_requests(kind, limit or count)
         expected = [
             [row.description for row in self_explain(x.text, model=model, positions=x.positions, chat=True)]  # type: ignore[arg-type]
