@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 # A client that is refused is asked to wait at least so long, in seconds.
 _SHORTEST_WAIT = 1
+# A batch waits so long for requests that come together, in seconds: a few hundredths of what it takes.
+_GATHER = 0.02
 # How much the newest batch counts in the rate by which a wait is estimated.
 _NEWEST = 0.2
 
@@ -247,11 +249,15 @@ class Scheduler:
             with self._changed:
                 while not (self._calls or self._jobs or self._closing):
                     self._changed.wait()
+            self._gather()
+            with self._changed:
                 if self._closing:
                     break
                 calls = self._next_calls()
             for call in calls:
                 self._answer(call)
+            if calls:
+                self._gather()
             with self._changed:
                 batch = self._next_batch()
             if batch:
@@ -262,6 +268,11 @@ class Scheduler:
                 future.set_exception(error)
         for job in self._jobs:
             job.end(error)
+
+    def _gather(self) -> None:
+        """Let those who were answered a moment ago ask again, so that they share the next batch."""
+        if self.waiting_cells < self._limits.batch_cells:
+            time.sleep(_GATHER)
 
     def _next_calls(self) -> list[_Call]:
         """One call that runs alone, and all that run together, those of one function as one."""
