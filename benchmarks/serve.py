@@ -119,14 +119,12 @@ async def _send_all(url: str, requests: Sequence[Request], clients: int) -> list
     async def client(http: httpx.AsyncClient) -> None:
         while waiting:
             number, request = waiting.pop()
-            began, first, lines = time.perf_counter(), None, []
+            began, lines = time.perf_counter(), []
             async with http.stream("POST", f"{url}/v1/explain", json=request.body) as response:
                 async for line in response.aiter_lines():
                     lines.append(json.loads(line))
-                    if first is None and lines[-1].get("type") == "cell":
-                        first = time.perf_counter() - began
             seconds = time.perf_counter() - began
-            rows.append(dict(number=number, status=response.status_code, lines=lines, seconds=seconds, first=first))
+            rows.append(dict(number=number, status=response.status_code, lines=lines, seconds=seconds))
 
     async with httpx.AsyncClient(timeout=_TIMEOUT, limits=httpx.Limits(max_connections=clients)) as http:
         await asyncio.gather(*(client(http) for _ in range(clients)))

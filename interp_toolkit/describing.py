@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from interp_toolkit.contract import Contract
 from interp_toolkit.engines import Engine, LocalEngine
 from interp_toolkit.explanations import Explanation, Explanations
 from interp_toolkit.inputs import Vectors
+from interp_toolkit.models.processors import threads_with_a_processor
 from interp_toolkit.read_back import read_back
 from interp_toolkit.runtime import Generation, Sampling
 from interp_toolkit.sites import parse_place
@@ -35,6 +37,17 @@ class Prepared:
     adapter: Adapter
     vectors: Vectors
     as_in_training: bool
+
+
+@contextmanager
+def on_still_model(engine: Engine) -> Iterator[None]:
+    """For the length of the block, look at a hooked model, and at what else runs, once.
+
+    Args:
+        engine: of the model.
+    """
+    with engine.still() if isinstance(engine, LocalEngine) else nullcontext(), threads_with_a_processor():
+        yield
 
 
 def describe(

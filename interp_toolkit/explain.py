@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from interp_toolkit.centering import Means, OnMismatch
 from interp_toolkit.chat import Prompt, has_chat_template
 from interp_toolkit.contract import ModelFacts
 from interp_toolkit.deprecation import gathered_arguments, renamed_arguments, warn_renamed
-from interp_toolkit.describing import Prepared, describe
+from interp_toolkit.describing import Prepared, describe, on_still_model
 from interp_toolkit.engines import (
     DEFAULT_MODEL,
     Engine,
@@ -31,7 +30,6 @@ from interp_toolkit.engines import (
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanations
 from interp_toolkit.inputs import from_activations, from_prompts, from_vectors, split_inputs
-from interp_toolkit.models.processors import threads_with_a_processor
 from interp_toolkit.remote import explain_remotely
 from interp_toolkit.runtime import Sampling
 from interp_toolkit.shipped import default_adapter, find_adapter
@@ -77,7 +75,7 @@ def _on_still_model(function: F) -> F:
         if (server := as_toolkit_server(model)) is not None:
             return explain_remotely(server, inputs, **arguments)
         engine = as_engine(model)
-        with engine.still() if isinstance(engine, LocalEngine) else nullcontext(), threads_with_a_processor():
+        with on_still_model(engine):
             return function(inputs, model=engine, **arguments)
 
     return call  # type: ignore[return-value]

@@ -20,6 +20,9 @@ class ServedAdapters:
         engine: of the model.
         adapters: by name.
 
+    Attributes:
+        model: facts of the model.
+
     Raises:
         InterpToolkitError: no adapter, or one for another model.
     """
@@ -28,13 +31,24 @@ class ServedAdapters:
         if not adapters:
             raise InterpToolkitError("expected at least one adapter to serve, got none; name some with --adapter")
         self._engine, self._adapters = engine, dict(adapters)
-        self._d_model = engine.facts.d_model
+        # Known once: it takes a look through the model's weights, for which a pass that runs is waited for.
+        self.model = engine.facts
+        self._d_model = self.model.d_model
         for adapter in self._adapters.values():
-            adapter.require_contract(engine.facts).require_soft_prompt()
+            adapter.require_contract(self.model).require_soft_prompt()
             adapter.to(engine.device)
+        self._facts = self._list_facts()
+        self._digests = {row["id"]: row["digest"] for row in self._facts}
 
     def facts(self) -> list[dict[str, Any]]:
         """What clients may know of each."""
+        return self._facts
+
+    def digest(self, name: str) -> str:
+        """`Adapter.digest` of one of them."""
+        return self._digests[name]
+
+    def _list_facts(self) -> list[dict[str, Any]]:
         rows = []
         for name, adapter in self._adapters.items():
             contract = adapter.require_contract()

@@ -164,15 +164,10 @@ def prompt_of(text: str | Sequence[Message]) -> Any:
     return text if isinstance(text, str) else [message.model_dump() for message in text]
 
 
-def description_row(row: Explanation) -> dict[str, Any]:
-    """An `Explanation` as values of JSON: a number that is none becomes null."""
-    return {name: _plain(value) for name, value in asdict(row).items()}
-
-
 def description_of_cell(row: Explanation) -> dict[str, Any]:
     """What differs among the descriptions of one vector."""
     shared = ("source", "site", "position", "token")
-    return {name: value for name, value in description_row(row).items() if name not in shared}
+    return {name: json_value(value) for name, value in asdict(row).items() if name not in shared}
 
 
 def cell_row(number: int, text: int, rows: Sequence[Explanation]) -> dict[str, Any]:
@@ -189,5 +184,6 @@ def cell_row(number: int, text: int, rows: Sequence[Explanation]) -> dict[str, A
     return numbers | place | dict(descriptions=[description_of_cell(row) for row in rows])
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """A value for JSON: a number that is none becomes null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.chat import prompt_ids
@@ -209,18 +209,15 @@ class Reader:
 
     def _require_cells(self, cells: int) -> None:
         if cells > self._limits.cells:
-            self._refuse_cells(cells)
-
-    def _refuse_cells(self, cells: int) -> NoReturn:
-        raise InterpToolkitError(
-            f"expected at most {self._limits.cells:,} vectors per request, got {cells:,}; send fewer tokens, sites or "
-            f"vectors"
-        )
+            raise InterpToolkitError(
+                f"expected at most {self._limits.cells:,} vectors per request, got {cells:,}; send fewer tokens, sites "
+                f"or vectors"
+            )
 
     def _begin(self, name: str, prepared: Prepared, sampling: Sampling, include_null: bool) -> dict[str, Any]:
         cells = len(prepared.vectors)
         self._require_cells(cells)
-        names = dict(adapter=name, digest=prepared.adapter.digest, model=self._engine.facts.model_id)
+        names = dict(adapter=name, digest=self._adapters.digest(name), model=self._adapters.model.model_id)
         begin: dict[str, Any] = dict(type="begin", **names, cells=cells)
         if include_null:
             begin["null"] = self._null(name, prepared, sampling)

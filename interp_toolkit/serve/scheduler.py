@@ -10,18 +10,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 
-from interp_toolkit.describing import Prepared, describe
-from interp_toolkit.engines import Engine, LocalEngine
+from interp_toolkit.describing import Prepared, describe, on_still_model
+from interp_toolkit.engines import Engine
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation
 from interp_toolkit.inputs import Vectors
-from interp_toolkit.models.processors import threads_with_a_processor
 from interp_toolkit.runtime import Sampling
 from interp_toolkit.serve.limits import Limits
 from interp_toolkit.torch_defaults import plain_defaults
@@ -64,6 +63,7 @@ class Job:
         deliver: called in the scheduler's thread with the number of a vector and its descriptions.
         end: called there once, with None when all vectors are done, else with the error.
         done: number of vectors that were delivered.
+        cancelled: whether nobody waits for it any longer.
     """
 
     prepared: Prepared
@@ -71,7 +71,7 @@ class Job:
     deliver: Callable[[int, Sequence[Explanation]], None]
     end: Callable[[BaseException | None], None]
     done: int = 0
-    _cancelled: bool = field(default=False, init=False)
+    cancelled: bool = False
 
     @property
     def remaining(self) -> int:
@@ -85,12 +85,7 @@ class Job:
 
     def cancel(self) -> None:
         """Describe no more of it; its client has gone."""
-        self._cancelled = True
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for it any longer."""
-        return self._cancelled
+        self.cancelled = True
 
 
 @dataclass(frozen=True)
@@ -296,7 +291,7 @@ class Scheduler:
         if not waiting:
             return
         try:
-            with self._on_still_model():
+            with self._in_turn():
                 results: Sequence[Any] = call.function([call.arguments[i] for i in waiting])
         except BaseException as error:
             results = [error] * len(waiting)
@@ -356,16 +351,14 @@ class Scheduler:
         first = batch[0][0]
         shares = [job.prepared.vectors.take(range(job.done, job.done + share)) for job, share in batch]
         vectors = Vectors.concatenated(shares)
-        with self._on_still_model():
+        with self._in_turn():
             rows = list(describe(self._engine, replace(first.prepared, vectors=vectors), first.sampling))
         per_vector = len(rows) // len(vectors)
         return [rows[i : i + per_vector] for i in range(0, len(rows), per_vector)]
 
     @contextmanager
-    def _on_still_model(self) -> Iterator[None]:
-        engine = self._engine
-        still = engine.still() if isinstance(engine, LocalEngine) else nullcontext()
-        with plain_defaults(), torch.no_grad(), still, threads_with_a_processor():
+    def _in_turn(self) -> Iterator[None]:
+        with plain_defaults(), torch.no_grad(), on_still_model(self._engine):
             yield
 
 

@@ -57,7 +57,7 @@ class Service:
 
     def model_facts(self) -> dict[str, Any]:
         """Which model this is."""
-        facts = self.engine.facts
+        facts = self.adapters.model
         sizes = dict(revision=facts.revision, fingerprint=facts.fingerprint, d_model=facts.d_model)
         features = 0 if self.features is None else len(self.features)
         return dict(id=facts.model_id, **sizes, n_layers=facts.n_layers, features=features, **self.engine.identity)

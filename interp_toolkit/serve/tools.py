@@ -14,7 +14,7 @@ from interp_toolkit.describing import describe
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.explanations import Explanation
 from interp_toolkit.runtime import Sampling
-from interp_toolkit.serve.bodies import DescribeBody, ExplainBody, SamplingBody
+from interp_toolkit.serve.bodies import DescribeBody, ExplainBody, SamplingBody, json_value
 from interp_toolkit.serve.limits import MOST_CHARACTERS, MOST_SAMPLES
 from interp_toolkit.serve.reading import Reading
 from interp_toolkit.serve.scheduler import Overloaded, Scheduler
@@ -146,15 +146,11 @@ def _described(service: Service, reading: Reading, sampling: Sampling) -> Descri
                 position=row.position,
                 site=row.site,
                 description=row.description,
-                evidence=_number(row.evidence),
+                evidence=json_value(row.evidence),
                 abstains=None if row.above_threshold is None else not row.above_threshold,
                 confidence=row.confidence,
-                log_prob=_number(row.log_prob),
+                log_prob=json_value(row.log_prob),
             )
             for row in rows
         ],
     )
-
-
-def _number(value: float) -> float | None:
-    return value if value == value else None
