@@ -337,6 +337,18 @@ def test_a_small_request_does_not_wait_for_a_large_one(service, adapter):
     assert large.errors == small.errors == [None]
 
 
+def test_the_first_descriptions_of_a_request_come_before_a_whole_batch(service, adapter):
+    for samples, expected in ((1, [8, 8, 16, 20]), (4, [2, 2, 4, 8])):
+        client, order = _Client(), []
+        with Scheduler(service.engine, Limits(batch_cells=32), order.append) as scheduler:
+            prepared = _prepared(service, adapter, TEXTS * 8)
+            vectors = prepared.vectors.take(range(sum(expected)))
+            scheduler.submit(client.job(replace(prepared, vectors=vectors), n=samples))
+            assert client.done.wait(PATIENCE)
+        assert [facts.cells for facts in order] == expected
+        assert client.numbers == list(range(sum(expected)))
+
+
 def test_requests_of_other_settings_take_turns(service, adapter):
     clients = [_Client() for _ in range(2)]
     order = []

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 # A client that is refused is asked to wait at least so long, in seconds.
 _SHORTEST_WAIT = 1
+# A request's first batch, which somebody looks forward to, has no more vectors than this; those after it grow.
+_FIRST_CELLS = 8
 # A batch waits so long for requests that come together, in seconds: a few hundredths of what it takes.
 _GATHER = 0.02
 # How much the newest batch counts in the rate by which a wait is estimated.
@@ -119,7 +121,7 @@ class Scheduler:
     A turn is all texts that wait to be read, in one pass; one other call (scores, an answer); and a batch of
     descriptions. A batch takes equal shares of all requests that can share it, the one that has waited longest first;
     so a large request slows small ones down by one batch at most, and many small ones cost little more than one large
-    one.
+    one. Of a request it takes a few vectors at first, then at most as many as are done.
 
     Args:
         engine: that runs the model.
@@ -305,13 +307,15 @@ class Scheduler:
             return []
         kind = self._jobs[0].together
         sharing = [job for job in self._jobs if job.together == kind]
-        room = max(1, self._limits.batch_cells // max(1, int(self._jobs[0].sampling.n)))
+        samples = max(1, int(self._jobs[0].sampling.n))
+        room = max(1, self._limits.batch_cells // samples)
+        bounds = [min(job.remaining, max(1, _FIRST_CELLS // samples, job.done)) for job in sharing]
         shares = [0] * len(sharing)
         # One vector of each in turn, until the batch is full or nothing is left.
         for i in itertools.cycle(range(len(sharing))):
-            if room == 0 or all(share == job.remaining for share, job in zip(shares, sharing)):
+            if room == 0 or shares == bounds:
                 break
-            if shares[i] < sharing[i].remaining:
+            if shares[i] < bounds[i]:
                 shares[i] += 1
                 room -= 1
         # Those that were served go behind those that were not, of this kind and of others.
