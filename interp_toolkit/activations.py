@@ -249,7 +249,7 @@ def _read(
     out = torch.empty(int(starts[-1]), backend.d_model)
     at_once = pass_size(backend.device).tokens
     bar = tqdm(total=len(tokens), desc="reading", unit="prompt", disable=not progress)
-    for batch in padded_batches(backend, [len(row) - shared for row in tokens], at_once):
+    for batch in padded_batches(backend, [len(row) - shared for row in tokens], tokens=at_once):
         width = max(len(tokens[i]) - shared for i in batch)
         padded = torch.zeros(len(batch), width, dtype=torch.long)
         for row, i in enumerate(batch):

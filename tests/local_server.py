@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from interp_toolkit.serve import create_app
+from interp_toolkit.serve.connection import Connection
 
 # What is waited for comes or does not; the machine may be busy. In seconds.
 PATIENCE = 60
@@ -15,7 +16,8 @@ PATIENCE = 60
 @contextmanager
 def running(service, **settings):
     """The address of a server of this process."""
-    config = uvicorn.Config(create_app(service, **settings), port=0, log_level="error", timeout_graceful_shutdown=5)
+    app = create_app(service, **settings)
+    config = uvicorn.Config(app, port=0, http=Connection, log_level="error", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -28,9 +28,10 @@ from interp_toolkit.engines import LocalEngine, ToolkitServer, as_engine, as_too
 from interp_toolkit.engines.local import local_engine
 from interp_toolkit.explain import prepare
 from interp_toolkit.sae import TopExamples
-from interp_toolkit.serve import Limits, Service, reading
+from interp_toolkit.serve import Limits, Service, connection, reading
 from interp_toolkit.serve.bodies import ExplainBody
 from interp_toolkit.serve.features import Features
+from interp_toolkit.serve.guard import Guard
 from interp_toolkit.serve.run import checked_token, load_service
 from interp_toolkit.serve.scheduler import Closing, Job, Overloaded, Scheduler
 
@@ -257,7 +258,7 @@ def test_an_address_that_others_reach_needs_a_token_that_cannot_be_guessed():
 
 
 def test_a_body_that_is_too_large_or_does_not_come_is_refused(service):
-    service.limits = replace(service.limits, body_bytes=200, body_seconds=0.3)
+    service.limits = replace(service.limits, body_bytes=200, client_seconds=0.3)
     with running(service) as url:
         response = _post(url, "/v1/explain", {"texts": ["a" * 300]})
         assert response.status_code == 413
@@ -273,6 +274,42 @@ def test_a_body_that_is_too_large_or_does_not_come_is_refused(service):
             half.sendall(b"Content-Length: 100\r\n\r\n{")
             assert b"408" in half.recv(1000).splitlines()[0]
         assert httpx.get(url + "/healthz").status_code == 200
+
+
+def test_a_connection_without_a_whole_request_is_closed(url, monkeypatch):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    host, _, port = url.removeprefix("http://").partition(":")
+    head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    for sent in (b"", head, head + b"\r\n" + head):
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
+            client.sendall(sent)
+            answer = b""
+            while piece := client.recv(1000):
+                answer += piece
+        assert answer.count(b"200 OK") == sent.count(b"\r\n\r\n")
+    assert httpx.get(url + "/healthz").status_code == 200
+
+
+def test_an_answer_may_take_longer_than_a_request(service, url, monkeypatch):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(service, "answer", lambda body: time.sleep(1.5) or "late")
+    assert _post(url, "/v1/answer", {"text": "a"}).json() == {"answer": "late"}
+
+
+def test_a_client_that_reads_nothing_is_given_up():
+    async def answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def never_taken(message):
+        await asyncio.Event().wait()
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    guard = Guard(answer, hosts=["a"], token=None, limits=Limits(client_seconds=0.05))
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"a")]}
+    with pytest.raises(TimeoutError):
+        asyncio.run(guard(scope, receive, never_taken))
 
 
 def test_only_the_pages_own_files_are_sent(url):

@@ -60,7 +60,7 @@ def _execute(notebook, tmp_path, minutes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("1", marks=pytest.mark.default_dtype), "2", "3", "4", "5"])
+@pytest.mark.parametrize("name", [pytest.param("1", marks=pytest.mark.default_dtype), "2", "3", "4", "5", "7"])
 def test_a_tutorial_runs_within_its_minutes(name, tmp_path):
     notebook = _read(name)
     runs = _execute(notebook, tmp_path, _minutes(notebook))

@@ -1,4 +1,4 @@
-"""Tables of studies that stand apart from the six claims: wrong labels in training, and work beyond one process."""
+"""Tables of studies that stand apart from the six claims: wrong labels, work beyond one process, and the server."""
 
 from __future__ import annotations
 
@@ -100,3 +100,38 @@ def scale() -> str:
         f"Median ratio with its lowest and highest, on {timed[0]['machine']}; the embedded model. "
         f"`python -m benchmarks.scale` measures it."
     )
+
+
+def serving() -> str:
+    """What a server gives many clients, and what it survives."""
+    result = read_result(RESULTS / "serve.json")
+    tables = result["tables"]
+    columns = {
+        "requests": "{kind}",
+        "clients": "{clients}",
+        "requests per second": "{per_second:.2f}",
+        "times one client": "{against_one_client:.1f}",
+        "seconds of half, 95%, 99%": "{p50:.1f}, {p95:.1f}, {p99:.1f}",
+        "lost": "{lost}",
+        "other than alone": "{other}",
+    }
+    first = {row["until"]: row for row in tables["first"]}
+    text = (
+        f"{markdown_table(tables['load'], columns)}\n\n"
+        f"In float32; *one token* of a text each (n = {tables['load'][0]['n']}), or a mix of single tokens, sentences "
+        f"and paragraphs (n = {tables['load'][-1]['n']}, seed {result['settings']['seed']}). Answers are compared with "
+        f"those of `self_explain`. In the default dtype the first descriptions of a text of 30 tokens come after "
+        f"{first['first']['median']:.1f} seconds (at most {first['first']['longest']:.1f}), all of them after "
+        f"{first['all']['median']:.1f} (n = {first['all']['n']} texts)."
+    )
+    if "faults" in tables:
+        kinds = [f"{row['n']:,} {row['kind']}" for row in tables["faults"][:-1]]
+        unharmed = all(row["answers_after"] for row in tables["faults"])
+        text += f" After {', '.join(kinds[:-1])} and {kinds[-1]} it answers {'as before' if unharmed else 'no more'}."
+    if "soak" in tables:
+        begin, end = tables["soak"][0], tables["soak"][-1]
+        text += (
+            f" In {end['minutes']:.0f} minutes of the mix by eight clients ({end['requests']:,} requests, "
+            f"{end['lost']} lost) its memory goes from {begin['memory_mb']:,.0f} to {end['memory_mb']:,.0f} MB."
+        )
+    return f"{text} On {tables['load'][0]['machine']}; `python -m benchmarks.serve` measures it."

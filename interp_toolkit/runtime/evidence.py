@@ -11,9 +11,9 @@ from torch import Tensor
 from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
-from interp_toolkit.models.batches import pass_size
+from interp_toolkit.models.batches import padded_batches, pass_size
 from interp_toolkit.runtime.prefix import PromptRun
-from interp_toolkit.runtime.score import batches, score_behind
+from interp_toolkit.runtime.score import score_behind
 from interp_toolkit.torch_defaults import plain_defaults
 
 
@@ -101,9 +101,9 @@ def evidence_behind(
     is_null = (prompts == prompts[0]).flatten(1).all(1).tolist()
     rows = [0 if is_null[index + 1] else index + 1 for index in soft_token_index]
     out = torch.full((2, len(texts)), torch.nan)
-    # Texts of like length together, so that little is padded.
-    order = sorted((i for i, text in enumerate(texts) if len(text)), key=lambda i: len(texts[i]))
-    for batch in batches(run, order, [len(text) for text in texts]):
+    known = [i for i, text in enumerate(texts) if len(text)]
+    for numbers in padded_batches(run.backend, [len(texts[i]) for i in known], rows=pass_size(run.backend.device).rows):
+        batch = [known[number] for number in numbers]
         targets = [texts[i] for i in batch]
         lengths = [len(target) for target in targets]
         mean_log_probs, null_log_probs = (

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp_toolkit.deprecation import renamed_arguments
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV
-from interp_toolkit.models.batches import pass_size
+from interp_toolkit.models.batches import padded_batches, pass_size
 from interp_toolkit.runtime.log_probs import token_log_probs
 from interp_toolkit.runtime.prefix import PromptRun, on_still_model
 from interp_toolkit.torch_defaults import plain_defaults
@@ -70,13 +70,10 @@ def score(
     run.require_room(max(map(len, targets), default=1) - 1, "the longest target")
     # A user's hooks see the prompt and the target in one pass, and no padding.
     shared = run.backend.plain() and len(set(rows)) < len(rows)
-    # Targets of like length together, so that little is padded; those of one soft token together, so that it is read
-    # once. Ties keep their order, and so the numbers.
-    order = sorted(range(len(targets)), key=lambda i: (rows[i] if shared else 0, len(targets[i])))
     log_probs: list[Tensor | None] = [None] * len(targets)
-    for batch in batches(run, order, [len(target) for target in targets]):
+    score_batch = _score_shared if shared else _score_once
+    for batch in _batches(run, rows, [len(target) for target in targets], shared):
         ids = [list(targets[i]) for i in batch]
-        score_batch = _score_shared if shared else _score_once
         flat = score_batch(run, soft_tokens, ids, [rows[i] for i in batch], smoothing)
         for i, part in zip(batch, flat.split([len(target) for target in ids])):
             log_probs[i] = part
@@ -108,20 +105,22 @@ def target_rows(
     return rows
 
 
-def batches(run: PromptRun, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Group targets into forward passes.
+def _batches(run: PromptRun, rows: Sequence[int], lengths: Sequence[int], shared: bool) -> Iterator[list[int]]:
+    """Numbers of the targets of each pass.
 
     Args:
         run: the soft prompt on its model.
-        order: numbers of the targets, in the order in which they are to run.
-        lengths: of every target by its number, in tokens.
-
-    Yields:
-        the numbers of the targets of one pass.
+        rows: of their soft tokens.
+        lengths: of the targets, in tokens.
+        shared: whether targets of one soft token go together, so that it is read once; otherwise those of like length.
     """
-    rows = pass_size(run.backend.device).rows
-    for start in range(0, len(order), rows):
-        yield from run.backend.together(order[start : start + rows], lengths)
+    at_once = pass_size(run.backend.device).rows
+    if not shared:
+        yield from padded_batches(run.backend, lengths, rows=at_once)
+        return
+    order = sorted(range(len(rows)), key=lambda i: (rows[i], lengths[i]))
+    for start in range(0, len(order), at_once):
+        yield from run.backend.together(order[start : start + at_once], lengths)
 
 
 def _score_once(

@@ -169,7 +169,7 @@ def _sums(model: Any, sae: Any, site: Site, rows: TokenRows, progress: bool) -> 
     # Squares are taken about a mean that is known at the end only.
     vectors = torch.zeros(len(numbers), backend.d_model, dtype=torch.float64)
     ever_active = torch.zeros(sae.W_dec.shape[0], dtype=torch.bool)
-    batches = list(padded_batches(backend, [len(row) for row in rows.ids], _TOKENS))
+    batches = list(padded_batches(backend, [len(row) for row in rows.ids], tokens=_TOKENS))
     for batch in tqdm(batches, desc="quality", unit="batch", disable=not progress):
         ids = [rows.ids[i] for i in batch]
         places = [numbers[rows.passage[i]] for i in batch]

@@ -62,7 +62,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 _add_headers(message)
-            await send(message)
+            # Waits as long as the client does not read what came before.
+            async with asyncio.timeout(self._limits.client_seconds):
+                await send(message)
 
         try:
             self._check(scope)
@@ -110,7 +112,7 @@ class Guard:
             raise too_large
         pieces, size = [], 0
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with asyncio.timeout(self._limits.client_seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -122,7 +124,9 @@ class Guard:
                     if not message.get("more_body"):
                         return b"".join(pieces)
         except TimeoutError:
-            raise HTTPException(408, f"expected the whole body within {self._limits.body_seconds:g} seconds") from None
+            raise HTTPException(
+                408, f"expected the whole body within {self._limits.client_seconds:g} seconds"
+            ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -18,7 +18,7 @@ class Limits:
 
     Attributes:
         body_bytes: of one request.
-        body_seconds: until a body has come whole.
+        client_seconds: until a body has come whole, and until a client has taken what was written to it.
         text_tokens: of the texts of one request together, the chat template's tokens included.
         cells: vectors that one request may have described, each token at each site being one.
         waiting_cells: vectors that may wait for the model, of all requests together.
@@ -28,7 +28,7 @@ class Limits:
     """
 
     body_bytes: int = 8 * 2**20
-    body_seconds: float = 30.0
+    client_seconds: float = 30.0
     text_tokens: int = 2048
     cells: int = 8192
     waiting_cells: int = 32_768

@@ -89,12 +89,15 @@ def serve(
     """
     import uvicorn
 
+    from interp_toolkit.serve.connection import Connection
+
     token = checked_token(host, token)
     names = [*LOOPBACK_HOSTS, *([] if is_loopback(host) or _is_any(host) else [_bracketed(host)]), *allow_hosts]
     config = uvicorn.Config(
         create_app(service, token=token, hosts=names),
         host=host,
         port=port,
+        http=Connection,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_GRACE,

@@ -291,6 +291,7 @@
 
   // The token that is pointed at
 
+  const hint = at("detail").firstElementChild;
   let timer = null;
 
   function point(pane, position, site) {
@@ -350,7 +351,7 @@
   function more(place) {
     const {pane, extras} = place, nodes = [];
     const heading = (text) => nodes.push(make("h3", {textContent: text}));
-    const listed = (rows) => make("ul", {}, ...rows.map((row) => make("li", {}, prose(said(row)), make("div", {className: "measure", textContent: measures(row, true)}))));
+    const listed = (rows) => make("ul", {}, ...alike(rows).map(([row, count]) => make("li", {}, prose(said(row)), make("span", {className: "measure", textContent: count > 1 ? ` ×${count}` : ""}), make("div", {className: "measure", textContent: measures(row, true)}))));
     heading(`${siteName(place.site)}: further samples`);
     nodes.push(extras.samples ? listed(extras.samples) : make("p", {className: "waiting", textContent: "waits"}));
     if (pane.begin.null) {
@@ -369,6 +370,16 @@
     return nodes;
   }
 
+  // Samples of one text once, with their number.
+  function alike(rows) {
+    const counts = new Map();
+    for (const row of rows) {
+      const [first, count] = counts.get(said(row)) || [row, 0];
+      counts.set(said(row), [first, count + 1]);
+    }
+    return [...counts.values()];
+  }
+
   function ask_more(place) {
     const {pane, position, site, extras} = place, signal = running && running.signal;
     const refresh = () => { if (pinned === place) tell(place); };
@@ -384,8 +395,8 @@
   function steering(place) {
     const {pane, position, site} = place;
     const prompt = make("input", {type: "text", value: "Tell me a short story.", maxLength: 2000});
-    const strength = make("input", {type: "range", min: -2, max: 2, step: 0.1, value: 0.6});
-    const output = make("output", {textContent: "0.6"});
+    const strength = make("input", {type: "range", min: -2, max: 2, step: 0.1, value: 0.3});
+    const output = make("output", {textContent: "0.3"});
     strength.oninput = () => { output.textContent = figure(Number(strength.value), 1); };
     const what = make("select", {}, make("option", {value: "vector", textContent: "the token's vector"}));
     if (adapters.find((adapter) => adapter.id === pane.begin.adapter).has_way_back) what.append(make("option", {value: "description", textContent: "the vector of its description"}));
@@ -431,6 +442,8 @@
     at("stop").hidden = false;
     panes = bodies(now, messages).map(([title, body]) => new Pane(title, body));
     at("panes").replaceChildren(...panes.map((pane) => pane.node));
+    at("detail").replaceChildren(hint);
+    at("status").textContent = "reading the text";
     remember();
     const count = () => panes.reduce((sum, pane) => sum + pane.cells.size, 0);
     const total = () => panes.reduce((sum, pane) => sum + (pane.begin ? pane.begin.cells : 0), 0);
