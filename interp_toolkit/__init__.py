@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp_toolkit.pairs import VectorLabelPairs, read_topics, topic_pairs
     from interp_toolkit.pairs import pairs_from_frame as pairs_from_frame  # an old name, which warns
     from interp_toolkit.pairs import pairs_from_json as pairs_from_json
+    from interp_toolkit.questions import ask
     from interp_toolkit.runtime import Sampling
     from interp_toolkit.sites import Site, SiteStack
     from interp_toolkit.soft_prompt import SoftPrompt
@@ -36,6 +37,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "VectorLabelPairs",
+    "ask",
     "load_model",
     "read_activations",
     "read_topics",
@@ -62,6 +64,7 @@ __getattr__, __dir__ = lazy_names(
         "topic_pairs": "pairs",
         "pairs_from_frame": "pairs",
         "pairs_from_json": "pairs",
+        "ask": "questions",
         "Sampling": "runtime",
         "Site": "sites",
         "SiteStack": "sites",

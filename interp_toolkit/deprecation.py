@@ -151,3 +151,23 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
         stacklevel: of `warnings.warn`: 2 blames the caller of this function, 3 that one's caller.
     """
     warnings.warn(f"{old} is deprecated; use {new}", DeprecationWarning, stacklevel=stacklevel)
+
+
+def renamed_classmethod(owner: str, old: str, new: str) -> Any:
+    """A class method under its old name.
+
+    Args:
+        owner: name of the class.
+        old: name of the method.
+        new: the name that it has now.
+
+    Example:
+        >>> build = renamed_classmethod("VectorLabelPairs", "build", "from_tensors")
+    """
+
+    def call(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        warn_renamed(f"{owner}.{old}", f"{owner}.{new}")
+        return getattr(cls, new)(*args, **kwargs)
+
+    call.__doc__ = f"Deprecated: use `{new}`."
+    return classmethod(call)

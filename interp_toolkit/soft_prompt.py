@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,6 +21,17 @@ TEXT = (
     'The meaning of "violin" is "a musical instrument with four strings"\n'
     'The meaning of "Tokyo" is "the capital of Japan"\n'
     'The meaning of "{slot}" is "'
+)
+
+# Where a question about a vector stands in the text that asks it.
+QUESTION_SLOT = "{question}"
+# The question comes first: what stands before the slot is read once for all vectors that it is put to.
+FREE_QUESTION = '{question}\n\n"{slot}"'
+FREE_ANSWER = 'The answer is "'
+FREE_TEXT = (
+    'Question: Is this an animal?\nText: "puppy"\nAnswer: "yes"\n\n'
+    'Question: In which country is this?\nText: "Tokyo"\nAnswer: "Japan"\n\n'
+    'Question: {question}\nText: "{slot}"\nAnswer: "'
 )
 
 _LLAMA = "<|reserved_special_token_0|>"
@@ -69,6 +81,8 @@ class SoftPrompt:
             closing quote.
         site: where soft tokens are written.
         mode: ``"replace"`` the stream at the slots, or ``"add"`` to it.
+        asking: the text by which an adapter was taught to answer questions, with ``{question}`` for the question; empty
+            where it was taught none.
 
     Example:
         >>> prompt = SoftPrompt.for_chat(model.tokenizer)
@@ -81,6 +95,7 @@ class SoftPrompt:
     stop: str
     site: Site = field(default_factory=Site.embedding)
     mode: Literal["replace", "add"] = "replace"
+    asking: str = ""
 
     def __post_init__(self) -> None:
         if self.mode not in ("replace", "add"):
@@ -89,6 +104,11 @@ class SoftPrompt:
             raise InterpToolkitError(
                 f"the soft prompt has no slot: expected {self.marker!r} at least once in {self.template!r}; "
                 f"put it where the soft token belongs"
+            )
+        if self.asking and (self.marker not in self.asking or QUESTION_SLOT not in self.asking):
+            raise InterpToolkitError(
+                f"expected {QUESTION_SLOT} and {self.marker!r} in the text that puts questions, got "
+                f"{self.asking!r:.200}"
             )
 
     @classmethod
@@ -189,6 +209,46 @@ class SoftPrompt:
         """The same text with soft tokens written at another site."""
         return replace(self, site=Site.parse(site), mode=mode)
 
+    def with_questions(self, tokenizer: Any) -> SoftPrompt:
+        """The same prompt with the default text by which questions are put; unchanged where it has one.
+
+        Args:
+            tokenizer: of the model.
+        """
+        if self.asking:
+            return self
+        tokens = max(len(run) for run in re.findall(f"(?:{re.escape(self.marker)})+", self.template))
+        tokens //= len(self.marker)
+        if has_chat_template(tokenizer) and self.stop == end_of_turn(tokenizer):
+            template = SoftPrompt.for_chat(tokenizer, FREE_QUESTION, FREE_ANSWER, self.marker, tokens).template
+        else:
+            template = SoftPrompt.for_text(tokenizer, FREE_TEXT, tokens=tokens).template.replace(SLOT, self.marker)
+        return replace(self, asking=template)
+
+    def about(self, question: str, tokenizer: Any) -> SoftPrompt:
+        """The prompt that puts a question about the vector, in whose place the soft token stands.
+
+        Args:
+            question: as one would ask of a text: ``"Is this about a person?"``; empty for the prompt itself, which
+                asks for a description.
+            tokenizer: of the model.
+
+        Raises:
+            InterpToolkitError: a question that holds the slot's marker or another special token.
+
+        Example:
+            >>> prompt.about("Is this about a person?", model.tokenizer)
+        """
+        if not question.strip():
+            return self
+        special = [self.marker, SLOT, *map(str, tokenizer.all_special_tokens)]
+        if held := next((token for token in special if token and token in question), None):
+            raise InterpToolkitError(
+                f"expected a question without {held!r}, which means something else in a prompt, got {question!r:.80}"
+            )
+        template = self.with_questions(tokenizer).asking.replace(QUESTION_SLOT, question.strip())
+        return replace(self, template=template, asking="")
+
     def tokens(self, tokenizer: Any) -> PromptTokens:
         """Ids and slot positions in the tokenizer of a model.
 
@@ -257,7 +317,9 @@ class SoftPrompt:
 
     def to_dict(self) -> dict[str, str]:
         """A form that JSON can hold."""
-        return dict(template=self.template, marker=self.marker, stop=self.stop, site=str(self.site), mode=self.mode)
+        stated = dict(template=self.template, marker=self.marker, stop=self.stop, site=str(self.site), mode=self.mode)
+        # Left out where there is none, so that the files of such adapters are what they always were.
+        return stated | (dict(asking=self.asking) if self.asking else {})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SoftPrompt:

@@ -42,7 +42,7 @@ ROOMS = [
     ["inputs"],
     ["describing", "remote"],
     ["explain", "views"],
-    ["sae"],
+    ["questions", "sae"],
     ["bridges", "bulk", "scoring"],
     ["evaluation"],
     ["serve"],

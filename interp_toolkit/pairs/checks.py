@@ -139,3 +139,20 @@ def draw_splits(count: int, val_fraction: float, seed: int) -> tuple[str, ...]:
 
 def _first(mask: Tensor) -> list[int]:
     return mask.nonzero()[:1].flatten().tolist()
+
+
+def check_questions(questions: Sequence[Any], count: int) -> None:
+    """Refuse questions that are not as many texts as there are vectors.
+
+    Args:
+        questions: to check.
+        count: of the vectors.
+
+    Raises:
+        InterpToolkitError: the text names both counts, or the first that is no text.
+    """
+    if len(questions) != count:
+        raise InterpToolkitError(f"expected a question for each of {count} vectors, got {len(questions)}")
+    for row, question in enumerate(questions):
+        if not isinstance(question, str):
+            raise InterpToolkitError(f"expected a text as the question of vector {row}, got {question!r:.80}")

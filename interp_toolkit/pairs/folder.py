@@ -28,7 +28,8 @@ from interp_toolkit.json_lines import parse_json
 from interp_toolkit.pairs.checks import check_mean
 
 VECTORS, LABELS, ORIGIN = "vectors.safetensors", "labels.parquet", "origin.json"
-_FORMAT = "vector_label_pairs_v1"
+# The second has questions, which a reader of the first would overlook.
+_FORMAT, _WITH_QUESTIONS = "vector_label_pairs_v1", "vector_label_pairs_v2"
 # Room for the header, which can be written only when the number of vectors is known.
 _HEADER = 1024
 # The key of a SHA-256: of the numbers in the header of the vectors; of the labels, and of its own other keys, in JSON.
@@ -56,6 +57,7 @@ class StoredPairs:
         site: where the vectors were read, as a text, or None.
         sources: provenance of each source.
         source_of: for each vector the number of its source.
+        questions: of each vector; empty where its labels describe it.
     """
 
     vectors: Tensor
@@ -66,6 +68,7 @@ class StoredPairs:
     site: str | None
     sources: list[dict[str, str]]
     source_of: list[int]
+    questions: list[str]
 
 
 def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, width: int | None = None) -> int:
@@ -116,15 +119,17 @@ def write_table(folder: Path, pairs: Any) -> None:
         folder: where the vectors are.
         pairs: the pairs.
     """
-    columns = dict(
+    columns: dict[str, list[Any]] = dict(
         labels=[list(x) for x in pairs.labels],
         split=list(pairs.splits),
         weight=list(pairs.weights),
         source=list(pairs.source_of),
     )
+    if has_questions := any(pairs.questions):
+        columns["question"] = list(pairs.questions)
     pd.DataFrame(columns).to_parquet(folder / LABELS)
     origin = dict(
-        format=_FORMAT,
+        format=_WITH_QUESTIONS if has_questions else _FORMAT,
         site=None if pairs.site is None else str(pairs.site),
         centring="none" if pairs.mean is None else "mean",
         sources=[dict(x) for x in pairs.sources],
@@ -158,7 +163,8 @@ def read_folder(folder: Path) -> StoredPairs:
     vectors, mean = map_vectors(folder / VECTORS)
     origin = _read_origin(folder)
     table = pd.read_parquet(folder / LABELS)
-    if missing := {"labels", "split", "weight", "source"} - set(table):
+    has_questions = origin["format"] == _WITH_QUESTIONS
+    if missing := {"labels", "split", "weight", "source", *(["question"] if has_questions else [])} - set(table):
         raise ValueError(f"{sorted(missing)} missing")
     if len(table) != len(vectors):
         raise ValueError(f"{len(vectors)} vectors, but {len(table)} rows in {LABELS}")
@@ -169,12 +175,13 @@ def read_folder(folder: Path) -> StoredPairs:
         raise ValueError(f"expected the number of one of {len(sources)} sources, got {wrong[0]!r}")
     labels = tuple(tuple(map(str, x)) for x in table["labels"])
     splits, weights = table["split"].tolist(), table["weight"].tolist()
-    return StoredPairs(vectors, mean, labels, splits, weights, origin["site"], sources, source_of)
+    questions = table["question"].tolist() if has_questions else [""] * len(table)
+    return StoredPairs(vectors, mean, labels, splits, weights, origin["site"], sources, source_of, questions)
 
 
 def _read_origin(folder: Path) -> dict[str, Any]:
     origin = parse_json((folder / ORIGIN).read_text(encoding="utf-8"))
-    if not isinstance(origin, dict) or origin.get("format") != _FORMAT:
+    if not isinstance(origin, dict) or origin.get("format") not in (_FORMAT, _WITH_QUESTIONS):
         raise ValueError(f"expected format {_FORMAT!r} in {ORIGIN}")
     digests = origin.pop(_DIGEST, None)  # folders that 0.1 wrote have none
     if missing := {"site", "sources", "centring"} - set(origin):

@@ -52,6 +52,7 @@ def joined_fields(pairs: Sequence[Any], ratios: Sequence[float] | None, seed: in
         mean=mean,
         sources=tuple(x for source in drawn for x in source.sources),
         source_of=tuple(start + x for start, source in zip(starts, drawn) for x in source.source_of),
+        questions=tuple(x for source in drawn for x in source.questions),
     )
 
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_toolkit.deprecation import warn_renamed
+from interp_toolkit.deprecation import renamed_classmethod, warn_renamed
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.files import whole_folder
-from interp_toolkit.pairs import checks, folder, mixing, published, table
+from interp_toolkit.pairs import checks, folder, mixing, published, shown, table
 from interp_toolkit.pairs.rows import StoredRows
 from interp_toolkit.sites import Place, PlaceLike, parse_place
-from interp_toolkit.tables import escaped, html_table
 from interp_toolkit.torch_defaults import plain_defaults
-
-_SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +35,7 @@ class VectorLabelPairs:
         mean: what was subtracted from raw vectors to centre them, or None.
         sources: provenance of each source, as strings: model, revision, source, prompt.
         source_of: for each vector the number of its source.
+        questions: for each vector what its labels answer; empty where they describe it.
 
     Example:
         >>> pairs = VectorLabelPairs.from_tensors(vectors, [["cat", "feline"], ["dog"]], val_fraction=0.1, seed=0)
@@ -53,6 +50,7 @@ class VectorLabelPairs:
     mean: Float[Tensor, " width"] | None
     sources: tuple[Mapping[str, str], ...]
     source_of: tuple[int, ...]
+    questions: tuple[str, ...]
 
     @classmethod
     @plain_defaults()
@@ -268,17 +266,8 @@ class VectorLabelPairs:
         """
         return cls(**mixing.joined_fields(pairs, ratios, seed))
 
-    @classmethod
-    def build(cls, *args: Any, **kwargs: Any) -> VectorLabelPairs:
-        """Make pairs from tensors, by the old name of `from_tensors`."""
-        warn_renamed("VectorLabelPairs.build", "VectorLabelPairs.from_tensors")
-        return cls.from_tensors(*args, **kwargs)
-
-    @classmethod
-    def write(cls, *args: Any, **kwargs: Any) -> VectorLabelPairs:
-        """Make pairs from batches, by the old name of `from_batches`."""
-        warn_renamed("VectorLabelPairs.write", "VectorLabelPairs.from_batches")
-        return cls.from_batches(*args, **kwargs)
+    build = renamed_classmethod("VectorLabelPairs", "build", "from_tensors")
+    write = renamed_classmethod("VectorLabelPairs", "write", "from_batches")
 
     @classmethod
     def mix(cls, groups: Sequence[tuple[VectorLabelPairs, float]], seed: int = 0) -> VectorLabelPairs:
@@ -297,7 +286,8 @@ class VectorLabelPairs:
         with folder.naming_damage(path := Path(path).expanduser()):
             x = folder.read_folder(path)
             rows = StoredRows.from_matrix(x.vectors)
-            return cls._from_rows(rows, x.labels, x.splits, x.weights, x.site, x.mean, x.sources, x.source_of)
+            pairs = cls._from_rows(rows, x.labels, x.splits, x.weights, x.site, x.mean, x.sources, x.source_of)
+            return pairs.with_questions(x.questions)
 
     @classmethod
     def _from_rows(
@@ -331,26 +321,17 @@ class VectorLabelPairs:
             mean=None if mean is None else mean.detach().float().cpu(),
             sources=tuple(map(dict, sources)),
             source_of=(0,) * len(stored) if source_of is None else tuple(source_of),
+            questions=("",) * len(stored),
         )
 
     def __len__(self) -> int:
         return len(self.stored)
 
     def __repr__(self) -> str:
-        train = self.splits.count("train")
-        where = f", read at {self.site}" if self.site else ""
-        centred = "" if self.mean is None else ", centred"
-        return (
-            f"VectorLabelPairs: {len(self):,} vectors of width {self.width:,}, "
-            f"{train:,} to train and {len(self) - train:,} to validate{where}{centred}"
-        )
+        return shown.as_text(self)
 
     def _repr_html_(self) -> str:
-        first = zip(self.labels[:_SHOWN_ROWS], self.splits, self.weights)
-        rows = [(str(i), " · ".join(labels), split, f"{weight:g}") for i, (labels, split, weight) in enumerate(first)]
-        more = f"<small>{len(self) - len(rows):,} more</small>" if len(self) > len(rows) else ""
-        columns = ["vector", "labels", "split", "weight"]
-        return f"<p>{escaped(repr(self))}</p>{html_table(columns, rows, ['vector', 'weight'])}{more}"
+        return shown.as_html(self)
 
     @property
     def width(self) -> int:
@@ -385,7 +366,25 @@ class VectorLabelPairs:
             splits=tuple(self.splits[i] for i in rows),
             weights=tuple(self.weights[i] for i in rows),
             source_of=tuple(self.source_of[i] for i in rows),
+            questions=tuple(self.questions[i] for i in rows),
         )
+
+    def with_questions(self, questions: str | Sequence[str]) -> VectorLabelPairs:
+        """The same pairs, whose labels answer questions about their vectors.
+
+        Args:
+            questions: for each vector, or one for all; an empty one asks for a description, as without questions.
+
+        Raises:
+            InterpToolkitError: another count, or something other than a text.
+
+        Example:
+            >>> kinds = VectorLabelPairs.from_tensors(vectors, yes_or_no).with_questions("Is this about a person?")
+            >>> VectorLabelPairs.concat([pairs, kinds])
+        """
+        questions = [questions] * len(self) if isinstance(questions, str) else list(questions)
+        checks.check_questions(questions, len(self))
+        return replace(self, questions=tuple(question.strip() for question in questions))
 
     def split(self, name: str) -> VectorLabelPairs:
         """Choose the rows of one side, ``"train"`` or ``"val"``."""

@@ -58,6 +58,20 @@ class PromptRun:
         require_rows(len(self.backend.embedding_weight), self.tokens.ids, "the soft prompt")
         self.require_room(0, "nothing")
         self._kept: tuple[tuple[str | None, bytes] | None, KV | None] = (None, None)
+        self._about: dict[str, PromptRun] = {}
+
+    def about(self, question: str) -> PromptRun:
+        """The run that puts a question by the same prompt, see `SoftPrompt.about`; kept, as its beginning is.
+
+        Args:
+            question: empty for this run.
+        """
+        if not question:
+            return self
+        if question not in self._about:
+            prompt = self.soft_prompt.about(question, self.model.tokenizer)
+            self._about[question] = PromptRun(self.model, prompt, self.recompute)
+        return self._about[question]
 
     def require_room(self, length: int, what: str) -> None:
         """Refuse what does not fit the model's context behind the prompt.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,14 @@ class Examples:
         rows: the row of each example's vector.
         targets: the tokens of its label.
         weights: how much it counts.
+        questions: what it answers; empty where the label describes the vector.
     """
 
     pairs: VectorLabelPairs
     rows: tuple[int, ...]
     targets: tuple[list[int], ...]
     weights: tuple[float, ...]
+    questions: tuple[str, ...]
 
     @classmethod
     def from_pairs(cls, pairs: VectorLabelPairs, run: PromptRun, numbers: Sequence[int] | None = None) -> Examples:
@@ -58,10 +61,12 @@ class Examples:
             examples = [(new_rows[row], label) for row, label in examples]
         rows, labels = zip(*examples)
         targets = run.soft_prompt.targets(run.model.tokenizer, labels)
-        longest = max(range(len(targets)), key=lambda i: len(targets[i]))
-        run.require_room(len(targets[longest]) - 1, f"the label {labels[longest]!r:.80}")
+        questions = tuple(pairs.questions[row] for row in rows)
+        for question, group in by_question(questions).items():
+            longest = max(group, key=lambda i: len(targets[i]))
+            run.about(question).require_room(len(targets[longest]) - 1, f"the label {labels[longest]!r:.80}")
         weights = [float(pairs.weights[row]) for row in rows]
-        return cls(pairs, rows, tuple(targets), tuple(weights))
+        return cls(pairs, rows, tuple(targets), tuple(weights), questions)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -125,27 +130,65 @@ def batches(examples: Examples, config: TrainConfig, total: int, done: int) -> I
     step = epoch = 0
     lengths = [len(target) for target in examples.targets]
     while step < total:
-        for batch in epoch_batches(lengths, config.batch_size, config.seed, epoch):
+        for batch in epoch_batches(lengths, config.batch_size, config.seed, epoch, examples.questions):
             if done <= step < total:
                 yield batch
             step += 1
         epoch += 1
 
 
-def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Iterator[list[int]]:
+def steps_of_epoch(examples: Examples, batch_size: int) -> int:
+    """How many batches an epoch has.
+
+    Args:
+        examples: to train on.
+        batch_size: examples per batch, all of one question.
+    """
+    return sum(math.ceil(len(group) / batch_size) for group in by_question(examples.questions).values())
+
+
+def by_question(questions: Sequence[str]) -> dict[str, list[int]]:
+    """Numbers of examples by their question, in the order in which questions first come.
+
+    Args:
+        questions: of the examples.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, question in enumerate(questions):
+        groups.setdefault(question, []).append(number)
+    return groups
+
+
+def epoch_batches(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, questions: Sequence[str] | None = None
+) -> Iterator[list[int]]:
     """Yield numbers of examples, batch by batch, in the order that seed and epoch fix.
 
     Examples are shuffled, sorted by length within a window of batches so that little is padded, and the batches of a
-    window are shuffled again.
+    window are shuffled again. All examples of a batch answer one question; with several, all batches are shuffled.
 
     Args:
         lengths: of the examples' targets, in tokens.
         batch_size: examples per batch.
         seed: of the run.
         epoch: number of the epoch, from 0.
+        questions: of the examples; by default all have one.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
+    of_example = list(questions) if questions is not None else [""] * len(lengths)
+    groups = by_question([of_example[i] for i in order.tolist()])
+    if len(groups) == 1:
+        yield from _windows(order, lengths, batch_size, rng)
+        return
+    batches = [batch for group in groups.values() for batch in _windows(order[group], lengths, batch_size, rng)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
+
+
+def _windows(
+    order: np.ndarray, lengths: Sequence[int], batch_size: int, rng: np.random.Generator
+) -> Iterator[list[int]]:
     for start in range(0, len(order), batch_size * _WINDOW):
         window = sorted(order[start : start + batch_size * _WINDOW].tolist(), key=lambda i: lengths[i])
         batches_of_window = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]

@@ -23,7 +23,7 @@ from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
-from interp_toolkit.training.examples import Examples, batches, draw_validation
+from interp_toolkit.training.examples import Examples, batches, draw_validation, steps_of_epoch
 from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import Objective, losses, mean_cross_entropy, objective_name, validation_losses
@@ -71,7 +71,7 @@ class TrainingRun:
         train, held = pairs.split("train"), pairs.split("val")
         self.train = Examples.from_pairs(train, run)
         self.held = Examples.from_pairs(held, run, draw_validation(held, train, config.val_examples, config.seed))
-        steps = config.epochs * math.ceil(len(self.train) / config.batch_size)
+        steps = config.epochs * steps_of_epoch(self.train, config.batch_size)
         self.total = min(steps, config.max_steps or steps)
         path = folder / "checkpoint.pt" if folder else None
         record = make_run_record(run, pairs, (self.train, self.held), adapter, config, objective)
@@ -165,8 +165,9 @@ class TrainingRun:
         config, train = self.config, self.train
         vectors = train.vectors(numbers, self.device)
         targets = [train.targets[i] for i in numbers]
+        run = self.run.about(train.questions[numbers[0]])  # all of a batch have one
         values = losses(
-            self.run, self.adapter, vectors, targets, config.label_smoothing, config.max_token_loss, self.objective
+            run, self.adapter, vectors, targets, config.label_smoothing, config.max_token_loss, self.objective
         )
         weights = [train.weights[i] for i in numbers[: len(numbers) - padding]] + [0.0] * padding
         return (values * values.new_tensor(weights)).sum() / weight
@@ -184,12 +185,12 @@ class TrainingRun:
     def _validate(self, log: RunLog, bar: Any) -> None:
         held = self.held
         vectors = held.pairs.vectors.to(self.device)
-        measured = validation_losses(self.run, self.adapter, vectors, held.targets, held.rows)
+        measured = validation_losses(self.run, self.adapter, vectors, held.targets, held.rows, held.questions)
         # Processors of two kinds round apart, and all have to agree on what is best.
         row = self.state.record(*(x / self.ranks.count for x in self.ranks.total(*measured)))
         # Texts may end at other lengths in another process, and then passes of a sharded model would wait for ever.
         samples = 0 if self.run.backend.sharded else self.config.log_samples
-        shown = self._describe(vectors[:samples], [labels[0] for labels in held.pairs.labels])
+        shown = self._describe(vectors[:samples], held.pairs)
         log.write("validation", **row, descriptions=shown)
         if self.progress:
             samples = "; ".join(f"{sample['label']} -> {sample['description']}" for sample in shown)
@@ -200,10 +201,14 @@ class TrainingRun:
         if self.ranks.first:
             self.state.write()
 
-    def _describe(self, vectors: torch.Tensor, labels: list[str]) -> list[dict[str, str]]:
-        with torch.no_grad():
-            texts = generate(self.run, self.adapter(vectors))
-        return [dict(label=label, description=row[0].text) for label, row in zip(labels, texts)]
+    def _describe(self, vectors: torch.Tensor, held: VectorLabelPairs) -> list[dict[str, str]]:
+        """What is said of the first validation vectors, beside their first labels and what these answer."""
+        shown = []
+        for vector, labels, question in zip(vectors, held.labels, held.questions):
+            with torch.no_grad():
+                ((text,),) = generate(self.run.about(question), self.adapter(vector[None]))
+            shown.append(dict(label=labels[0], description=text.text) | (dict(question=question) if question else {}))
+        return shown
 
     def _exhausted(self) -> bool:
         patience = self.config.patience

@@ -12,6 +12,7 @@ from torch import Tensor
 from interp_toolkit.adapters import Adapter
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime import PromptRun, Scores, score
+from interp_toolkit.training.examples import by_question
 
 
 @runtime_checkable
@@ -95,7 +96,12 @@ def losses(
 
 @torch.no_grad()
 def validation_losses(
-    run: PromptRun, adapter: Adapter, vectors: Tensor, targets: Sequence[Sequence[int]], rows: Sequence[int]
+    run: PromptRun,
+    adapter: Adapter,
+    vectors: Tensor,
+    targets: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    questions: Sequence[str] | None = None,
 ) -> tuple[float, float]:
     """Compute the cross-entropy on held-out examples, and on the same with each label given another example's vector.
 
@@ -107,11 +113,16 @@ def validation_losses(
         vectors: of all held-out rows, [rows, width].
         targets: of all held-out examples.
         rows: the row of each example's vector.
+        questions: that each example answers; by default none.
 
     Returns:
         Both means over examples, in nats per token.
     """
     soft_tokens = adapter(vectors)
     shuffled_rows = [(row + len(vectors) // 2) % len(vectors) for row in rows]
-    matched, shuffled = (-score(run, soft_tokens, targets, r).mean().mean().item() for r in (rows, shuffled_rows))
-    return matched, shuffled
+    sums = [0.0, 0.0]
+    for question, group in by_question(questions or [""] * len(targets)).items():
+        for number, chosen in enumerate((rows, shuffled_rows)):
+            of_group = [targets[i] for i in group], [chosen[i] for i in group]
+            sums[number] -= score(run.about(question), soft_tokens, *of_group).mean().mean().item() * len(group)
+    return sums[0] / len(targets), sums[1] / len(targets)

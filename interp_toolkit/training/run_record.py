@@ -61,6 +61,8 @@ def make_run_record(
             "labels": _digest(json.dumps(pairs.labels).encode()),
             "splits": _digest(json.dumps(pairs.splits).encode()),
             "example weights": _digest(np.asarray(pairs.weights).tobytes()),
+            # Left out where there are none, so that runs of earlier versions go on.
+            **(dict(questions=_digest(json.dumps(pairs.questions).encode())) if any(pairs.questions) else {}),
             # What the tokenizer makes of the labels, and which examples validate.
             "label tokens": _digest(*(json.dumps([side.rows, side.targets]).encode() for side in sides)),
         },

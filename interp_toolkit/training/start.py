@@ -49,6 +49,11 @@ def ridge_init(run: PromptRun, adapter: Adapter, examples: Examples, penalty: fl
             f"ridge_init fits token embeddings, and the soft prompt writes at {run.soft_prompt.site}; leave it out, "
             f"or write at hook_embed"
         )
+    if any(examples.questions):
+        raise InterpToolkitError(
+            "ridge_init fits soft tokens to labels that describe their vectors, and these pairs have questions; leave "
+            "it out, or train on descriptions first and go on from there"
+        )
     goals = _first_tokens(examples, config.tokens)
     ids, places = goals.unique(return_inverse=True)
     embeddings = _embeddings(run.backend, ids)

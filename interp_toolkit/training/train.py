@@ -46,7 +46,8 @@ def train_adapter(
 
     Args:
         model: the hooked model; nothing of it changes, its dtype and modes included (`load_model` sets the dtype).
-        pairs: the training rows are trained on, the validation rows choose the weights.
+        pairs: the training rows are trained on, the validation rows choose the weights. Where they have questions,
+            the labels of a vector are learnt as the answers to its question (see `SoftPrompt.about`).
         adapter: where training starts; it stays as it is.
         config: settings; by default `TrainConfig`'s.
         soft_prompt: by default the paper's wording in the model's chat template, and a plain text with a few examples
@@ -83,6 +84,8 @@ def train_adapter(
         )
     rows = len(backend_of(model).embedding_weight)
     soft_prompt = soft_prompt or SoftPrompt.for_tokenizer(model.tokenizer, shape.tokens, vocabulary=rows)
+    if any(pairs.questions):
+        soft_prompt = soft_prompt.with_questions(model.tokenizer)
     run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
     _require_gradients(model)
     adapter = _trainable_copy(adapter).to(run.backend.device).train()
