@@ -13,7 +13,8 @@ demo: $(READY)
 serve: $(READY)
 	@$(BIN)/interp-toolkit serve
 
-# Two processes of one thread each are faster than one of two here as well. The long tests are few, so one that is free takes what waits.
+# Two processes of one thread each are faster than one of two here as well. Few tests take long, so that each process takes
+# what waits for the other when it has done its share.
 test: test-fast
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m slow
 
