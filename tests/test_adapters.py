@@ -353,7 +353,7 @@ def test_a_missing_adapter_is_named(path):
 
 
 def test_a_hub_id_without_a_network_is_named():
-    with pytest.raises(FileFormatError, match="no adapter at org/some-adapter: no such folder here, and the hub says"):
+    with pytest.raises(FileFormatError, match="no adapter at org/some-adapter: no such folder here, and the hub "):
         Adapter.from_pretrained("org/some-adapter")
 
 

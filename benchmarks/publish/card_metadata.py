@@ -1,11 +1,11 @@
-"""What the hub reads of an adapter's card."""
+"""What the hub reads of a shipped adapter's card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from interp_toolkit.adapters import cards
 
 
 def card_metadata(
@@ -21,9 +21,7 @@ def card_metadata(
         recalls: recall@k by k, as shares of 1.
     """
     results = [
-        EvalResult(
-            task_type="text-generation",
-            task_name="self-interpretation",
+        cards.eval_result(
             dataset_type="topics",
             dataset_name=titles,
             dataset_split=settings["split"],
@@ -33,12 +31,4 @@ def card_metadata(
         )
         for k, recall in recalls.items()
     ]
-    return ModelCardData(
-        language="en",
-        license="apache-2.0",
-        base_model=contract["model_id"],
-        library_name="interp-toolkit",
-        tags=["interpretability", "self-interpretation", "adapter"],
-        model_name=name,
-        eval_results=results,
-    ).to_yaml()
+    return cards.card_metadata(name, results, language="en", license="apache-2.0", base_model=contract["model_id"])

@@ -7,21 +7,10 @@ from huggingface_hub import ModelCard
 from benchmarks.arguments import RESULTS, SHIPPED
 from benchmarks.publish.card_metadata import card_metadata
 from benchmarks.publish.token_card import TOKEN_ADAPTER, token_card
+from interp_toolkit.adapters.cards import TRAINING_SETTINGS, introduction
 from interp_toolkit.json_lines import read_json
 from interp_toolkit.results import percent_text, read_result
-
-_SETTINGS = (
-    "batch_size",
-    "lr",
-    "scale_lr",
-    "matrix_lr",
-    "weight_decay",
-    "clip",
-    "max_grad_norm",
-    "warmup_steps",
-    "seed",
-    "dtype",
-)
+from interp_toolkit.shipped import find_stored
 
 
 def card(name: str) -> str:
@@ -34,21 +23,14 @@ def card(name: str) -> str:
     contract, run = config["contract"], config["metadata"]
     recall_texts = ", ".join(f"@{k} {percent_text(row['retrieval'][f'recall@{k}'])}" for k in (1, 5, 10, 100))
     examples = "\n".join(f"| {pair['title']} | {pair['description']} |" for pair in row["examples"])
-    training = ", ".join(f"{key} {run[key]}" for key in _SETTINGS if key in run)
-    adapter = config["adapter"]
-    tokens, sites = adapter["tokens"], adapter["sites"]
-    vectors = "a vector read at" if sites == 1 else f"the vectors of one token at {sites} sites, side by side, read at"
-    output = "a soft token" if tokens == 1 else f"{tokens} soft tokens"
+    training = ", ".join(f"{key} {run[key]}" for key in TRAINING_SETTINGS if key in run)
     threshold = contract["threshold"]
     start = f" It began as the best fit of its rank to the larger adapter `{run['start']}`." if "start" in run else ""
     accumulated = run.get("gradient_accumulation_steps") or run["accumulate"]  # the name in adapters of version 0.1
     seen = int(run["global_step"]) * int(run["batch_size"]) * int(accumulated)
     text = f"""# {name}
 
-An adapter of kind `{config["adapter"]["kind"]}` with {row["parameters"]:,} parameters, for {contract["model_id"]}
-(revision `{contract["revision"]}`). It turns {vectors}
-`{contract["site"]}`,
-centred by the mean it carries, into {output} from which the model says what the vector means. Method: arXiv 2602.10352.
+{introduction(find_stored(name))}
 
 **Data.** Contrastive topic vectors: the residual stream at the last token of `{run["prompt"]}` in the
 chat template, less its mean over the training topics; labels are the titles. {seen:,} pairs, drawn from

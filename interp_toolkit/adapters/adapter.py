@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_toolkit.adapters import files, published
+from interp_toolkit.adapters import files, hub, published
 from interp_toolkit.adapters.config import AdapterConfig
+from interp_toolkit.adapters.display import display_rows
 from interp_toolkit.adapters.kinds import KINDS, class_of_kind
 from interp_toolkit.adapters.reading import read_adapter
 from interp_toolkit.adapters.stored import StoredAdapter, adapter_digest
@@ -24,6 +25,11 @@ from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.soft_prompt import SoftPrompt
 from interp_toolkit.tables import html_table
 from interp_toolkit.torch_defaults import plain_defaults
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, EvalResult
+
+    from interp_toolkit.results import Table
 
 _EPSILON = 1e-8
 # Endings of the files that `save_published` writes.
@@ -276,6 +282,44 @@ class Adapter(nn.Module):
             raise InterpToolkitError(f"expected a dtype of float32, float16, bfloat16 or int8, got {dtype}")
         files.write(self._stored(), folder, dtype)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        card: str | None = None,
+        evaluation: Table | Sequence[EvalResult] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> CommitInfo:
+        """Upload what `save_pretrained` writes, and a card, to the Hugging Face hub in one commit.
+
+        Args:
+            repo_id: ``"user/name"``; the repository is created where there is none.
+            revision: a branch, created where there is none; the main one by default.
+            private: whether others cannot see it; a repository that is there must be so already.
+            token: of a user who may write; by default that of ``hf auth login`` or ``HF_TOKEN``.
+            commit_message: title of the commit.
+            card: text of ``README.md``; by default it is written from the contract and the evaluation.
+            evaluation: a data frame or rows with ``measure``, ``value``, ``dataset`` and perhaps ``low``, ``high``,
+                ``n`` and ``split``, or a list of ``huggingface_hub.EvalResult``.
+            dtype: as in `save_pretrained`.
+
+        Returns:
+            The commit's URL, with its hash as ``oid``, which `from_pretrained` takes as ``revision``.
+
+        Raises:
+            InterpToolkitError: no contract, another evaluation, or the hub refuses or cannot be reached.
+
+        Example:
+            >>> table = recall_table(ranks).assign(dataset="titles of articles", split="val")
+            >>> adapter.push_to_hub("user/my-adapter", evaluation=table)
+        """
+        draft = hub.Draft(self, dtype, card, evaluation)
+        return hub.push(draft, repo_id, revision, private=private, token=token, commit_message=commit_message)
+
     def save_published(self, path: str | Path) -> None:
         """Write the adapter as one file in a format of the paper's authors, in float32.
 
@@ -287,10 +331,9 @@ class Adapter(nn.Module):
         Raises:
             InterpToolkitError: another ending, a kind that the formats do not know, or several sites or soft tokens.
         """
-        path = Path(path)
-        if path.suffix not in _PUBLISHED:
+        if Path(path).suffix not in _PUBLISHED:
             raise InterpToolkitError(f"expected a path that ends in {' or '.join(_PUBLISHED)}, got {path}")
-        published.write(self._stored(), path)
+        published.write(self._stored(), Path(path))
 
     def _stored(self) -> StoredAdapter:
         parameters = {name: value.float().cpu().contiguous().numpy() for name, value in self.state_dict().items()}
@@ -325,7 +368,7 @@ class Adapter(nn.Module):
         Args:
             path_or_repo: an adapter folder, a published ``.safetensors`` or ``.pt`` file, or ``"org/name"`` on the hub;
                 ``"org/name/file.safetensors"`` names a file there in one text, as on a command line.
-            filename: a file within the folder or the repository, for published adapters of which it holds several.
+            filename: a file or folder within it, where it holds several adapters.
             revision: branch, tag or commit on the hub.
 
         Returns:
@@ -354,14 +397,4 @@ class Adapter(nn.Module):
         )
 
     def _repr_html_(self) -> str:
-        config, contract = self.config, self.contract
-        rows = dict(kind=config.kind, d_model=f"{config.d_model:,}", parameters=f"{self.parameter_count:,}")
-        rows |= {name: str(x) for name in ("rank", "sites", "tokens") if (x := getattr(config, name)) not in (None, 1)}
-        rows |= {name: str(value) for name, value in config.settings.items()}
-        if contract is None:
-            rows["contract"] = "none: not trained yet"
-        else:
-            rows |= dict(model=contract.model_id or "not known", site=str(contract.site or "not known"))
-            if contract.threshold:
-                rows["evidence threshold"] = f"{contract.threshold.value:.2f} nats per token"
-        return html_table(["adapter", ""], rows.items())
+        return html_table(["adapter", ""], display_rows(self).items())

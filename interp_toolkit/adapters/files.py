@@ -13,7 +13,7 @@ from interp_toolkit.adapters.config import AdapterConfig
 from interp_toolkit.adapters.stored import StoredAdapter
 from interp_toolkit.adapters.weights import StoredArray, read_arrays, read_header, read_names
 from interp_toolkit.contract import Contract
-from interp_toolkit.errors import FileFormatError, InterpToolkitError, first_line
+from interp_toolkit.errors import FileFormatError, InterpToolkitError
 from interp_toolkit.files import sha256_of, sha256_of_json, whole_folder
 from interp_toolkit.json_lines import read_json
 
@@ -218,42 +218,3 @@ def _unpacked(arrays: Mapping[str, StoredArray], path: Path) -> dict[str, np.nda
         with np.errstate(all="ignore"):  # whoever checks the numbers finds infinity
             out[matrix] *= array.as_float32()
     return out
-
-
-def locate(path: str | Path, filename: str | None = None, revision: str | None = None) -> Path:
-    """Return where an adapter lies on this machine, fetched from the hub where ``path`` is an id there.
-
-    Args:
-        path: a file or folder, ``"org/name"``, or ``"org/name/file"``.
-        filename: a file within it.
-        revision: branch, tag or commit on the hub.
-
-    Raises:
-        FileFormatError: neither a path nor something that the hub has.
-    """
-    local = Path(path).expanduser()
-    if local.exists():
-        if filename is None:
-            return local
-        if not (local / filename).exists():
-            raise FileFormatError(f"no adapter at {local / filename}: the folder holds no such file")
-        return local / filename
-    names = str(path).split("/")
-    if isinstance(path, Path) or str(path).startswith((".", "/", "~")) or len(names) < 2 or not all(names):
-        raise FileFormatError(f"no adapter at {path}: no such file or folder (a hub id looks like 'org/name')")
-    names += filename.split("/") if filename else []
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repo = "/".join(names[:2])
-    try:
-        if len(names) > 2:
-            if names[-1] in (CONFIG_FILE, WEIGHTS_FILE):  # two files that are read together
-                both = [f"{'/'.join(names[2:-1])}/{name}".lstrip("/") for name in (CONFIG_FILE, WEIGHTS_FILE)]
-                return Path(snapshot_download(repo, revision=revision, allow_patterns=both), *names[2:])
-            return Path(hf_hub_download(repo, "/".join(names[2:]), revision=revision))
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise FileFormatError(
-            f"no adapter at {path}: no such folder here, and the hub says: {first_line(error)}"
-        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from interp_toolkit.adapters import files
+from interp_toolkit.adapters import files, hub
 from interp_toolkit.adapters.stored import StoredAdapter
 
 
@@ -30,7 +30,7 @@ def read_adapter(
     Raises:
         FileFormatError: as `Adapter.from_pretrained`.
     """
-    path = files.locate(path_or_repo, filename, revision)
+    path = hub.locate(path_or_repo, filename, revision)
     folder = files.folder_of(path)
     if folder is not None:
         stored = files.read(folder, as_tensor)
