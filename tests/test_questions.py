@@ -15,6 +15,7 @@ from interp_toolkit.pairs import folder
 from interp_toolkit.runtime import PromptRun, generate, score
 from interp_toolkit.training import TrainingInterrupted, loop
 from interp_toolkit.training.examples import Examples, epoch_batches, steps_of_epoch
+from interp_toolkit.training.objective import validation_losses
 
 PERSON, RIVER = "Is this a person?", "Is this a river?"
 CHOICES = ["yes", "no", "the river"]
@@ -159,6 +160,27 @@ def test_the_loss_is_that_of_each_question_in_its_prompt(tiny, tiny_prompt):
         losses.append(-score(run, start(held.gather([i])), target).mean().item())
     assert result.history.val_loss.iloc[0] == pytest.approx(np.mean(losses), abs=1e-5)
     assert result.adapter.contract.soft_prompt.asking == prompt.asking
+
+
+def test_an_answer_is_compared_with_that_of_another_vector(tiny, tiny_prompt):
+    # Two questions about the same vectors, in the same order.
+    vectors = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    run = PromptRun(tiny(), tiny_prompt)
+    adapter = Adapter.create("full_rank", d_model=32, init_scale=5.0)
+    targets = tiny_prompt.targets(tiny().tokenizer, ["yes", "no", "a", "a", "yes", "no"] * 2)
+    questions = [PERSON] * 6 + [RIVER] * 6
+    rows = list(range(12))
+    matched, shuffled = validation_losses(run, adapter, torch.cat([vectors, vectors]), targets, rows, questions)
+    each = []
+    for order in ([0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]):
+        soft_tokens = adapter(vectors[order])
+        of_questions = [
+            -score(run.about(question), soft_tokens, targets[i * 6 : i * 6 + 6]).mean().mean().item()
+            for i, question in enumerate((PERSON, RIVER))
+        ]
+        each.append(sum(of_questions) / 2)
+    assert (matched, shuffled) == pytest.approx(each, abs=1e-5)
+    assert matched != pytest.approx(shuffled, abs=1e-4)
 
 
 def test_a_run_with_questions_goes_on_and_knows_them(tiny, tiny_prompt, tmp_path, monkeypatch):

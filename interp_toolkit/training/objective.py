@@ -119,10 +119,13 @@ def validation_losses(
         Both means over examples, in nats per token.
     """
     soft_tokens = adapter(vectors)
-    shuffled_rows = [(row + len(vectors) // 2) % len(vectors) for row in rows]
     sums = [0.0, 0.0]
     for question, group in by_question(questions or [""] * len(targets)).items():
-        for number, chosen in enumerate((rows, shuffled_rows)):
-            of_group = [targets[i] for i in group], [chosen[i] for i in group]
-            sums[number] -= score(run.about(question), soft_tokens, *of_group).mean().mean().item() * len(group)
+        matched = [rows[i] for i in group]
+        # Among the vectors of the same question: those of another may be the same vectors.
+        unique = sorted(set(matched))
+        other = {row: unique[(i + len(unique) // 2) % len(unique)] for i, row in enumerate(unique)}
+        for number, chosen in enumerate((matched, [other[row] for row in matched])):
+            scores = score(run.about(question), soft_tokens, [targets[i] for i in group], chosen)
+            sums[number] -= scores.mean().mean().item() * len(group)
     return sums[0] / len(targets), sums[1] / len(targets)
