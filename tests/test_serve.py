@@ -663,6 +663,23 @@ def test_the_shipped_adapters_are_served(smollm):
     assert not math.isnan(self_explain(text, model=smollm)[0].evidence)
 
 
+def test_an_address_that_is_taken_or_none_is_refused_before_a_model_is_loaded(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for arguments, reason in (
+            (["--port", str(port)], "Address already in use; name another with --host or --port"),
+            (["--port", "99999999"], "port must be 0-65535"),
+            (["--port", "-1"], "port must be 0-65535"),
+        ):
+            assert main(["serve", *arguments]) == 2
+            text = capsys.readouterr().err
+            assert "expected a free address to listen on, got 127.0.0.1, port" in text
+            assert reason in text
+            assert "loading" not in text
+
+
 @pytest.mark.slow
 def test_the_command_serves_and_ends_on_sigterm():
     with socket.socket() as free:

@@ -55,9 +55,10 @@ def add_served(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from interp_toolkit.serve.run import checked_token, load_service, serve
+    from interp_toolkit.serve.run import checked_token, load_service, require_free, serve
 
     token = checked_token(options.host, os.environ.get("INTERP_TOOLKIT_TOKEN"))
+    require_free(options.host, options.port)
     print(f"loading {options.model} ...", file=sys.stderr, flush=True)
     service = load_service(
         options.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ def serve(
         allow_hosts: further names by which clients reach the server.
 
     Raises:
-        InterpToolkitError: an address beyond this machine without a token, or a short token.
+        InterpToolkitError: an address beyond this machine without a token, a short token, or an address that is taken.
     """
+    require_free(host, port)
     import uvicorn
 
     from interp_toolkit.serve.connection import Connection
@@ -105,6 +107,28 @@ def serve(
         h11_max_incomplete_event_size=16 * 1024,
     )
     uvicorn.Server(config).run()
+
+
+def require_free(host: str, port: int) -> None:
+    """Refuse an address on which a server could not listen, before anything is loaded for it.
+
+    Args:
+        host: name or address.
+        port: 0 for any that is free.
+
+    Raises:
+        InterpToolkitError: another program listens there, or this machine has no such address.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise InterpToolkitError(
+            f"expected a free address to listen on, got {host}, port {port}: {reason}; name another with --host or "
+            f"--port"
+        ) from error
 
 
 def checked_token(host: str, token: str | None) -> str | None:
