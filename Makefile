@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test test-fast test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
+.PHONY: demo serve test test-fast test-trials test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
 
 demo: $(READY)
 	@$(BIN)/python -m benchmarks.publish.demo
@@ -16,7 +16,11 @@ serve: $(READY)
 # Two processes of one thread each are faster than one of two here as well. Few tests take long, so that each process takes
 # what waits for the other when it has done its share.
 test: test-fast
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow and not trial"
+
+# Each benchmark on a few rows, from the committed files alone.
+test-trials: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m trial
 
 # Its models are tiny: two processes of one thread each are faster than one process of two.
 test-fast: $(READY)

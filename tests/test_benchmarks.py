@@ -42,6 +42,7 @@ def _run(clone, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_in_a_fresh_clone(clone, name):
     arguments, line = TRIALS[name]
@@ -51,6 +52,7 @@ def test_a_benchmark_runs_in_a_fresh_clone(clone, name):
 
 
 @pytest.mark.slow
+@pytest.mark.trial
 def test_the_adapter_for_any_token_is_trained_in_a_fresh_clone(clone):
     done = _run(clone, "benchmarks.tokens", "train", "--limit", "6")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -66,6 +68,7 @@ def test_the_adapter_for_any_token_is_trained_in_a_fresh_clone(clone):
 
 
 @pytest.mark.slow
+@pytest.mark.trial
 def test_labels_of_the_model_are_scored_in_a_fresh_clone(clone):
     done = _run(clone, "benchmarks.sae", "llm_labels", "--limit", "2")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -76,6 +79,7 @@ def test_labels_of_the_model_are_scored_in_a_fresh_clone(clone):
 
 
 @pytest.mark.slow
+@pytest.mark.trial
 def test_publishing_the_committed_results_changes_no_file(clone):
     files = [path for path in clone.rglob("*.md")]
     before = {path: path.read_bytes() for path in files}
