@@ -127,7 +127,7 @@ def serving() -> str:
     if "faults" in tables:
         kinds = [f"{row['n']:,} {row['kind']}" for row in tables["faults"][:-1]]
         unharmed = all(row["answers_after"] for row in tables["faults"])
-        text += f" After {', '.join(kinds[:-1])} and {kinds[-1]} it answers {'as before' if unharmed else 'no more'}."
+        text += f" It answers {'as before' if unharmed else 'no more'} after each of these: {'; '.join(kinds)}."
     if "soak" in tables:
         begin, end = tables["soak"][0], tables["soak"][-1]
         text += (
