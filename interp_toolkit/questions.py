@@ -89,6 +89,7 @@ def ask(
     questions = [question] if isinstance(question, str) or not isinstance(question, Iterable) else list(question)
     if not questions or not all(isinstance(text, str) and text.strip() for text in questions):
         raise InterpToolkitError(f"expected a question or several, got {question!r:.80}")
+    answers = None if choices is None else _checked(choices)
     engine = as_engine(model)
     with on_still_model(engine):
         prepared = prepare(
@@ -103,7 +104,7 @@ def ask(
             chat=chat,
             progress=progress,
         )
-        if choices is None:
+        if answers is None:
             if against is not None:
                 raise InterpToolkitError("against would have no effect: free answers are not compared; leave it out")
             rows = [_free_answers(engine, prepared, text, sampling, progress) for text in questions]
@@ -111,7 +112,7 @@ def ask(
             if sampling != _GREEDY:
                 raise InterpToolkitError("sampling would have no effect: choices are not sampled; leave it out")
             others = _checked_others(prepared, against)
-            rows = [_choices(engine, prepared, text, _checked(choices), others) for text in questions]
+            rows = [_choices(engine, prepared, text, answers, others) for text in questions]
     return pd.concat(rows, ignore_index=True)
 
 

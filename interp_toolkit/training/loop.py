@@ -23,7 +23,7 @@ from interp_toolkit.pairs import VectorLabelPairs
 from interp_toolkit.runtime import PromptRun, generate
 from interp_toolkit.training.checkpoint import Checkpoint
 from interp_toolkit.training.config import TrainConfig
-from interp_toolkit.training.examples import Examples, batches, draw_validation, steps_of_epoch
+from interp_toolkit.training.examples import Examples, batches, by_question, draw_validation, steps_of_epoch
 from interp_toolkit.training.interrupt import StopRequest, TrainingInterrupted
 from interp_toolkit.training.log import RunLog
 from interp_toolkit.training.objective import Objective, losses, mean_cross_entropy, objective_name, validation_losses
@@ -203,12 +203,16 @@ class TrainingRun:
 
     def _describe(self, vectors: torch.Tensor, held: VectorLabelPairs) -> list[dict[str, str]]:
         """What is said of the first validation vectors, beside their first labels and what these answer."""
-        shown = []
-        for vector, labels, question in zip(vectors, held.labels, held.questions):
+        texts: dict[int, str] = {}
+        for question, rows in by_question(held.questions[: len(vectors)]).items():
             with torch.no_grad():
-                ((text,),) = generate(self.run.about(question), self.adapter(vector[None]))
-            shown.append(dict(label=labels[0], description=text.text) | (dict(question=question) if question else {}))
-        return shown
+                written = generate(self.run.about(question), self.adapter(vectors[rows]))
+            texts |= {row: samples[0].text for row, samples in zip(rows, written)}
+        return [
+            dict(label=held.labels[row][0], description=texts[row])
+            | (dict(question=held.questions[row]) if held.questions[row] else {})
+            for row in range(len(vectors))
+        ]
 
     def _exhausted(self) -> bool:
         patience = self.config.patience
