@@ -7,6 +7,7 @@ from interp_toolkit.lazy import lazy_names
 if TYPE_CHECKING:
     from interp_toolkit.activations import Activations, read_activations
     from interp_toolkit.adapters import Adapter
+    from interp_toolkit.difference import describe_difference
     from interp_toolkit.errors import ContractError, FileFormatError, InterpToolkitError
     from interp_toolkit.explain import self_explain
     from interp_toolkit.explanations import Explanation, Explanations
@@ -38,6 +39,7 @@ __all__ = [
     "TrainResult",
     "VectorLabelPairs",
     "ask",
+    "describe_difference",
     "load_model",
     "read_activations",
     "read_topics",
@@ -52,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "Activations": "activations",
         "read_activations": "activations",
         "Adapter": "adapters",
+        "describe_difference": "difference",
         "ContractError": "errors",
         "FileFormatError": "errors",
         "InterpToolkitError": "errors",

@@ -26,7 +26,7 @@ from interp_toolkit.sites import PlaceLike
 from interp_toolkit.torch_defaults import plain_defaults
 
 COLUMNS = ("source", "site", "position", "token", "question", "answer", "log_prob", "evidence")
-CHOICE_COLUMNS = ("probability", "null_probability", "contrast")
+CHOICE_COLUMNS = ("probability", "null_probability", "log_odds", "contrast")
 _GREEDY = Sampling()
 
 
@@ -76,8 +76,8 @@ def ask(
         one row per vector, question and answer, with the columns ``source``, ``site``, ``position``, ``token``,
         ``question``, ``answer``, ``log_prob`` (mean log-probability of the answer's tokens, in nats) and ``evidence``
         (that less the same given the null vector). With choices also ``probability`` among them, ``null_probability``
-        (given the null vector), and ``contrast``: the log-odds of the choice less their mean over other vectors, NaN
-        where there are none.
+        (given the null vector), ``log_odds`` of the choice against all others together, and ``contrast``: these
+        log-odds less their mean over other vectors, NaN where there are none.
 
     Raises:
         InterpToolkitError: as `self_explain`; no question, fewer than two choices or one twice, or vectors of another
@@ -161,14 +161,13 @@ def _choices(
     soft_prompt = adapter.require_contract().require_soft_prompt().about(question, _tokenizer(engine))
     targets = soft_prompt.targets(_tokenizer(engine), choices)
     values = vectors.values if others is None else torch.cat([vectors.values, others.detach().float().cpu()])
-    device = next(adapter.parameters()).device
+    null = adapter.null()  # where the adapter is; it may have no parameters
     # The null vector first.
-    soft_tokens = torch.cat([adapter.null()[None], adapter(values.to(device))]).to(engine.device)
+    soft_tokens = torch.cat([null[None], adapter(values.to(null.device))]).to(engine.device)
     index = [row for row in range(len(soft_tokens)) for _ in choices]
     means = engine.score(soft_prompt, soft_tokens, targets * len(soft_tokens), index).mean()
     log_probs = means.double().cpu().view(-1, len(choices)).numpy()
-    totals = log_probs * [len(target) for target in targets]
-    odds = _log_odds(totals)
+    odds = choice_log_odds(log_probs, targets)
     probability = 1 / (1 + np.exp(-odds))
     n = len(vectors)
     contrast = odds[1 : n + 1] - _means_of_others(odds[1:], n, others is not None)
@@ -182,13 +181,19 @@ def _choices(
                 | dict(question=question, answer=choice, log_prob=log_probs[row, number])
                 | dict(evidence=log_probs[row, number] - log_probs[0, number])
                 | dict(probability=probability[row, number], null_probability=probability[0, number])
-                | dict(contrast=contrast[row - 1, number])
+                | dict(log_odds=odds[row, number], contrast=contrast[row - 1, number])
             )
     return pd.DataFrame(rows, columns=[*COLUMNS, *CHOICE_COLUMNS])
 
 
-def _log_odds(totals: np.ndarray) -> np.ndarray:
-    """Log-odds of each choice against all others together, [rows, choices]."""
+def choice_log_odds(log_probs: np.ndarray, targets: Sequence[Sequence[int]]) -> np.ndarray:
+    """Log-odds of each choice against all others together, [rows, choices].
+
+    Args:
+        log_probs: mean log-probability of each choice's tokens, in nats, [rows, choices].
+        targets: the tokens of each choice.
+    """
+    totals = log_probs * [len(target) for target in targets]
     odds = np.empty_like(totals)
     for number in range(totals.shape[1]):
         rest = np.delete(totals, number, axis=1)

@@ -54,6 +54,7 @@ def pytest_collection_modifyitems(items):
         asked = {parameters[name] for name in ("backend", "architecture") if name in parameters}
         if _SLOW_FIXTURES & set(item.fixturenames) or asked - _FAST_PARAMETERS:
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")

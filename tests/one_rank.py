@@ -1,4 +1,4 @@
-"""One of the processes that train together, for test_ranks: trains as a JSON object says, and writes what came out."""
+"""One of the processes that train together, for test_ranks: trains as JSON objects say, and writes what came out."""
 
 import json
 import os
@@ -35,23 +35,29 @@ def end_at(call):
     loop.losses = ending
 
 
-def main(said):
-    torch.set_num_threads(1)
-    model = load_model(said["model"], dtype="float32")
-    if said.get("shard"):
-        Ranks.joined()
-        shard_blocks(model)
+def trained(model, said):
+    """What came out of one run: its history and its last weights."""
     adapter = Adapter.create(said["kind"], 32, init_scale=2.0, **{"rank": 8} if "low_rank" in said["kind"] else {})
     settings = dict(batch_size=said["batch"], max_steps=said["steps"], epochs=3, lr=0.05, eval_every=2, log_samples=0)
     config = TrainConfig(**settings | said.get("config", {}))
-    rank = os.environ.get("RANK", "alone")
-    if rank in said.get("ends", {}):
-        end_at(said["ends"][rank])
     result = train_adapter(model, pairs(), adapter, config, folder=said.get("folder"), progress=False)
     weights = {name: value.tolist() for name, value in result.last.state_dict().items()}
-    with open(os.path.join(said["out"], f"{rank}.json"), "w") as stream:
-        json.dump(dict(history=result.history.to_dict("records"), weights=weights), stream)
+    return dict(history=result.history.to_dict("records"), weights=weights)
+
+
+def main(path, out, ends, shard, runs):
+    torch.set_num_threads(1)
+    model = load_model(path, dtype="float32")
+    if shard:
+        Ranks.joined()
+        shard_blocks(model)
+    rank = os.environ.get("RANK", "alone")
+    if rank in ends:
+        end_at(ends[rank])
+    results = [trained(model, said) for said in runs]
+    with open(os.path.join(out, f"{rank}.json"), "w") as stream:
+        json.dump(results, stream)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(**json.loads(sys.argv[1]))

@@ -42,7 +42,7 @@ ROOMS = [
     ["inputs"],
     ["describing", "remote"],
     ["explain", "views"],
-    ["questions", "sae"],
+    ["difference", "questions", "sae"],
     ["bridges", "bulk", "scoring"],
     ["evaluation"],
     ["serve"],

@@ -65,6 +65,7 @@ def test_the_commands_of_processes_that_are_started_by_hand(place):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_commands_of_one_node(place):
     commands = [line for line in _commands("one-node.md") if line.startswith("torchrun")]
     assert len(commands) == 5

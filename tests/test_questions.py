@@ -133,6 +133,7 @@ def test_a_batch_has_one_question_and_an_epoch_all_examples_once(tiny, tiny_prom
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_answers_to_two_questions_about_the_same_vectors_are_learnt(smollm, tmp_path):
     config = TrainConfig(epochs=3, batch_size=8, lr=0.03, eval_every=20, warmup_steps=2, log_samples=0)
     start = Adapter.create("low_rank", d_model=576, rank=16)
@@ -255,6 +256,7 @@ def test_probabilities_of_choices_are_those_of_hugging_face(tiny, tiny_hf, adapt
     assert np.allclose(got["evidence"], (totals[1:] - totals[0]) / lengths, atol=1e-4)
     assert np.allclose(got["probability"], probability[1:], atol=1e-4)
     assert np.allclose(got["null_probability"], probability[0], atol=1e-4)
+    assert np.allclose(got["log_odds"], odds[1:], atol=2e-3)
     others = (odds[1:].sum(0) - odds[1:]) / 2
     assert np.allclose(got["contrast"], odds[1:] - others, atol=2e-3)
     against = random_vectors(4, adapter.config.width)

@@ -17,6 +17,7 @@ from interp_toolkit.models import shard_blocks
 from interp_toolkit.training.ranks import Ranks
 
 HERE = Path(__file__).parent
+SETTINGS = dict(kind="scalar_affine", batch=7, steps=4)
 
 
 def _free_port():
@@ -44,21 +45,49 @@ def _start(count, command):
     return [(process.returncode, out, err) for process, (out, err) in zip(processes, done)]
 
 
+def _trained(folder, model, count, runs, *, ends=None, shard=False):
+    """How the processes that do the runs one after another end, and of each process what came out of its runs."""
+    folder.mkdir()
+    what = dict(path=str(model), out=str(folder), ends=ends or {}, shard=shard, runs=[SETTINGS | run for run in runs])
+    ended = _start(count, [sys.executable, str(HERE / "one_rank.py"), json.dumps(what)])
+    return ended, [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
+
+
 @pytest.fixture
 def train(tmp_path, checkpoints):
-    """train(count, **what): the results of processes that train together."""
+    """train(count, **what): the results of processes that train together; with ends, how they end."""
 
-    def run(count, fail=False, **what):
-        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
-        out.mkdir()
-        said = dict(model=str(checkpoints["llama"]), kind="scalar_affine", batch=7, steps=4, out=str(out)) | what
-        ended = _start(count, [sys.executable, str(HERE / "one_rank.py"), json.dumps(said)])
-        if fail:
+    def run(count, ends=None, shard=False, **what):
+        folder = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        ended, results = _trained(folder, checkpoints["llama"], count, [what], ends=ends, shard=shard)
+        if ends:
             return ended
         assert [code for code, _, _ in ended] == [0] * len(ended), ended
-        return [json.loads(path.read_text()) for path in sorted(out.iterdir())]
+        return [result for (result,) in results]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def all_runs(tmp_path_factory, checkpoints):
+    """all_runs(runs, shard): for each run what came of one process, and of each of two.
+
+    A process takes seconds to begin, so that it does all runs.
+    """
+    done = {}
+
+    def results(runs, shard):
+        if shard not in done:
+            by_processes = []
+            for count in (0, 2):
+                folder = tmp_path_factory.mktemp("runs") / "out"
+                ended, results = _trained(folder, checkpoints["llama"], count, runs, shard=shard and count > 0)
+                assert [code for code, _, _ in ended] == [0] * len(ended), ended
+                by_processes += results
+            done[shard] = list(zip(*by_processes))
+        return done[shard]
+
+    return results
 
 
 def _assert_same(one, other):
@@ -69,45 +98,33 @@ def _assert_same(one, other):
         assert row == pytest.approx(wanted, abs=2e-5, nan_ok=True)
 
 
+RUNS = [
+    *(dict(kind=kind) for kind in KINDS if kind != "identity"),
+    dict(config=dict(gradient_accumulation_steps=3)),
+    dict(batch=1),  # less than an example for each
+    dict(config=dict(patience=1, lr=5.0)),
+    dict(config=dict(ridge_init=1.0), kind="full_rank"),
+]
+SHARED = [
+    dict(),
+    dict(kind="full_rank", config=dict(ridge_init=1.0)),
+    dict(batch=1),
+    dict(config=dict(gradient_accumulation_steps=3, gradient_checkpointing=True)),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "identity"])
-def test_two_processes_train_as_one(train, kind):
-    (alone,) = train(0, kind=kind)
-    first, second = train(2, kind=kind)
+@pytest.mark.parametrize("number", range(len(RUNS)))
+def test_two_processes_train_as_one(all_runs, number):
+    alone, first, second = all_runs(RUNS, False)[number]
     _assert_same(first, alone)
     assert first == second
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "what",
-    [
-        dict(config=dict(gradient_accumulation_steps=3)),
-        dict(batch=1),  # less than an example for each
-        dict(config=dict(patience=1, lr=5.0)),
-        dict(config=dict(ridge_init=1.0), kind="full_rank"),
-    ],
-)
-def test_two_processes_train_as_one_whatever_the_settings(train, what):
-    (alone,) = train(0, **what)
-    first, second = train(2, **what)
-    _assert_same(first, alone)
-    assert first == second
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "what",
-    [
-        dict(),
-        dict(kind="full_rank", config=dict(ridge_init=1.0)),
-        dict(batch=1),  # less than an example for each
-        dict(config=dict(gradient_accumulation_steps=3, gradient_checkpointing=True)),
-    ],
-)
-def test_processes_that_hold_a_model_together_train_as_one(train, what):
-    (alone,) = train(0, **what)
-    first, second = train(2, shard=True, **what)
+@pytest.mark.parametrize("number", range(len(SHARED)))
+def test_processes_that_hold_a_model_together_train_as_one(all_runs, number):
+    alone, first, second = all_runs(SHARED, True)[number]
     _assert_same(first, alone)
     assert first == second
 
@@ -124,7 +141,7 @@ def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(trai
     folder = tmp_path / "run"
     (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
     # Of the losses of rank 1 each step has one.
-    first, second = train(2, steps=8, folder=str(folder), ends={"1": 6}, fail=True)
+    first, second = train(2, steps=8, folder=str(folder), ends={"1": 6})
     assert second[0] == 9
     assert first[0] == 1
     assert "another of the 2 processes that train together has ended" in first[2]
@@ -143,7 +160,7 @@ def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(trai
 def test_a_run_of_one_process_goes_on_with_two(train, tmp_path, shard):
     folder = tmp_path / "run"
     (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
-    (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6}, fail=True)
+    (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6})
     assert ended[0] == 9
     first, second = train(2, steps=8, folder=str(folder), shard=shard)
     _assert_same(first, whole)

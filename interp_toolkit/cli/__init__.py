@@ -13,6 +13,7 @@ import shtab
 
 from interp_toolkit.cli import (
     describe,
+    diff,
     evaluate,
     explain,
     explain_file,
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     reading = (explain, explain_file, read, describe)
-    for command in (*reading, train, evaluate, sae, report, info, serve, mcp, serve_model):
+    for command in (*reading, diff, train, evaluate, sae, report, info, serve, mcp, serve_model):
         command.add(commands)
     return parser
 

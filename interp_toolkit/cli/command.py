@@ -24,6 +24,7 @@ _EXTRAS = {
     "plotly": "views",
     "circuitsvis": "views",
     "sentence_transformers": "eval",
+    "peft": "diff",
 }
 
 

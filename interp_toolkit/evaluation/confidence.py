@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
+from scipy.stats import rankdata
 
 from interp_toolkit.confidence import AGREEMENT, FEATURES, ConfidenceModel, TokenKind
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.sites import Place
-from interp_toolkit.statistics import mean_interval
+from interp_toolkit.statistics import mean_interval, resampled_interval
 
 # Fewer say little of five weights.
 _FEWEST = 50
 _BINS = 10
-_RESAMPLES = 999
 # More of these need not be better or worse.
 _LENGTHS = ("tokens", "words")
 
@@ -118,17 +118,14 @@ def calibration_table(
         InterpToolkitError: counts that differ, no description, or what is no probability.
     """
     p, y = _checked(probabilities, right)
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(p), len(p)) for _ in range(_RESAMPLES)]
-    rows = []
-    for name, measure in (("calibration error", calibration_error), ("AUROC", auroc)):
-        resampled = np.array([measure(p[rows], y[rows]) for rows in draws])
-        low, high = np.nanquantile(resampled, [0.025, 0.975]) if np.isfinite(resampled).any() else (np.nan, np.nan)
-        rows.append(dict(measure=name, value=measure(p, y), low=float(low), high=float(high), n=len(p), seed=seed))
+    intervals = {
+        name: resampled_interval(lambda rows, of=measure: of(p[rows], y[rows]), len(p), seed)
+        for name, measure in (("calibration error", calibration_error), ("AUROC", auroc))
+    }
     for name, values in (("Brier score", (p - y) ** 2), ("right", y), ("confidence", p)):
-        interval = mean_interval(values, seed=seed).to_dict()
-        rows.append(dict(measure=name) | {key: interval[key] for key in ("value", "low", "high", "n", "seed")})
-    return pd.DataFrame(rows)
+        intervals[name] = mean_interval(values, seed=seed)
+    rows = [dict(measure=name) | interval.to_dict() for name, interval in intervals.items()]
+    return pd.DataFrame(rows).drop(columns="clusters")
 
 
 def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
@@ -151,12 +148,13 @@ def auroc(scores: np.ndarray, right: np.ndarray) -> float:
         scores: of each description.
         right: whether each is right.
     """
-    from scipy.stats import mannwhitneyu
-
-    high, low = scores[right > 0], scores[right == 0]
-    if not len(high) * len(low):
+    is_right = right > 0
+    count = int(is_right.sum())
+    pairs = count * (len(scores) - count)
+    if not pairs:
         return float("nan")
-    return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
+    # Mann and Whitney's U by its definition: scipy's function for it takes ten times as long, for its p-value.
+    return float((rankdata(scores)[is_right].sum() - count * (count + 1) / 2) / pairs)
 
 
 def area_under_risk_coverage(scores: np.ndarray, right: np.ndarray) -> float:

@@ -109,10 +109,7 @@ def load_model(
         raise InterpToolkitError("expected a device or a device_map, got both; leave one out")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = "auto" if dtype == "own" else choose_dtype(dtype, place)
-    if name == embedded.NAME:
-        source, model_id, commit = str(embedded.embedded_checkpoint()), embedded.MODEL_ID, embedded.REVISION
-    else:
-        source, model_id, commit = str(name), str(name), revision or ""
+    source, model_id, commit = checkpoint_of(name, revision)
     revision = None if source != name else revision
     # Eager attention is what the bridge's hook points stand in, and what its parity is stated against.
     attention = attn_implementation or "eager"
@@ -126,6 +123,18 @@ def load_model(
         hf_model.to(place)
     commit = commit or str(getattr(hf_model.config, "_commit_hash", None) or "")
     return _frozen(_hooked(hf_model, tokenizer, backend, model_id, commit, check, attention))
+
+
+def checkpoint_of(name: str | Path, revision: str | None = None) -> tuple[str, str, str]:
+    """Where a model's checkpoint is (a folder or a hub id), by which id it goes, and its commit, empty if not known.
+
+    Args:
+        name: ``"smollm2-135m"``, a hub id or a folder.
+        revision: branch, tag or commit of a hub id.
+    """
+    if name == embedded.NAME:
+        return str(embedded.embedded_checkpoint()), embedded.MODEL_ID, embedded.REVISION
+    return str(name), str(name), revision or ""
 
 
 def as_hooked_model(model: Any, **settings: Any) -> Any:

@@ -12,6 +12,7 @@ from interp_toolkit.views.curves import (
     scale_sweep,
     scaling_curve,
 )
+from interp_toolkit.views.difference import difference_report
 from interp_toolkit.views.features import feature_view
 from interp_toolkit.views.grid import grid_map
 from interp_toolkit.views.page import View
@@ -27,6 +28,7 @@ __all__ = [
     "adapter_family",
     "chart_view",
     "coverage_curve",
+    "difference_report",
     "explanations_report",
     "feature_view",
     "grid_map",
