@@ -34,6 +34,27 @@ _FEWEST = 4
 _DTYPE = "float32"
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What both models read, and how."""
+
+    prompts: Sequence[str]
+    place: Place
+    chat: bool
+    progress: bool
+
+    def read(self, model: Any) -> Activations:
+        """Of all tokens but those that all prompts begin with, which say the same so often."""
+        activations = read_activations(model, self.prompts, self.place, "all", chat=self.chat, progress=self.progress)
+        by_prompt: dict[int, list[str]] = {}
+        for number, token in zip(activations.table["prompt"].tolist(), activations.table["token"].tolist()):
+            by_prompt.setdefault(number, []).append(token)
+        rows = list(by_prompt.values())
+        shared = next((i for i, column in enumerate(zip(*rows)) if len(set(column)) > 1), min(map(len, rows)))
+        keep = activations.table["position"].to_numpy() >= shared
+        return Activations(activations.vectors[torch.tensor(keep)], activations.table.loc[keep].reset_index(drop=True))
+
+
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """Vectors to describe, with what each is."""
@@ -101,18 +122,20 @@ def describe_difference(
     if tokens < 0 or halves < 1:
         raise InterpToolkitError(f"expected tokens of at least 0 and halves of at least 1, got {tokens} and {halves}")
     name = base if isinstance(base, (str, Path)) else None
-    base = _loaded(base)
+    base = _loaded(base, None)
     facts = model_facts(base)
     adapter = choose_adapter(adapter, facts, None, None)
     contract = adapter.require_contract(facts)
     place = contract.require_site()
     if chat is None:
         chat = has_chat_template(base.tokenizer) if contract.chat is None else contract.chat
-    before = _own_tokens(_read(base, texts, place, chat, progress))
-    changes = [_changes(TUNED, base, tuned, name, texts, place, chat, before, tokens, progress)]
-    for number, placebo in enumerate(placebos, start=1):
-        of = f"{PLACEBO} {number}"
-        changes.append(_changes(of, base, placebo, name, texts, place, chat, before, tokens, progress))
+    reading = _Reading(texts, place, chat, progress)
+    before = reading.read(base)
+    models = {TUNED: tuned} | {f"{PLACEBO} {number}": model for number, model in enumerate(placebos, start=1)}
+    changes = []
+    for of, model in models.items():
+        after = _read_beside(of, base, _loaded(model, name), reading, before)
+        changes.append(_changes(of, reading, before, after - before.vectors, tokens))
     changes.append(_between_halves(before, len(place.sites), halves, seed))
     vectors = torch.cat([change.vectors for change in changes])
     rows = [row for change in changes for row in change.rows]
@@ -127,57 +150,35 @@ def describe_difference(
     )
 
 
-def _loaded(model: Any, base: str | Path | None = None) -> Any:
+def _loaded(model: Any, base: str | Path | None) -> Any:
     """A hooked model; what is loaded by name is in float32, since the rounding of less is as large as a difference."""
     if not isinstance(model, (str, Path)):
         return as_hooked_model(model)
     return load_lora(model, base, _DTYPE) if is_lora(model) else as_hooked_model(model, dtype=_DTYPE)
 
 
-def _read(model: Any, prompts: Sequence[str], place: Place, chat: bool, progress: bool) -> Activations:
-    return read_activations(model, prompts, place, "all", chat=chat, progress=progress)
-
-
-def _own_tokens(read: Activations) -> Activations:
-    """Without the tokens that all prompts begin with, which say the same so often."""
-    prompts: dict[int, list[str]] = {}
-    for number, token in zip(read.table["prompt"].tolist(), read.table["token"].tolist()):
-        prompts.setdefault(number, []).append(token)
-    rows = list(prompts.values())
-    shared = next((i for i, column in enumerate(zip(*rows)) if len(set(column)) > 1), min(map(len, rows)))
-    keep = read.table["position"].to_numpy() >= shared
-    return Activations(read.vectors[torch.tensor(keep)], read.table.loc[keep].reset_index(drop=True))
-
-
-def _changes(
-    of: str,
-    base: Any,
-    model: Any,
-    name: str | Path | None,
-    prompts: Sequence[str],
-    place: Place,
-    chat: bool,
-    before: Activations,
-    tokens: int,
-    progress: bool,
-) -> _Rows:
-    """The differences of one model: two means, and the tokens with the greatest."""
-    model = _loaded(model, name)
+def _read_beside(of: str, base: Any, model: Any, reading: _Reading, before: Activations) -> Tensor:
+    """The vectors of a model at the tokens that were read of its base."""
     if model is base:
         raise InterpToolkitError(f"expected another model than the base as {of}, got the base itself")
     _require_alike(of, base, model)
-    after = _own_tokens(_read(model, prompts, place, chat, progress))
-    if not after.table[["prompt", "position", "token"]].equals(before.table[["prompt", "position", "token"]]):
+    after = reading.read(model)
+    columns = ["prompt", "position", "token"]
+    if not after.table[columns].equals(before.table[columns]):
         raise InterpToolkitError(
             f"expected the same tokens of every prompt in both models, and those of {of} differ; a fine-tune with "
             f"another tokenizer or chat template is compared with chat=False, or not at all"
         )
-    change = after.vectors - before.vectors
-    if not change.any():
+    if torch.equal(after.vectors, before.vectors):
         raise InterpToolkitError(
             f"the residual streams of {of} are those of the base at every token; expected a fine-tune of other weights"
         )
-    sites = len(place.sites)
+    return after.vectors
+
+
+def _changes(of: str, reading: _Reading, before: Activations, change: Tensor, tokens: int) -> _Rows:
+    """The differences of one model: two means, and the tokens with the greatest."""
+    sites = len(reading.place.sites)
     last = before.table.groupby("prompt")["position"].transform("max").to_numpy()
     at_end = torch.tensor(last == before.table["position"].to_numpy())
     sizes = _sizes(change, before.vectors, sites)
@@ -191,7 +192,7 @@ def _changes(
     ]
     for i in greatest:
         row = before.table.iloc[i]
-        place_of = dict(source=prompts[int(row["prompt"])], position=int(row["position"]), token=row["token"])
+        place_of = dict(source=reading.prompts[int(row["prompt"])], position=int(row["position"]), token=row["token"])
         rows.append(dict(model=of, what=TOKEN) | place_of | dict(size=sizes[i].item()))
     return _Rows(torch.stack(vectors), rows)
 

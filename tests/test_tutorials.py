@@ -20,7 +20,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 _MINUTES = {"three": 3, "eight": 8, "ten": 10}
 
 # The kernel's own warnings are not the package's.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.long]
 
 
 def _read(name):

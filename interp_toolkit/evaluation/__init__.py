@@ -6,7 +6,6 @@ from interp_toolkit.deprecation import moved_names
 from interp_toolkit.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from interp_toolkit.evaluation.answers import KnownAnswers, answer_table, best_answer_scale
     from interp_toolkit.evaluation.bias import best_scale, bias_share
     from interp_toolkit.evaluation.context import EvalContext
     from interp_toolkit.evaluation.controls import control_losses, control_table
@@ -34,11 +33,8 @@ __all__ = [
     "EvalContext",
     "Evaluation",
     "HeldOut",
-    "KnownAnswers",
     "accuracy_by_coverage",
-    "answer_table",
     "baseline_gap",
-    "best_answer_scale",
     "best_by_answer",
     "best_by_evidence",
     "best_scale",
@@ -123,9 +119,6 @@ __getattr__, __dir__ = lazy_names(
         "EvalContext": "context",
         "Evaluation": "driver",
         "HeldOut": "held_out",
-        "KnownAnswers": "answers",
-        "answer_table": "answers",
-        "best_answer_scale": "answers",
         "accuracy_by_coverage": "selective_prediction",
         "baseline_gap": "prompted_baseline",
         "best_by_answer": "retrieval",
