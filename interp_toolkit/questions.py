@@ -167,7 +167,7 @@ def _choices(
     index = [row for row in range(len(soft_tokens)) for _ in choices]
     means = engine.score(soft_prompt, soft_tokens, targets * len(soft_tokens), index).mean()
     log_probs = means.double().cpu().view(-1, len(choices)).numpy()
-    odds = choice_log_odds(log_probs, targets)
+    odds = choice_log_odds(log_probs * [len(target) for target in targets])
     probability = 1 / (1 + np.exp(-odds))
     n = len(vectors)
     contrast = odds[1 : n + 1] - _means_of_others(odds[1:], n, others is not None)
@@ -186,18 +186,16 @@ def _choices(
     return pd.DataFrame(rows, columns=[*COLUMNS, *CHOICE_COLUMNS])
 
 
-def choice_log_odds(log_probs: np.ndarray, targets: Sequence[Sequence[int]]) -> np.ndarray:
+def choice_log_odds(log_probs: np.ndarray) -> np.ndarray:
     """Log-odds of each choice against all others together, [rows, choices].
 
     Args:
-        log_probs: mean log-probability of each choice's tokens, in nats, [rows, choices].
-        targets: the tokens of each choice.
+        log_probs: of each whole choice, in nats, [rows, choices].
     """
-    totals = log_probs * [len(target) for target in targets]
-    odds = np.empty_like(totals)
-    for number in range(totals.shape[1]):
-        rest = np.delete(totals, number, axis=1)
-        odds[:, number] = totals[:, number] - np.logaddexp.reduce(rest, axis=1)
+    odds = np.empty_like(log_probs)
+    for number in range(log_probs.shape[1]):
+        rest = np.delete(log_probs, number, axis=1)
+        odds[:, number] = log_probs[:, number] - np.logaddexp.reduce(rest, axis=1)
     return odds
 
 

@@ -134,7 +134,7 @@ def tiny(checkpoints):
 @pytest.fixture(scope="session")
 def tiny_hf(checkpoints):
     """tiny_hf(architecture): the same weights in Hugging Face's own class, the ground truth."""
-    return lambda architecture: _hugging_face(checkpoints[architecture])
+    return lambda architecture: hugging_face(checkpoints[architecture])
 
 
 @pytest.fixture(scope="session")
@@ -148,10 +148,10 @@ def smollm_hf():
     """The embedded model in Hugging Face's own class."""
     from interp_toolkit.models.embedded import embedded_checkpoint
 
-    return _hugging_face(embedded_checkpoint())
+    return hugging_face(embedded_checkpoint())
 
 
-def _hugging_face(folder):
+def hugging_face(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     return model.eval().requires_grad_(False)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import hugging_face
 from transformers import AutoModelForCausalLM
 
 from interp_toolkit import (
@@ -30,12 +31,12 @@ PROMPTS = ["the quick brown fox", "Tell me about Poland.", "a lazy dog jumps", "
 
 def _changed(folder, size, seed=0):
     """Hugging Face's model with other weights in one of its products."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = hugging_face(folder)
     drawn = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         weight = model.model.layers[1].mlp.down_proj.weight
         weight += size * torch.randn(weight.shape, generator=drawn)
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_differences_are_those_of_hugging_face(tiny, tiny_hf, adapter, tuned, fi
     ids = prompt_ids(tiny().tokenizer, PROMPTS, chat)
     shared = next(i for i in range(99) if len({tuple(row[: i + 1]) for row in ids}) > 1)
     before = _states(tiny_hf("llama"), ids)
-    after = _states(_hugging_face(fine_tunes[0]), ids)
+    after = _states(hugging_face(fine_tunes[0]), ids)
     changes = [y[shared:] - x[shared:] for x, y in zip(before, after)]
     lengths = torch.cat([x[shared:] for x in before]).norm(dim=-1)
     whole = torch.cat(changes)
@@ -92,10 +93,6 @@ def test_differences_are_those_of_hugging_face(tiny, tiny_hf, adapter, tuned, fi
         change = after[number][row["position"]] - before[number][row["position"]]
         (wanted,) = self_explain(change[None], model=tiny(), adapter=adapter)
         assert row["evidence"] == pytest.approx(wanted.evidence, abs=1e-4)
-
-
-def _hugging_face(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 def test_controls_stand_in_the_table_and_p_values_count_them(tiny, adapter, tuned, fine_tunes):
@@ -162,7 +159,7 @@ def test_a_model_of_another_depth_is_refused(tiny, adapter, checkpoints):
 def lora(checkpoints, tmp_path):
     """The folder of a LoRA adapter of the tiny Llama, and Hugging Face's model with it."""
     peft = pytest.importorskip("peft")
-    model = _hugging_face(checkpoints["llama"])
+    model = hugging_face(checkpoints["llama"])
     config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     torch.manual_seed(0)
     with warnings.catch_warnings():

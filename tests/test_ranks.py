@@ -76,18 +76,18 @@ def all_runs(tmp_path_factory, checkpoints):
     """
     done = {}
 
-    def results(runs, shard):
+    def by_run(runs, shard):
         if shard not in done:
-            by_processes = []
+            by_process = []
             for count in (0, 2):
                 folder = tmp_path_factory.mktemp("runs") / "out"
                 ended, results = _trained(folder, checkpoints["llama"], count, runs, shard=shard and count > 0)
                 assert [code for code, _, _ in ended] == [0] * len(ended), ended
-                by_processes += results
-            done[shard] = list(zip(*by_processes))
+                by_process += results
+            done[shard] = list(zip(*by_process))
         return done[shard]
 
-    return results
+    return by_run
 
 
 def _assert_same(one, other):

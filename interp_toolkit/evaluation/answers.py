@@ -183,7 +183,8 @@ def text_log_odds(
         embeddings = read_activations(model, ids, Site.embedding(), range(length)).vectors.view(len(ids), length, -1)
         index = [i for i in range(len(ids)) for _ in choices]
         means = score(run, embeddings.to(backend.device), targets * len(ids), index).mean()
-        odds[numbers] = choice_log_odds(means.double().cpu().view(-1, len(choices)).numpy(), targets)
+        log_probs = means.double().cpu().view(-1, len(choices)).numpy()
+        odds[numbers] = choice_log_odds(log_probs * [len(target) for target in targets])
     return odds
 
 
@@ -217,7 +218,7 @@ def probe_log_odds(train: KnownAnswers, vectors: Tensor) -> np.ndarray | None:
     search = GridSearchCV(probe, {"logisticregression__C": list(_STRENGTHS)}, scoring="neg_log_loss", cv=folds)
     search.fit(train.vectors.detach().cpu().double().numpy(), np.asarray(train.right))
     log_probs = search.predict_log_proba(vectors.detach().cpu().double().numpy())
-    return choice_log_odds(log_probs, [[0]] * len(train.choices))
+    return choice_log_odds(log_probs)
 
 
 def _log_odds(model: Any, adapter: Adapter, known: KnownAnswers, vectors: Tensor | None = None) -> np.ndarray:
