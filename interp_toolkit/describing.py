@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters import Adapter, soft_tokens_of
 from interp_toolkit.confidence import TokenKind, description_features
 from interp_toolkit.contract import Contract
 from interp_toolkit.engines import Engine, LocalEngine
@@ -89,8 +89,10 @@ def _describe(
         adapter = copy.deepcopy(adapter).to(engine.device)  # the caller's stays where it is
     scales, temperature = sampling.scale_factors, sampling.effective_temperature
     with torch.no_grad():
-        values, null = vectors.values.to(engine.device), adapter.null().to(engine.device)
-        by_scale = [adapter(values, scale) for scale in scales]
+        values = vectors.values.to(engine.device)
+        # Of as many vectors as a row has.
+        null = soft_tokens_of(adapter, values.new_zeros(1, *values.shape[1:]))[0].to(engine.device)
+        by_scale = [soft_tokens_of(adapter, values, scale) for scale in scales]
         # The order of the table: the scales of a vector stand together.
         soft_tokens = torch.stack(by_scale, 1).flatten(0, 1) if len(values) else null[None][:0]
     row_ids = [f"{row_id} {scale}".encode() for row_id in vectors.row_ids for scale in scales]

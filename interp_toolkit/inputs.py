@@ -31,7 +31,7 @@ class Vectors:
     """Vectors as an adapter takes them, with their origins; every list has an item per vector.
 
     Attributes:
-        values: [n, width], float32 on the CPU.
+        values: [n, width], float32 on the CPU; of spans (`as_spans`) [n, span, width].
         numbers: of the prompt that the vector was read from, or of the vector itself, among those that were passed.
         sources: the prompt that the vector was read from, or ``vector 3``.
         sites: name of the site; empty for vectors that were passed as arrays.
@@ -316,8 +316,8 @@ def _centered(
     tokens = table["token"].tolist() if "token" in table else [""] * len(values)
     by_row = [thresholds[name] for name in names]
     numbers, positions = table["prompt"].tolist(), table["position"].tolist()
-    no_kinds: list[TokenKind | None] = [None] * len(values)
-    return Vectors(values, numbers, sources, names, positions, tokens, by_row, no_kinds, _hashes(values))
+    kinds: list[TokenKind | None] = [None] * len(values)
+    return Vectors(values, numbers, sources, names, positions, tokens, by_row, kinds, _hashes(values))
 
 
 def prompt_title(prompt: Prompt) -> str:

@@ -209,6 +209,22 @@ class SoftPrompt:
         """The same text with soft tokens written at another site."""
         return replace(self, site=Site.parse(site), mode=mode)
 
+    def with_room(self, span: int) -> SoftPrompt:
+        """The same text with slots for several vectors, one after the other, where there were those of one.
+
+        Args:
+            span: how many vectors.
+
+        Raises:
+            InterpToolkitError: fewer than one.
+        """
+        if span < 1:
+            raise InterpToolkitError(f"expected room for at least one vector, got {span}")
+        wide = self.marker * span
+        return replace(
+            self, template=self.template.replace(self.marker, wide), asking=self.asking.replace(self.marker, wide)
+        )
+
     def with_questions(self, tokenizer: Any) -> SoftPrompt:
         """The same prompt with the default text by which questions are put; unchanged where it has one.
 

@@ -40,7 +40,7 @@ ROOMS = [
     ["pairs", "reconstruct", "runtime"],
     ["engines", "training", "shipped", "centering", "explanations", "read_back", "vectors"],
     ["inputs"],
-    ["describing", "remote"],
+    ["describing", "remote", "span_inputs"],
     ["explain", "views"],
     ["difference", "questions", "sae"],
     ["bridges", "bulk", "scoring"],

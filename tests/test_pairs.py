@@ -45,7 +45,7 @@ def test_the_same_seed_makes_the_same_split():
         (lambda v, x: (v, [*x[:4], []]), r"vector 4 needs at least one label and no empty one, got \(\)"),
         (lambda v, x: (v, [["a", " "], *x[1:]]), "vector 0 needs at least one label"),
         (lambda v, x: (v, [*x[:3], ["a", "b", " a"], x[4]]), "vector 3 has the label 'a' twice; list it once"),
-        (lambda v, x: (v[:, 0], x), r"expected a matrix .* got vectors of shape \(5,\)"),
+        (lambda v, x: (v[:, 0], x), r"expected a matrix, .* got vectors of shape \(5,\)"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(random_vectors, change, message):

@@ -295,7 +295,8 @@ def test_what_makes_no_sense_is_refused(tiny, adapter, random_vectors, unchecked
         with pytest.raises(InterpToolkitError, match="expected a question or several"):
             ask(vectors, question, model=tiny(), adapter=adapter)
     with pytest.raises(
-        InterpToolkitError, match=r"expected other vectors of shape \(m, 32\) in against, got \(1, 31\)"
+        InterpToolkitError,
+        match=r"expected other vectors of shape \(m, 32\) in against, or spans of them, got \(1, 31\)",
     ):
         ask(vectors, PERSON, CHOICES, model=tiny(), adapter=adapter, against=torch.ones(1, 31))
     with pytest.raises(InterpToolkitError, match="against would have no effect"):

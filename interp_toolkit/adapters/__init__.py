@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from interp_toolkit.adapters.config import AdapterConfig
     from interp_toolkit.adapters.family import Adapter  # with it all kinds of ours are defined
     from interp_toolkit.adapters.mean_vectors import read_mean_vectors, write_mean_vectors
+    from interp_toolkit.adapters.spans import soft_tokens_of
     from interp_toolkit.adapters.truncation import set_low_rank, truncated
     from interp_toolkit.adapters.untrained import untrained_adapter
 
@@ -16,6 +17,7 @@ __all__ = [
     "AdapterConfig",
     "read_mean_vectors",
     "set_low_rank",
+    "soft_tokens_of",
     "truncated",
     "untrained_adapter",
     "write_mean_vectors",
@@ -28,6 +30,7 @@ __getattr__, __dir__ = lazy_names(
         "Adapter": "family",
         "read_mean_vectors": "mean_vectors",
         "write_mean_vectors": "mean_vectors",
+        "soft_tokens_of": "spans",
         "set_low_rank": "truncation",
         "truncated": "truncation",
         "untrained_adapter": "untrained",

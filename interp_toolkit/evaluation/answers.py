@@ -44,7 +44,7 @@ class KnownAnswers:
     Attributes:
         question: as one would ask of a text.
         choices: the answers it has, at least two.
-        vectors: as the adapter takes them, [n, width].
+        vectors: as the adapter takes them, [n, width], or spans of them, [n, span, width].
         right: number of the right choice of each vector.
         texts: what each vector was read from; empty where it was read from none.
     """
@@ -191,6 +191,8 @@ def text_log_odds(
 def probe_log_odds(train: KnownAnswers, vectors: Tensor) -> np.ndarray | None:
     """Log-odds of answers by a linear probe, [vectors, choices]: logistic regression on standardised vectors.
 
+    The vectors of a span stand side by side.
+
     Args:
         train: vectors with right answers, to fit it to.
         vectors: to answer about.
@@ -216,8 +218,8 @@ def probe_log_odds(train: KnownAnswers, vectors: Tensor) -> np.ndarray | None:
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     search = GridSearchCV(probe, {"logisticregression__C": list(_STRENGTHS)}, scoring="neg_log_loss", cv=folds)
-    search.fit(train.vectors.detach().cpu().double().numpy(), np.asarray(train.right))
-    log_probs = search.predict_log_proba(vectors.detach().cpu().double().numpy())
+    search.fit(train.vectors.detach().cpu().double().flatten(1).numpy(), np.asarray(train.right))
+    log_probs = search.predict_log_proba(vectors.detach().cpu().double().flatten(1).numpy())
     return choice_log_odds(log_probs)
 
 

@@ -128,13 +128,13 @@ def untrained_control(adapter: Adapter, vectors: Tensor, scale: float) -> Contro
 
     Args:
         adapter: whose soft prompt and sites are used.
-        vectors: centred, [n, width].
+        vectors: centred, [n, width], or spans of them.
         scale: length of the direction.
     """
     contract, config = adapter.require_contract(), adapter.config
     places = contract.site.sites if contract.site else ()
     deepest = places.index(max(places)) if places else config.sites - 1
-    at_site = vectors.unflatten(-1, (config.sites, -1))[:, deepest]
+    at_site = vectors.unflatten(-1, (config.sites, -1))[..., deepest, :]
     rows = tuple(range(len(vectors)))
     directions = torch.nn.functional.normalize(at_site, dim=-1) * scale
     return Control(UNTRAINED, untrained_adapter(adapter, None), directions, rows, rows, scale)

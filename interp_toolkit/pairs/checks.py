@@ -28,7 +28,7 @@ def group_labels(labels: Sequence[str | Sequence[str]]) -> Labels:
 
 
 def check_shape(vectors: Tensor, labels: Sequence[object], where: str = "") -> None:
-    """Refuse what is not a matrix, or not as long as its labels.
+    """Refuse what is neither a matrix nor spans of vectors, or not as long as its labels.
 
     Args:
         vectors: to check.
@@ -38,10 +38,10 @@ def check_shape(vectors: Tensor, labels: Sequence[object], where: str = "") -> N
     Raises:
         InterpToolkitError: the text names both shapes.
     """
-    if vectors.ndim != 2 or not vectors.shape[1] or len(labels) != len(vectors):
+    if vectors.ndim not in (2, 3) or 0 in vectors.shape[1:] or len(labels) != len(vectors):
         raise InterpToolkitError(
-            f"expected a matrix with as many vectors as lists of labels{where}, got vectors of shape "
-            f"{tuple(vectors.shape)} and {len(labels)} lists of labels"
+            f"expected a matrix, or spans (n, tokens, width), with as many vectors as lists of labels{where}, got "
+            f"vectors of shape {tuple(vectors.shape)} and {len(labels)} lists of labels"
         )
 
 
@@ -57,11 +57,11 @@ def check_values(rows: StoredRows, name: Name = vector_number, start: int = 0) -
         InterpToolkitError: the text names the first such row.
     """
     for block in rows.blocks():
-        # The largest magnitude of a row is NaN where any of its values is, so one pass finds both.
-        largest = block.abs().amax(1)
-        if bad := _first(~torch.isfinite(largest)):
+        # The largest magnitude of a vector is NaN where any of its values is, so one pass finds both.
+        largest = block.abs().amax(-1).reshape(len(block), -1)
+        if bad := _first(~torch.isfinite(largest).all(1)):
             raise InterpToolkitError(f"{name(start + bad[0])} holds NaN or infinity; leave it out")
-        if bad := _first(largest == 0):
+        if bad := _first((largest == 0).any(1)):
             raise InterpToolkitError(f"{name(start + bad[0])} is zero and has no direction; leave it out")
         start += len(block)
 

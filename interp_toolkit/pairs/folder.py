@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +72,14 @@ class StoredPairs:
     questions: list[str]
 
 
-def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, width: int | None = None) -> int:
+def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, shape: Sequence[int] = ()) -> int:
     """Write float32 blocks one after another as one tensor of a safetensors file, without holding more than one.
 
     Args:
         path: the file.
-        blocks: of vectors, [n, width].
+        blocks: of vectors, [n, width], or of spans, [n, span, width].
         mean: the centring mean, [width], or None.
-        width: of the vectors; by default that of the first block.
+        shape: of a row; by default that of the first block.
 
     Returns:
         The number of rows.
@@ -91,17 +92,19 @@ def write_vectors(path: Path, blocks: Iterable[Tensor], mean: Tensor | None, wid
         stream.write(bytes(_HEADER))
         digest = hashlib.sha256()
         for block in blocks:
-            width = block.shape[1] if width is None else width
-            if block.shape[1] != width:
-                raise InterpToolkitError(f"expected vectors of width {width}, got {block.shape[1]} from row {count} on")
+            shape = shape or block.shape[1:]
+            if tuple(block.shape[1:]) != tuple(shape):
+                expected, got = (" x ".join(map(str, one)) for one in (shape, block.shape[1:]))
+                raise InterpToolkitError(f"expected vectors of width {expected}, got {got} from row {count} on")
             stream.write(values := _bytes(block))
             digest.update(values)
             count += len(block)
-        if width is None:
+        if not shape:
             raise InterpToolkitError("expected at least one block of vectors, got none")
+        width = shape[-1]
         check_mean(mean, width)
-        end = 4 * count * width
-        header: dict[str, Any] = dict(vectors=dict(dtype="F32", shape=[count, width], data_offsets=[0, end]))
+        end = 4 * count * math.prod(shape)
+        header: dict[str, Any] = dict(vectors=dict(dtype="F32", shape=[count, *shape], data_offsets=[0, end]))
         if mean is not None:
             stream.write(values := _bytes(mean))
             digest.update(values)
@@ -214,16 +217,16 @@ def map_vectors(path: Path) -> tuple[Tensor, Tensor | None]:
         if digest is not None and path.stat().st_size <= _CHECKED:
             _check_numbers(stream, digest)
     facts = header["vectors"]
-    if facts["dtype"] != "F32" or len(facts["shape"]) != 2:
+    if facts["dtype"] != "F32" or len(facts["shape"]) not in (2, 3):
         raise ValueError(f"expected a float32 matrix in {VECTORS}, got {facts['dtype']} of shape {facts['shape']}")
     if mean is not None and mean.dtype != torch.float32:
         raise ValueError(f"expected a float32 mean in {VECTORS}, got {mean.dtype}")
-    count, width = facts["shape"]
-    if not count:
-        return torch.empty(0, width), mean
+    shape = tuple(facts["shape"])
+    if not shape[0]:
+        return torch.empty(shape), mean
     # Mapped for reading alone: a private mapping that could be written to counts as memory, and a file larger than
     # memory would be refused.
-    mapped = np.memmap(path, "<f4", "r", offset=8 + length + facts["data_offsets"][0], shape=(count, width))
+    mapped = np.memmap(path, "<f4", "r", offset=8 + length + facts["data_offsets"][0], shape=shape)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.from_numpy(mapped), mean

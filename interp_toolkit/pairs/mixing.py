@@ -36,6 +36,11 @@ def joined_fields(pairs: Sequence[Any], ratios: Sequence[float] | None, seed: in
     counts = counts if ratios is None else counts_by_ratio(counts, ratios)
     if len(widths := {source.width for source in pairs}) > 1:
         raise InterpToolkitError(f"expected vectors of one width to mix, got {sorted(widths)}")
+    if len(shapes := {source.stored.shape for source in pairs}) > 1:
+        raise InterpToolkitError(
+            f"expected single vectors to mix, or spans of one length, got vectors of shapes "
+            f"{sorted(shapes)}; train on each apart"
+        )
     check_models([source.origin for source in pairs])
     site, mean = agreed_site([x.site for x in pairs]), agreed_mean([x.mean for x in pairs])
     drawn = []

@@ -70,7 +70,7 @@ class VectorLabelPairs:
         """Make pairs from vectors and labels. The same label for several vectors is fine.
 
         Args:
-            vectors: [n, width], not copied.
+            vectors: [n, width], not copied; or spans of one text's tokens, [n, span, width].
             labels: for each vector a text or a list of texts.
             splits: for each vector ``"train"`` or ``"val"``; by default ``val_fraction`` of them is drawn by ``seed``.
             weights: for each vector how much it counts in the loss; by default 1.
@@ -344,7 +344,7 @@ class VectorLabelPairs:
         return [(i, label) for i, labels in enumerate(self.labels) for label in labels]
 
     @property
-    def vectors(self) -> Float[Tensor, "n width"]:
+    def vectors(self) -> Float[Tensor, "n *vectors"]:
         """All vectors, float32, copied into memory; `gather` reads some."""
         return self.stored.gather(range(len(self)))
 
@@ -353,7 +353,7 @@ class VectorLabelPairs:
         """Provenance of all sources together; where they differ, their values with a plus between."""
         return mixing.joined_origin(self.sources)
 
-    def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows width"]:
+    def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows *vectors"]:
         """Read the vectors of these rows, float32, on the CPU; nothing else is read."""
         return self.stored.gather(rows)
 
@@ -393,5 +393,5 @@ class VectorLabelPairs:
     def save(self, path: str | Path) -> None:
         """Write a folder (safetensors, parquet, JSON), whole or not at all, a block of vectors at a time."""
         with whole_folder(Path(path)) as draft:
-            folder.write_vectors(draft / folder.VECTORS, self.stored.blocks(), self.mean, self.width)
+            folder.write_vectors(draft / folder.VECTORS, self.stored.blocks(), self.mean, self.stored.shape)
             folder.write_table(draft, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class StoredRows:
     """A choice of rows from matrices that stay where they are, in memory or in a mapped file.
 
     Attributes:
-        matrices: of one width, of any floating type.
+        matrices: [rows, width] of one width, or [rows, span, width] of one span, of any floating type.
         index: which rows, counted through all matrices.
     """
 
@@ -43,20 +44,30 @@ class StoredRows:
         return len(self.index)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a row: (width,), or (span, width)."""
+        return tuple(self.matrices[0].shape[1:])
+
+    @property
     def width(self) -> int:
-        """Width of the rows."""
-        return self.matrices[0].shape[1]
+        """Width of the vectors."""
+        return self.shape[-1]
+
+    @property
+    def span(self) -> int:
+        """How many vectors are one row: those of several tokens of one text, in order."""
+        return self.shape[0] if len(self.shape) > 1 else 1
 
     def take(self, rows: Sequence[int] | Tensor) -> StoredRows:
         """Choose from this choice; no value is read."""
         return StoredRows(self.matrices, self.index[torch.as_tensor(rows, dtype=torch.long)])
 
-    def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows width"]:
+    def gather(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "rows *vectors"]:
         """Read the values of some rows, float32."""
         index = self.index[torch.as_tensor(rows, dtype=torch.long)]
         if len(self.matrices) == 1:
             return self.matrices[0].index_select(0, index).float()
-        values, start = torch.empty(len(index), self.width), 0
+        values, start = torch.empty(len(index), *self.shape), 0
         for matrix in self.matrices:
             inside = (index >= start) & (index < start + len(matrix))
             values[inside] = matrix.index_select(0, index[inside] - start).float()
@@ -65,6 +76,6 @@ class StoredRows:
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield the values of all rows, float32, a block of them at a time."""
-        step = max(1, _BLOCK // self.width)
+        step = max(1, _BLOCK // math.prod(self.shape))
         for start in range(0, len(self), step):
             yield self.gather(range(start, min(start + step, len(self))))

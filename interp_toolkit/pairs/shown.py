@@ -20,8 +20,9 @@ def as_text(pairs: Any) -> str:
     centred = "" if pairs.mean is None else ", centred"
     count = len(set(pairs.questions) - {""})
     questions = f", {count:,} question{'s' * (count > 1)}" if count else ""
+    what = "vectors" if pairs.stored.span == 1 else f"spans of {pairs.stored.span} vectors"
     return (
-        f"VectorLabelPairs: {len(pairs):,} vectors of width {pairs.width:,}, "
+        f"VectorLabelPairs: {len(pairs):,} {what} of width {pairs.width:,}, "
         f"{train:,} to train and {len(pairs) - train:,} to validate{where}{centred}{questions}"
     )
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters import Adapter, soft_tokens_of
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import model_facts
 from interp_toolkit.models.dtype import fast_bfloat16
@@ -206,7 +206,7 @@ class TrainingRun:
         texts: dict[int, str] = {}
         for question, rows in by_question(held.questions[: len(vectors)]).items():
             with torch.no_grad():
-                written = generate(self.run.about(question), self.adapter(vectors[rows]))
+                written = generate(self.run.about(question), soft_tokens_of(self.adapter, vectors[rows]))
             texts |= {row: samples[0].text for row, samples in zip(rows, written)}
         return [
             dict(label=held.labels[row][0], description=texts[row])

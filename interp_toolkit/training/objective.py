@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from interp_toolkit.adapters import Adapter
+from interp_toolkit.adapters import Adapter, soft_tokens_of
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.runtime import PromptRun, Scores, score
 from interp_toolkit.training.examples import by_question
@@ -67,7 +67,7 @@ def losses(
     Args:
         run: the soft prompt on its model.
         adapter: in training or not.
-        vectors: one for each target, [targets, width].
+        vectors: one for each target, [targets, width], or a span of them, [targets, span, width].
         targets: token ids, see `SoftPrompt.targets`.
         smoothing: label smoothing.
         max_token_loss: largest loss that a token may count, in nats.
@@ -80,7 +80,7 @@ def losses(
         InterpToolkitError: the objective gives something other than one number per target, or nothing that gradients
             can flow through.
     """
-    scores = score(run, adapter(vectors), targets, smoothing=smoothing)
+    scores = score(run, soft_tokens_of(adapter, vectors), targets, smoothing=smoothing)
     values = objective(Scores(scores.log_probs.clamp(min=-max_token_loss), scores.lengths))
     name = objective_name(objective)
     if not isinstance(values, Tensor) or values.shape != (len(targets),):
@@ -110,7 +110,7 @@ def validation_losses(
     Args:
         run: the soft prompt on its model.
         adapter: as it stands.
-        vectors: of all held-out rows, [rows, width].
+        vectors: of all held-out rows, [rows, width], or spans of them.
         targets: of all held-out examples.
         rows: the row of each example's vector.
         questions: that each example answers; by default none.
@@ -118,7 +118,7 @@ def validation_losses(
     Returns:
         Both means over examples, in nats per token.
     """
-    soft_tokens = adapter(vectors)
+    soft_tokens = soft_tokens_of(adapter, vectors)
     sums = [0.0, 0.0]
     for question, group in by_question(questions or [""] * len(targets)).items():
         matched = [rows[i] for i in group]

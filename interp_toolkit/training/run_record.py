@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,10 @@ def _on_one_line(value: Any) -> str:
 
 def digest_of_rows(rows: StoredRows) -> str:
     """Compute a digest of vectors: of all up to 1 GB in float32, beyond of that many spread evenly over all rows."""
-    count = min(len(rows), max(1, _VALUES // rows.width))
+    count = min(len(rows), max(1, _VALUES // math.prod(rows.shape)))
     # In float64: float32 does not count beyond 2^24 rows.
     spread = torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long()
-    return _digest(str((len(rows), rows.width)).encode(), *map(_bytes, rows.take(spread).blocks()))
+    return _digest(str((len(rows), *rows.shape)).encode(), *map(_bytes, rows.take(spread).blocks()))
 
 
 def _digest(*blocks: bytes) -> str:

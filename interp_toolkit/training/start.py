@@ -49,6 +49,11 @@ def ridge_init(run: PromptRun, adapter: Adapter, examples: Examples, penalty: fl
             f"ridge_init fits token embeddings, and the soft prompt writes at {run.soft_prompt.site}; leave it out, "
             f"or write at hook_embed"
         )
+    if examples.pairs.stored.span > 1:
+        raise InterpToolkitError(
+            "ridge_init fits the soft tokens of single vectors, and these pairs have spans of several; leave it out, "
+            "or train on single vectors first and go on from there"
+        )
     if any(examples.questions):
         raise InterpToolkitError(
             "ridge_init fits soft tokens to labels that describe their vectors, and these pairs have questions; leave "

@@ -47,7 +47,8 @@ def train_adapter(
     Args:
         model: the hooked model; nothing of it changes, its dtype and modes included (`load_model` sets the dtype).
         pairs: the training rows are trained on, the validation rows choose the weights. Where they have questions,
-            the labels of a vector are learnt as the answers to its question (see `SoftPrompt.about`).
+            the labels of a vector are learnt as the answers to its question (see `SoftPrompt.about`). Of spans every
+            vector has slots of its own (see `SoftPrompt.with_room`).
         adapter: where training starts; it stays as it is.
         config: settings; by default `TrainConfig`'s.
         soft_prompt: by default the paper's wording in the model's chat template, and a plain text with a few examples
@@ -86,14 +87,14 @@ def train_adapter(
     soft_prompt = soft_prompt or SoftPrompt.for_tokenizer(model.tokenizer, shape.tokens, vocabulary=rows)
     if any(pairs.questions):
         soft_prompt = soft_prompt.with_questions(model.tokenizer)
-    run = PromptRun(model, soft_prompt, config.gradient_checkpointing)
+    run = PromptRun(model, soft_prompt.with_room(pairs.stored.span), config.gradient_checkpointing)
     _require_gradients(model)
     adapter = _trainable_copy(adapter).to(run.backend.device).train()
     path = Path(folder) if folder else None
     training = TrainingRun(run, pairs, adapter, config, objective, path, progress, Ranks.joined())
     # Pairs of other origin than `topic_pairs` do not say how their prompts were read.
     chat = {"True": True, "False": False}.get(pairs.origin.get("chat", ""))
-    adapter.contract = Contract.from_facts(facts, pairs.site, run.soft_prompt, pairs.mean, shape.normalize, chat)
+    adapter.contract = Contract.from_facts(facts, pairs.site, soft_prompt, pairs.mean, shape.normalize, chat)
     return training.finish()
 
 
