@@ -13,16 +13,16 @@ demo: $(READY)
 serve: $(READY)
 	@$(BIN)/interp-toolkit serve
 
-# Two processes of one thread each are faster than one of two here as well. Few tests take long, so that each process takes
-# what waits for the other when it has done its share.
-test: test-fast
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow and not trial"
+# Two processes of one thread each are faster than one of two. Few tests take long, so that each process takes what waits for
+# the other when it has done its share.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not trial"
 
-# Each benchmark on a few rows, from the committed files alone.
+# Each benchmark on a few rows, from the committed files alone, and the longer tutorials as they stand.
 test-trials: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m trial
 
-# Its models are tiny: two processes of one thread each are faster than one process of two.
+# The tests on tiny models alone.
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
@@ -55,7 +55,7 @@ docs: $(READY)
 
 # Executes the notebooks and writes their outputs into them; the sixth tutorial is for a GPU and stays without.
 tutorials: $(READY)
-	$(BIN)/python docs/notebooks.py tutorials/[1-57]_*.ipynb
+	$(BIN)/python docs/notebooks.py tutorials/[1-57-9]_*.ipynb
 
 claims: $(READY)
 	$(BIN)/python docs/notebooks.py benchmarks/*.ipynb
