@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.data import DATA, PASSAGES, TITLES, make, need, need_whole_corpus, passages
+from benchmarks.data import DATA, KINDS, PASSAGES, PHRASES, TITLES, make, need, need_whole_corpus, passages
+from benchmarks.data.kinds import kinds_of_titles
+from benchmarks.data.languages import LANGUAGES
 from interp_toolkit.bridges import read_twohop
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.pairs import read_topics
@@ -67,8 +69,29 @@ def test_the_wheel_holds_the_package_alone():
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["interp_toolkit"]
 
 
+def _translations(folder, messages):
+    """What Django's package holds: a file of French messages."""
+    mofile, catalogs = pytest.importorskip("babel.messages.mofile"), pytest.importorskip("babel.messages.catalog")
+    catalog = catalogs.Catalog(locale="fr")
+    for message, french in messages.items():
+        catalog.add(message, french)
+    path = folder / "conf" / "locale" / "fr" / "LC_MESSAGES" / "django.mo"
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        mofile.write_mo(file, catalog)
+    return folder
+
+
 def test_making_the_files_again_gives_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(make, "SAMPLE", {"train": 5, "eval": 2})
+    django = _translations(
+        tmp_path / "django",
+        {
+            "This field is required.": "Ce champ est obligatoire.",
+            "Enter a number from %(low)s to %(high)s.": "Saisissez un nombre de %(low)s à %(high)s.",
+            "Log out": "Déconnexion",
+        },
+    )
     full = tmp_path / "full"
     for file in (TITLES, make.NAMES, PASSAGES, make.RELATIONS, *make.COPIED):
         (full / file).parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +105,59 @@ def test_making_the_files_again_gives_the_same_rows(tmp_path, monkeypatch):
         if file == PASSAGES:
             rows.append(rows[0] | dict(source="MASC/email", text="not passed on"))
         (full / file).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    nouns = [dict(lemmas=["book"], lex="communication", gloss="a work", first_sense=True)]
+    (full / make.NOUNS).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in nouns).encode()))
     made = [tmp_path / "one", tmp_path / "two"]
     for folder in made:
-        make.make(full, folder)
-    files = sorted(path.relative_to(full) for path in full.rglob("*.gz"))
-    assert files == sorted(path.relative_to(made[0]) for path in made[0].rglob("*.gz"))
+        make.make(full, django, folder)
+    files = sorted(path.relative_to(made[0]) for path in made[0].rglob("*.gz"))
+    assert {str(file) for file in files} == {TITLES, KINDS, PHRASES, make.NAMES, PASSAGES, make.RELATIONS, *make.COPIED}
     assert all((made[0] / file).read_bytes() == (made[1] / file).read_bytes() for file in files)
     assert gzip.decompress((made[0] / TITLES).read_bytes()).decode().splitlines() == [
         json.dumps(row, ensure_ascii=False) for row in _rows(TITLES)[:50]
     ]
     assert "not passed on" not in gzip.decompress((made[0] / PASSAGES).read_bytes()).decode()
+    lines = gzip.decompress((made[0] / PHRASES).read_bytes()).decode().splitlines()
+    # Neither what is no phrase nor a message with a place for a value; each in both languages, on one side.
+    assert [(row["language"], row["text"]) for row in map(json.loads, lines)] == [
+        ("English", "This field is required."),
+        ("French", "Ce champ est obligatoire."),
+    ]
+    assert len({json.loads(line)["split"] for line in lines}) == 1
+
+
+def test_a_kind_is_that_of_the_very_sense():
+    nouns = [
+        dict(lemmas=["mercury"], lex="substance", gloss="a heavy metal; liquid", first_sense=True),
+        dict(lemmas=["mercury"], lex="object", gloss="the smallest planet", first_sense=False),
+        dict(lemmas=["singer"], lex="person", gloss="a person who sings", first_sense=True),
+        dict(lemmas=["country"], lex="group", gloss="a politically organized body", first_sense=True),
+        dict(lemmas=["instrument"], lex="artifact", gloss="a device", first_sense=True),
+    ]
+    wordnet, wikidata = "WordNet 3.0", "wikidata (villmow FB15k-237)"
+
+    def kind(title, *descriptions):
+        row = dict(title=title, split="val", descriptions=[dict(description=x, source=y) for x, y in descriptions])
+        return [row["kind"] for row in kinds_of_titles([row], nouns)]
+
+    assert kind("Mercury (element)", ("a heavy metal", wordnet)) == ["substance"]
+    # Of no kind that is asked about.
+    assert kind("Mercury", ("the smallest planet", wordnet)) == []
+    assert kind("Prince", ("American singer and actor", wikidata)) == ["person"]
+    assert kind("France", ("country in Western Europe", wikidata)) == ["place"]
+    assert kind("Gong", ("percussion instrument", wikidata)) == []
+    assert kind("Prince", ("American singer", wikidata), ("country", wikidata)) == []
+    assert kind("Nothing") == []
+
+
+def test_kinds_and_phrases_have_the_splits_of_their_files():
+    splits = dict(zip((row["title"] for row in _rows(TITLES)), (row["split"] for row in _rows(TITLES))))
+    kinds = _rows(KINDS)
+    assert all(splits[row["title"]] == row["split"] for row in kinds)
+    assert Counter(row["kind"] for row in kinds).most_common(2) == [("person", 3_191), ("place", 1_603)]
+    phrases = _rows(PHRASES)
+    assert {row["language"] for row in phrases} == set(LANGUAGES.values())
+    assert len({(row["language"], row["text"]) for row in phrases}) > 0.99 * len(phrases)
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path):

@@ -11,7 +11,7 @@ from interp_toolkit import Adapter, Site, SiteStack
 from interp_toolkit.results import read_result
 
 ROOT = Path(__file__).parent.parent
-BENCHMARKS = ["speed", "scale", "serve", "topics", "tokens", "sae", "trust", "publish"]
+BENCHMARKS = ["speed", "scale", "serve", "topics", "tokens", "sae", "trust", "questions", "difference", "publish"]
 # What makes one small enough for a test, and a line that it prints.
 TRIALS = {
     "speed": (["--limit", "2"], "share_of_peak"),
@@ -21,6 +21,11 @@ TRIALS = {
     "tokens": (["--limit", "3"], "a word near it"),
     "sae": (["--limit", "3"], "descriptions and labels"),
     "trust": (["controls", "--limit", "2"], "its title among the first 10"),
+    "questions": (
+        ["--limit", "3", "--adapter", "interp_toolkit/shipped/smollm2_any_token"],
+        "unseen question",
+    ),
+    "difference": (["--limit", "2"], "what both write"),
     "publish": (["measure", "--limit", "2"], "smollm2_four_layers {"),
 }
 
@@ -65,6 +70,19 @@ def test_the_adapter_for_any_token_is_trained_in_a_fresh_clone(clone):
     assert contract.chat is None
     done = _run(clone, "benchmarks.tokens", "--limit", "2", "--adapters", "runs/tokens/limit-6/adapter")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.trial
+def test_an_adapter_that_answers_is_trained_in_a_fresh_clone(clone):
+    done = _run(clone, "benchmarks.questions", "train", "--limit", "3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    contract = Adapter.from_pretrained(clone / "runs" / "questions" / "limit-3" / "adapter").require_contract()
+    assert contract.site == SiteStack([4, 10, 16, 23])
+    assert "{question}" in contract.soft_prompt.asking
+    done = _run(clone, "benchmarks.questions", "spans", "--limit", "3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "eight tokens, each in its slot, less the last token" in done.stdout
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from interp_toolkit.files import sha256_of
 DATA = Path(__file__).parent
 TITLES, PASSAGES = "topics/topics.jsonl.gz", "corpus/passages.jsonl.gz"
 RELATIONS = "twohop/lre_relations.json.gz"
+KINDS, PHRASES = "topics/kinds.jsonl.gz", "corpus/phrases.jsonl.gz"
 _FETCH = "get some from Wikipedia by `python -m benchmarks.data.passages FOLDER`, or name your own with --data FOLDER"
 
 

@@ -1,10 +1,11 @@
 """Make the committed data files from a folder with the full ones.
 
-    python -m benchmarks.data.make FOLDER
+    python -m benchmarks.data.make FOLDER --django FOLDER
 
-`FOLDER` has the layout that benchmarks/data has, with every field and every passage. What is left out is what no
-benchmark reads, and what has a licence under which this repository cannot pass it on. Two files of questions are copied
-byte for byte, because results name them by a hash. Run it again, and the same bytes come out.
+The first folder has the layout that benchmarks/data has, with every field and every passage, and WordNet's nouns. What
+is left out is what no benchmark reads, and what has a licence under which this repository cannot pass it on. Two files
+of questions are copied byte for byte, because results name them by a hash. The second folder is the package of Django
+5.2.19, from whose translations phrases in several languages are taken. Run it again, and the same bytes come out.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import DATA, PASSAGES, RELATIONS, TITLES
+from benchmarks.data import DATA, KINDS, PASSAGES, PHRASES, RELATIONS, TITLES
+from benchmarks.data.kinds import kinds_of_titles
+from benchmarks.data.languages import phrases
 from interp_toolkit.files import whole_file
 from interp_toolkit.json_lines import read_json, read_json_lines
 
 COPIED = ("twohop/composed_twohop.jsonl.gz", "twohop/mquake_2hop_creme.jsonl.gz", "twohop/country_facts.jsonl.gz")
 NAMES = "topics/wikidata_fb15k_entities.jsonl.gz"
+NOUNS = "topics/wordnet30_nouns.jsonl.gz"
 # Sources of descriptions with a licence that allows passing them on with attribution alone; see NOTICE.
 DESCRIPTION_SOURCES = ("WordNet 3.0", "wikidata ", "openstax/", "CIA World Factbook")
 # Sources of passages in the public domain, under MIT or under CC BY; see NOTICE.
@@ -41,9 +45,11 @@ PASSAGE_SOURCES = (
 SAMPLE = {"train": 300, "eval": 60}
 
 
-def make(source: Path, output: Path) -> None:
-    """Write every file of ``output`` from the full files in ``source``."""
+def make(source: Path, django: Path, output: Path) -> None:
+    """Write every file of ``output`` from the full files in ``source``, and from Django's translations."""
     _write_lines(output / TITLES, map(_title, _rows(source / TITLES)))
+    _write_lines(output / KINDS, kinds_of_titles(_rows(source / TITLES), _rows(source / NOUNS)))
+    _write_lines(output / PHRASES, phrases(django))
     _write_lines(output / NAMES, ({key: row[key] for key in ("label", "aliases")} for row in _rows(source / NAMES)))
     for file in COPIED:
         with whole_file(output / file) as draft:
@@ -91,4 +97,6 @@ def _write(path: Path, text: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the full files")
-    make(parser.parse_args().folder, DATA)
+    parser.add_argument("--django", type=Path, metavar="FOLDER", required=True, help="the package django")
+    options = parser.parse_args()
+    make(options.folder, options.django, DATA)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from benchmarks.arguments import RESULTS
 from benchmarks.publish.claims import CLAIMS, transfer_frame
+from benchmarks.publish.question_tables import difference, questions, single_questions, spans
 from benchmarks.publish.study_tables import label_noise, scale, serving
 from benchmarks.publish.token_tables import tokens
 from benchmarks.trust.table import trust_table
@@ -305,7 +306,9 @@ def _if_measured(key: str, cell: str, row: Row) -> str:
 # file: name of a block in it, and what makes it
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/how-to/any-token.md": {"tokens": tokens},
+    "docs/how-to/compare-models.md": {"difference": difference},
     "docs/how-to/explore.md": {"serving": serving},
+    "docs/how-to/questions.md": {"questions": questions, "single questions": single_questions, "spans": spans},
     "docs/how-to/speed.md": {"waiting": waiting, "busy": busy, "scale": scale},
     "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
     "docs/evaluation.md": {"trust": trust},

@@ -1,0 +1,1 @@
+"""Questions about hidden states whose right answers are known, with controls."""
