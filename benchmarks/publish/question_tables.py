@@ -106,7 +106,12 @@ def difference() -> str:
     counts = sorted({row["first"] for row in result["tables"]["named"]})
     columns: dict[str, Any] = {"by": "{by}"}
     columns |= {f"first {k}": lambda row, k=k: percent_text(row[f"first {k}"]) for k in counts}
-    detected = {"fine-tunes": "{kind}", "": "{measure}", "value (95% interval)": interval_text, "n": "{n}"}
+    detected = {
+        "fine-tunes": "{kind}",
+        "": lambda row: row["measure"].replace("_", " "),
+        "value (95% interval)": interval_text,
+        "n": "{n}",
+    }
     examples = {
         "fine-tune": "{organism}",
         "what": "{what}",
