@@ -316,8 +316,8 @@ def _centered(
     tokens = table["token"].tolist() if "token" in table else [""] * len(values)
     by_row = [thresholds[name] for name in names]
     numbers, positions = table["prompt"].tolist(), table["position"].tolist()
-    kinds: list[TokenKind | None] = [None] * len(values)
-    return Vectors(values, numbers, sources, names, positions, tokens, by_row, kinds, _hashes(values))
+    no_kinds: list[TokenKind | None] = [None] * len(values)
+    return Vectors(values, numbers, sources, names, positions, tokens, by_row, no_kinds, _hashes(values))
 
 
 def prompt_title(prompt: Prompt) -> str:

@@ -51,14 +51,8 @@ class Reader:
 
     def long_enough(self, texts: Sequence[Answered]) -> list[Answered]:
         """Those that have as many tokens as are read."""
-        if not texts:
-            return []
-        out = []
-        for one in texts:
-            (ids,) = prompt_ids(self._model.tokenizer, [one.text.text], one.text.chat)
-            if len(ids) >= self._span:
-                out.append(one)
-        return out
+        tokenizer = self._model.tokenizer
+        return [one for one in texts if len(prompt_ids(tokenizer, [one.text.text], one.text.chat)[0]) >= self._span]
 
 
 def answer_pairs(questions: Sequence[Question], reader: Reader, adapter: Adapter) -> VectorLabelPairs:
@@ -73,7 +67,7 @@ def answer_pairs(questions: Sequence[Question], reader: Reader, adapter: Adapter
     rows: list[tuple[Text, str, str]] = []
     for question in questions:
         if question.trained:
-            rows += [(one.text, rng.choice(question.wordings), _answer(question, one)) for one in question.train]
+            rows += [(one.text, rng.choice(question.wordings), question.choices[one.right]) for one in question.train]
     return _pairs(rows, reader, adapter)
 
 
@@ -106,10 +100,6 @@ def train(
     )
     prompt = adapter.require_contract().require_soft_prompt()
     return train_adapter(model, pairs, adapter, config, soft_prompt=prompt, folder=folder).adapter
-
-
-def _answer(question: Question, one: Answered) -> str:
-    return question.choices[one.right]
 
 
 def _pairs(rows: Sequence[tuple[Text, str, str]], reader: Reader, adapter: Adapter) -> VectorLabelPairs:
