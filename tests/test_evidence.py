@@ -65,6 +65,24 @@ def test_texts_judged_by_nothing_have_none_wherever_they_stand(model, adapter, r
     assert of_null.abs().max() <= 1e-6
 
 
+def test_equal_texts_of_one_vector_are_read_once(model, dtype, adapter, random_vectors, monkeypatch):
+    run = PromptRun(model, adapter.contract.soft_prompt)
+    soft_tokens = adapter(random_vectors(2))
+    texts, owners = [(5, 9, 3), (5, 9, 3), (7, 2, 4), (), (5, 9, 3)], [0, 0, 0, 0, 1]
+    passes = []
+    hidden = run.backend.hidden
+    monkeypatch.setattr(run.backend, "hidden", lambda ids, *a, **k: (passes.append(len(ids)), hidden(ids, *a, **k))[1])
+    log_probs, evidences = evidence(run, adapter.null(), texts, soft_tokens, owners)
+    # Three prompts, then three texts behind their vectors and two of them behind the null vector.
+    assert passes[-1] == 5
+    assert log_probs[0] == log_probs[1]
+    assert evidences[0] == evidences[1]
+    assert torch.isnan(log_probs).tolist() == torch.isnan(evidences).tolist() == [False, False, False, True, False]
+    alone = [evidence(run, adapter.null(), [texts[i]], soft_tokens[[owners[i]]]) for i in (0, 2, 4)]
+    assert log_probs[[0, 2, 4]].tolist() == pytest.approx([float(x) for x, _ in alone], abs=DTYPES[dtype])
+    assert evidences[[0, 2, 4]].tolist() == pytest.approx([float(x) for _, x in alone], abs=DTYPES[dtype])
+
+
 def test_generated_texts_carry_the_evidence_that_scoring_them_gives(model, dtype, adapter, random_vectors):
     run = PromptRun(model, adapter.contract.soft_prompt)
     soft_tokens = adapter(random_vectors(5))

@@ -1,8 +1,8 @@
 """Products with frozen matrices, in the order in which the processor reads them.
 
-oneDNN multiplies bfloat16 in blocks. A plain matrix is put into blocks anew for every product, which for a few rows
-takes longer than the product itself. So a model that is used again and again has its matrices in blocks beside the
-plain ones, for as long as these stay as they are.
+oneDNN multiplies in blocks. A plain matrix is put into blocks anew for every product (in float32 by the library that
+torch uses in its place), which for a few rows takes longer than the product itself. So a model that is used again and
+again has its matrices in blocks beside the plain ones, for as long as these stay as they are.
 """
 
 from __future__ import annotations
@@ -62,10 +62,12 @@ class Products:
             return
         self._version, self._passes, self._in_blocks = version, 0, False
         self._blocks.clear()
+        dtypes = {weight.dtype for weight in weights}
         self._fits = (
-            all(weight.device.type == "cpu" and weight.dtype == torch.bfloat16 for weight in weights)
+            len(dtypes) == 1
+            and all(weight.device.type == "cpu" for weight in weights)
             and sum(weight.numel() * weight.element_size() for weight in weights) <= _LARGEST
-            and _blocks_are_read()
+            and blocks_are_read(*dtypes)
         )
 
     def begin_pass(self) -> None:
@@ -117,11 +119,9 @@ def _bias(matrix: nn.Linear) -> Tensor | None:
     return bias if bias is None or bias.device.type != "cpu" or bias.any() else None
 
 
-def _blocks_are_read() -> bool:
-    """Whether this build of torch multiplies bfloat16 by matrices in blocks."""
+def blocks_are_read(dtype: torch.dtype) -> bool:
+    """Whether this build of torch multiplies by matrices in blocks, on a processor that does so fast."""
     mkldnn: Any = torch.ops.mkldnn
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(mkldnn, "_linear_pointwise")
-        and bool(mkldnn._is_mkldnn_bf16_supported())
-    )
+    if not (torch.backends.mkldnn.is_available() and hasattr(mkldnn, "_linear_pointwise")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(mkldnn._is_mkldnn_bf16_supported()))

@@ -83,8 +83,8 @@ def evidence_behind(
 ) -> Tensor:
     """`evidence` of texts behind prompts that have been read, the null vector's first.
 
-    Both terms come from passes of one shape, in which a text has the same place, behind prompts that were read in one
-    pass. So rounding does not tell the terms apart, and the null vector's own evidence is zero in every dtype.
+    Both terms of a text come from one pass, behind prompts that were read in one pass. So rounding does not tell the
+    terms apart, and the null vector's own evidence is zero in every dtype. Equal texts of one vector are read once.
 
     Args:
         run: the soft prompt on its model.
@@ -100,15 +100,18 @@ def evidence_behind(
     # A soft token that equals the null vector's is read as it.
     is_null = (prompts == prompts[0]).flatten(1).all(1).tolist()
     rows = [0 if is_null[index + 1] else index + 1 for index in soft_token_index]
-    out = torch.full((2, len(texts)), torch.nan)
-    known = [i for i, text in enumerate(texts) if len(text)]
-    for numbers in padded_batches(run.backend, [len(texts[i]) for i in known], rows=pass_size(run.backend.device).rows):
+    pairs = [(row, tuple(text)) for row, text in zip(rows, texts)]
+    nothing = torch.full((2,), torch.nan)
+    measured = {pair: nothing for pair in pairs if not pair[1]}
+    known = list(dict.fromkeys(pair for pair in pairs if pair[1]))
+    at_once = max(1, pass_size(run.backend.device).rows // 2)
+    for numbers in padded_batches(run.backend, [len(text) for _, text in known], rows=at_once):
         batch = [known[number] for number in numbers]
-        targets = [texts[i] for i in batch]
-        lengths = [len(target) for target in targets]
-        mean_log_probs, null_log_probs = (
-            torch.stack([x.mean() for x in score_behind(run, states, past, targets, chosen).split(lengths)]).cpu()
-            for chosen in ([rows[i] for i in batch], [0] * len(batch))
-        )
-        out[0, batch], out[1, batch] = mean_log_probs, mean_log_probs - null_log_probs
-    return out
+        terms = list(dict.fromkeys([*batch, *((0, text) for _, text in batch)]))
+        chosen, targets = zip(*terms)
+        log_probs = score_behind(run, states, past, targets, chosen).split([len(target) for target in targets])
+        means = dict(zip(terms, torch.stack([x.mean() for x in log_probs]).cpu()))
+        measured |= {
+            (row, text): torch.stack([means[row, text], means[row, text] - means[0, text]]) for row, text in batch
+        }
+    return torch.stack([measured[pair] for pair in pairs], 1) if pairs else torch.empty(2, 0)
