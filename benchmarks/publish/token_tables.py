@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from benchmarks.arguments import RESULTS
+from benchmarks.publish.grouping import grouped
 from benchmarks.tokens.depth import AS_IT_IS, BY_PLACE, COMMON
 from interp_toolkit.results import interval_text, markdown_table, percent_text, read_result
 
@@ -89,11 +91,8 @@ def control_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def fact_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How often the answer of a fact is read at its subject, by the adapter for any token and by the logit lens."""
-    by_site: dict[str, dict[str, Any]] = {}
-    for row in result["tables"]["facts"]:
-        if row["adapter"] == TOKEN_ADAPTER:
-            by_site.setdefault(row["site"], dict(site=row["site"]))[row["by"]] = row
-    return list(by_site.values())
+    facts = (row for row in result["tables"]["facts"] if row["adapter"] == TOKEN_ADAPTER)
+    return grouped(facts, ["site"], itemgetter("by"))
 
 
 def tokens() -> str:

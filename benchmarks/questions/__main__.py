@@ -13,8 +13,8 @@ adapter in runs/questions/adapter: half an hour on two cores. Genres need the wh
 and in others, and for questions that were never trained on; beside a linear probe on the same vectors, the model that
 reads the text itself, the untrained direction, shuffled vectors, and the adapter where training began.
 
-`spans` trains that adapter further, once on last tokens and once on the last eight tokens of the same texts together,
-and measures the answers of both.
+`spans` trains the adapter for any token on the questions that name their answers, once on last tokens and once on the
+last eight tokens of the same texts together, and measures the answers of both.
 
 All can be interrupted at any time, and the same command goes on. `--limit` takes N texts of each answer, trains for
 two steps, and writes its results below runs/questions/limit-N.
@@ -42,7 +42,8 @@ from interp_toolkit.shipped import find_adapter
 
 START = "smollm2_any_token"
 _EPOCHS = 2
-_TRIAL = 6
+# Questions and steps of training in a trial.
+_TRIAL, _TRIAL_STEPS = 6, 2
 _WORDING = "Tell me about {title}."
 
 
@@ -63,21 +64,19 @@ def main() -> None:
         questions = list({(one.family, one.trained): one for one in reversed(questions)}.values())[:_TRIAL]
     start = find_adapter(START)
     reader = Reader(context.model, start.require_contract().require_site())
+    max_steps = None if options.limit is None else _TRIAL_STEPS
     path = folders.runs / "adapter" if options.adapter is None else options.adapter
     if options.what == "train":
         pairs = _pairs(questions, reader, start, options.limit)
-        limited = None if options.limit is None else 2
-        train(context.model, pairs, start, _EPOCHS, folders.runs / "training", limited).save_pretrained(path)
+        train(context.model, pairs, start, _EPOCHS, folders.runs / "training", max_steps).save_pretrained(path)
         print(f"saved in {path}")
+        return
+    if options.what == "spans":
+        measure_spans(context, questions, start, folders.runs, folders.results / "spans.json", max_steps)
         return
     if not path.is_dir():
         raise InterpToolkitError(f"expected an adapter that answers at {path}, and there is none; run train first")
-    adapter = Adapter.from_pretrained(path)
-    if options.what == "spans":
-        limited = None if options.limit is None else 2
-        measure_spans(context, questions, adapter, folders.runs, folders.results / "spans.json", limited)
-        return
-    measure(context, questions, reader, adapter, start, folders.results / "questions.json")
+    measure(context, questions, reader, Adapter.from_pretrained(path), start, folders.results / "questions.json")
 
 
 def _pairs(questions: list[Question], reader: Reader, start: Adapter, limit: int | None) -> VectorLabelPairs:

@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from benchmarks.questions.measure import known_answers
-from benchmarks.questions.questions import Answered, Question
+from benchmarks.questions.questions import YES_NO, Answered, Question
 from benchmarks.questions.training import Reader, answer_pairs, train
 from interp_toolkit import Adapter
 from interp_toolkit.evaluation.answers import ADAPTER, PROBE, SHUFFLED, answer_table
@@ -24,7 +24,7 @@ from interp_toolkit.statistics import mean_interval
 SPAN = 8
 LAST, MEAN, SPANS = "the last token", "mean of eight tokens", "eight tokens, each in its slot"
 # Texts of each question, as many of each answer.
-_TRAIN, _TEST, _EPOCHS = 160, 120, 1
+_TRAIN, _TEST, _EPOCHS = 480, 120, 2
 
 
 def measure_spans(
@@ -41,7 +41,8 @@ def measure_spans(
 
     Args:
         context: with the model.
-        questions: of which those that are trained on are measured.
+        questions: of which those are measured that are trained on and name their answers: to yes or no, an adapter
+            trained on last tokens answers badly (see `measure`), which is no ground to compare on.
         adapter: where both trainings begin.
         folder: of both runs.
         path: of the results file; one with the same settings is left as it is.
@@ -53,7 +54,7 @@ def measure_spans(
     chosen = [
         replace(one, train=tuple(long(_first(one, one.train, _TRAIN))), test=tuple(long(_first(one, one.test, _TEST))))
         for one in questions
-        if one.trained
+        if one.trained and one.choices != YES_NO
     ]
     chosen = [one for one in chosen if len({x.right for x in one.test}) > 1]
     settings = context.facts | dict(
