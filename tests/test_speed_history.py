@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.speed.history import add_to_history, ratios_of, read_history, slower
+from benchmarks.speed.history import add_to_history, ratios_of, read_history, slower, with_new
 from benchmarks.speed.machine import machine_kind, noise, require_quiet
 from interp_toolkit import InterpToolkitError
 
@@ -33,6 +33,23 @@ def test_slower_is_what_lies_below_the_whole_spread_of_the_last_run(tmp_path):
 def test_a_run_that_left_a_comparison_out_hides_no_earlier_one():
     history = [_run(HERE, training=[3.0, 2.8, 3.2]), _run(HERE, describing=[1.6, 1.5, 1.7])]
     assert len(slower(history, HERE, dict(training=[2.0, 1.9, 2.1]))) == 1
+
+
+def test_a_new_run_replaces_the_rows_of_its_machine_alone():
+    old = [dict(comparison="training", ratio=3, machine=HERE), dict(comparison="describing", ratio=2, machine=HERE)]
+    old.append(dict(comparison="training", ratio=6, machine=ELSEWHERE))
+    new = [dict(comparison="training", ratio=4)]
+    assert with_new(old, new, HERE, part=False) == [old[2], dict(new[0], machine=HERE)]
+    assert with_new(old, new, HERE, part=True) == [old[1], old[2], dict(new[0], machine=HERE)]
+    waited = [
+        dict(what="load_model", seconds=1.0, machine=HERE),
+        dict(what="load_model", seconds=2.0, machine=ELSEWHERE),
+    ]
+    assert with_new(waited, [dict(what="load_model", seconds=3.0)], HERE, part=True) == [
+        waited[1],
+        dict(what="load_model", seconds=3.0, machine=HERE),
+    ]
+    assert with_new([], [], HERE, part=True) == []
 
 
 def test_comparisons_that_could_not_be_made_have_no_ratio():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pandas as pd
 
 from benchmarks.arguments import RESULTS
 from benchmarks.publish.claims import CLAIMS, transfer_frame
+from benchmarks.publish.grouping import grouped
 from benchmarks.publish.question_tables import difference, questions, single_questions, spans
+from benchmarks.publish.speed_tables import busy, other_speeds, speed, waiting
 from benchmarks.publish.study_tables import label_noise, scale, serving
 from benchmarks.publish.token_tables import tokens
 from benchmarks.trust.table import trust_table
@@ -65,74 +68,6 @@ def rewordings() -> str:
     )
 
 
-def speed() -> str:
-    result = read_result(RESULTS / "speed.json")
-    settings, rows = result["settings"], result["tables"]["comparisons"]
-    machine = settings["machine"]
-    columns = {
-        "what": "{comparison}",
-        "times as fast": lambda row: _if_measured("ratio", "{ratio:.2f}", row) or f"not measured: {row['note']}",
-        "range": lambda row: _if_measured("lowest", "{lowest:.2f} to {highest:.2f}", row),
-        "target": lambda row: _if_measured("target", "{target}", row),
-        "per second": lambda row: _if_measured("rate", "{rate:.1f}", row),
-        "share of peak": lambda row: _if_measured("share_of_peak", "{share_of_peak:.0%}", row),
-    }
-    lines = [
-        f"{markdown_table(rows, columns)}\n",
-        f"Training (pairs per second, batches of {settings['batch']}) against a plain loop over Hugging Face's model: "
-        f"the whole prompt for each example, logits at every position. Storing activations (tokens per second) against "
-        f"its hidden states of every layer. Describing (descriptions per second, {settings['vectors']} vectors, "
-        f"{settings['new_tokens']} new tokens) against its `generate`. Median ratio of alternating runs in one "
-        f"process, on {machine['processor']}, at equal dtype, but where a row names the default dtype or the published "
-        f"trainer: there the other side is in float32, the latter with gradient checkpointing. "
-        f"`python -m benchmarks.speed` measures it anew.",
-    ]
-    for row in rows:
-        for steps, loss in row.get("validation_loss_after", {}).items():
-            sides = f"ours {loss['ours']:.3f}, plain loop {loss['plain']:.3f}"
-            lines.append(f"Loss after {steps} steps, {row['comparison']}: {sides}.")
-    memory = {row["side"]: row["bytes"] for row in result["tables"].get("training_memory", [])}
-    if memory and all(memory.values()):
-        sides = ", ".join(f"{side} {size / 1e9:.2f} GB" for side, size in memory.items())
-        lines.append(f"Memory of a training step beside the model, at its peak: {sides}.")
-    return "\n".join(lines)
-
-
-def waiting() -> str:
-    rows = read_result(RESULTS / "speed.json")["tables"]["waiting"]
-    columns = {
-        "what": "{what}",
-        "threads": "{threads}",
-        "seconds": "{seconds:.2f}",
-        "range": "{lowest:.2f} to {highest:.2f}",
-        "of processors": lambda row: _if_measured("processor_seconds", "{processor_seconds:.1f}", row),
-        "target": lambda row: _if_measured("target", "{target}", row),
-        "per second": lambda row: _if_measured("per_second", "{per_second:.1f}", row),
-        "n": "{n}",
-    }
-    return (
-        f"{markdown_table(rows, columns)}\n\nMedian seconds by the clock, and those of all processors together, in "
-        f"new processes on {rows[0]['machine']}; the embedded model in its default dtype. The grid is 60 tokens at "
-        f"four layers, one description and its evidence each. `python -m benchmarks.speed --only waiting` measures it."
-    )
-
-
-def busy() -> str:
-    rows = read_result(RESULTS / "speed.json")["tables"]["busy"]
-    columns = {
-        "threads": "{threads}",
-        "`OMP_WAIT_POLICY`": "{waiting}",
-        "alone": "{alone:.2f}",
-        "beside a busy process": "{beside:.2f}",
-        "times as long": "{ratio:.2f}",
-        "n": "{n}",
-    }
-    return (
-        f"{markdown_table(rows, columns)}\n\nMedian seconds of a warm `self_explain` of one prompt on "
-        f"{rows[0]['machine']}. `python -m benchmarks.speed --only busy` measures it."
-    )
-
-
 def trust() -> str:
     columns = {
         "NAME": "`{measurement}`",
@@ -146,10 +81,9 @@ def trust() -> str:
 
 def sae_layers() -> str:
     metrics = ("vector_gain", "best_length", "peak_tokens", "explained_variance", "loss_spliced", "loss_recovered")
-    rows: dict[str, dict[str, Any]] = {}
-    for row in pd.read_csv(RESULTS / "sae_layers.csv").to_dict("records"):
-        rows.setdefault(row["site"], dict(site=row["site"]))[row["metric"]] = row
-    return markdown_table(rows.values(), {"site": "`{site}`", **{name: _intervals(name) for name in metrics}})
+    records = pd.read_csv(RESULTS / "sae_layers.csv").to_dict("records")
+    rows = grouped(records, ["site"], itemgetter("metric"))
+    return markdown_table(rows, {"site": "`{site}`", **{name: _intervals(name) for name in metrics}})
 
 
 def sae_quality() -> str:
@@ -163,14 +97,14 @@ def sae_scores() -> str:
 
 def sae_llm_labels() -> str:
     """Scores of the study with a language model's labels, and how far adapters are from labels of either kind."""
-    path = RESULTS / "sae_labels" / "llm_labels.json"
-    if not path.exists():
-        return "Not measured yet."
-    result = read_result(path)
-    rows: dict[Any, dict[Any, Any]] = {}
-    for row in [*result["tables"]["generation"], *result["tables"]["detection"]]:
-        if row["what"] != "mean" and row["source"].startswith("trained") and row["protocol"] == "best label":
-            rows.setdefault((row["source"], row["what"]), dict(row))[row["score"]] = row
+    result = read_result(RESULTS / "sae_labels" / "llm_labels.json")
+    scored = [*result["tables"]["generation"], *result["tables"]["detection"]]
+    differences = (
+        row
+        for row in scored
+        if row["what"] != "mean" and row["source"].startswith("trained") and row["protocol"] == "best label"
+    )
+    rows = grouped(differences, ["source", "what"], itemgetter("score"))
     columns = {
         "adapter": "{source}",
         "": "{what}",
@@ -178,30 +112,29 @@ def sae_llm_labels() -> str:
         "strict": _intervals("strict_rate"),
         "detection": _intervals("auroc"),
     }
-    shown: dict[int, dict[str, Any]] = {}
-    for row in result["tables"]["labels"]:
-        shown.setdefault(row["feature"], dict(feature=row["feature"]))[row["source"]] = row["label"]
+    shown = grouped(result["tables"]["labels"], ["feature"], itemgetter("source"))
     examples = {"feature": "{feature}"} | {
-        name: (lambda row, name=name: " ".join(str(row.get(name, "")).split())[:80].replace("|", "\\|"))
+        name: (lambda row, name=name: _short_label(row[name]["label"]) if name in row else "")
         for name in ("distinctive words", "LLM label", "trained, scalar_affine", "trained, full_rank")
     }
     settings = result["settings"]
     return (
         f"{_label_scores('llm_labels.json', 'LLM label')}\n\n"
         f"Best label, differences on the same features (95% bootstrap intervals):\n\n"
-        f"{markdown_table(rows.values(), columns)}\n\n"
+        f"{markdown_table(rows, columns)}\n\n"
         f"{settings['train']:,} features trained on, {settings['sizes']['dev']} that chose weights and length; of all "
         f"live features {settings['without_label']} got no label. The first label of eight of those measured:\n\n"
-        f"{markdown_table(list(shown.values())[:8], examples)}"
+        f"{markdown_table(shown[:8], examples)}"
     )
+
+
+def _short_label(label: str) -> str:
+    return " ".join(label.split())[:80].replace("|", "\\|")
 
 
 def _label_scores(file: str, counted: str) -> str:
     """Scores of all sources of labels in a results file; ``counted`` is one of them, which says how many there are."""
-    path = RESULTS / "sae_labels" / file
-    if not path.exists():
-        return "Not measured yet."
-    tables = read_result(path)["tables"]
+    tables = read_result(RESULTS / "sae_labels" / file)["tables"]
     rows: dict[str, dict[Any, Any]] = {}
     for row in [*tables["generation"], *tables["detection"]]:
         by_protocol = rows.setdefault(row["source"], dict(source=row["source"]))
@@ -299,17 +232,13 @@ def _intervals(key: Any) -> Callable[[Row], str]:
     return lambda row: interval_text(row[key]) if key in row else ""
 
 
-def _if_measured(key: str, cell: str, row: Row) -> str:
-    return "" if row.get(key) is None else cell.format(**row)
-
-
 # file: name of a block in it, and what makes it
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/how-to/any-token.md": {"tokens": tokens},
     "docs/how-to/compare-models.md": {"difference": difference},
     "docs/how-to/explore.md": {"serving": serving},
     "docs/how-to/questions.md": {"questions": questions, "single questions": single_questions, "spans": spans},
-    "docs/how-to/speed.md": {"waiting": waiting, "busy": busy, "scale": scale},
+    "docs/how-to/speed.md": {"waiting": waiting, "busy": busy, "other speeds": other_speeds, "scale": scale},
     "README.md": {"demo": demo, "shipped": shipped, "rewordings": rewordings, "speed": speed},
     "docs/evaluation.md": {"trust": trust},
     "docs/claims.md": {"verdicts": verdicts, "label noise": label_noise},

@@ -29,7 +29,7 @@ import torch
 from benchmarks.arguments import RESULTS, make_parser, run
 from benchmarks.data import PASSAGES, TITLES, need
 from benchmarks.speed import busy, describing, storing, training, training_memory, waiting
-from benchmarks.speed.history import add_to_history, ratios_of, read_history, slower
+from benchmarks.speed.history import add_to_history, ratios_of, read_history, slower, with_new
 from benchmarks.speed.machine import machine_kind, noise, require_quiet, use_all_processors
 from benchmarks.speed.sizes import Sizes
 from benchmarks.speed.timing import matrix_peak
@@ -68,7 +68,7 @@ def main() -> None:
         seed=0,
         peak_gflops={str(dtype): matrix_peak(dtype) / 1e9 for dtype in dict.fromkeys((torch.float32, default))},
     )
-    tables: dict[str, Any] = dict(comparisons=[])
+    tables: dict[str, Any] = {}
     if options.output and options.output.exists():
         tables = read_result(options.output)["tables"]
     measured: dict[str, Any] = {}
@@ -82,18 +82,15 @@ def main() -> None:
     if _PUBLISHED in wanted:
         measured |= training.against_published(options.data, sizes, repeats)
         measured |= describing.against_published(sizes, repeats)
+    new: dict[str, Any] = dict(comparisons=[dict(comparison=name, **row) for name, row in measured.items()])
     if _GROWTH in wanted:
-        growth = training.growth(options.data, sizes), training_memory.measure(options.data, options.limit)
-        for name, rows in zip(("training_growth", "training_memory"), growth):
-            tables[name] = [dict(row, machine=kind) for row in rows]
+        new["training_growth"] = training.growth(options.data, sizes)
+        new["training_memory"] = training_memory.measure(options.data, options.limit)
     if _BUSY in wanted:
-        tables["busy"] = [dict(row, machine=kind) for row in busy.measure(threads, repeats)]
+        new["busy"] = busy.measure(threads, repeats)
     if _WAITING in wanted:
-        tables["waiting"] = [dict(row, machine=kind) for row in waiting.measure(threads, repeats)]
-    # Those that were measured again stay in their places.
-    comparisons = {row["comparison"]: row for row in tables["comparisons"]} if options.only else {}
-    comparisons |= {name: dict(comparison=name, **row) for name, row in measured.items()}
-    tables["comparisons"] = list(comparisons.values())
+        new["waiting"] = waiting.measure(threads, repeats)
+    tables |= {name: with_new(tables.get(name, []), rows, kind, bool(options.only)) for name, rows in new.items()}
     result = make_result(settings, library_versions(), tables)
     print(json.dumps(result, indent=1))
     if trial:

@@ -45,6 +45,25 @@ def add_to_history(path: Path, row: Mapping[str, Any]) -> None:
         draft.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
 
+def with_new(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], kind: str, part: bool
+) -> list[dict[str, Any]]:
+    """Rows of a table with those of a new run, each with its machine; rows of other machines stay.
+
+    Args:
+        old: rows as they stand, each with its ``machine``.
+        new: rows of this run.
+        kind: of this machine.
+        part: whether the run is of a part alone, beside which other comparisons of this machine stay.
+    """
+    measured = {row.get("comparison") for row in new}
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        return row["machine"] != kind or (part and row.get("comparison") not in measured)
+
+    return [*(dict(row) for row in old if stays(row)), *(dict(row, machine=kind) for row in new)]
+
+
 def slower(history: Sequence[Mapping[str, Any]], kind: str, ratios: Ratios) -> list[str]:
     """What is slower than in the last run on the same kind of machine, beyond the spread of both.
 
