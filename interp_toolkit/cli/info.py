@@ -12,6 +12,8 @@ from interp_toolkit.cli.printing import add_shape
 _EXAMPLES = """examples:
   interp-toolkit info smollm2_rank64
   interp-toolkit info ./my-adapter --json"""
+# Characters of a list that still fit a terminal.
+_LONGEST = 50
 
 
 def add(commands: Any) -> None:
@@ -43,7 +45,7 @@ def _run(options: argparse.Namespace) -> None:
         print(pd.DataFrame(_flat(facts), columns=["name", "value"]).to_csv(index=False), end="")
         return
     for key, value in _flat(facts):
-        print(f"{key:<28} {value}")
+        print(f"{key:<28} {_short(value)}")
 
 
 def _flat(facts: dict[str, Any], under: str = "") -> list[tuple[str, Any]]:
@@ -55,3 +57,10 @@ def _flat(facts: dict[str, Any], under: str = "") -> list[tuple[str, Any]]:
             # A prompt holds line breaks, and each row is one line.
             rows.append((under + key, repr(value) if isinstance(value, str) and "\n" in value else value))
     return rows
+
+
+def _short(value: Any) -> Any:
+    """A value that fits a line: of a list of objects, or of many numbers, how long it is."""
+    if isinstance(value, list) and len(repr(value)) > _LONGEST:
+        return f"{len(value)} entries; --json shows them"
+    return value
