@@ -67,8 +67,11 @@ def test_info_shows_contract_and_run(capsys):
     assert "HuggingFaceTB/SmolLM2-135M-Instruct" in out
     assert "blocks.23.hook_resid_post" in out
     assert "577" in out
+    assert "contract.block_signs         30 entries; --json shows them\n" in out
     code, out, _ = _run(capsys, "info", "smollm2_scalar_affine", "--json")
-    assert json.loads(out)["contract"]["d_model"] == 576
+    contract = json.loads(out)["contract"]
+    assert contract["d_model"] == 576
+    assert len(contract["block_signs"]) == 30
 
 
 @pytest.mark.parametrize(
