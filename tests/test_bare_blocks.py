@@ -1,12 +1,10 @@
 """Passes without hook points: bit by bit what the hooked pass gives, and only where nobody listens inside."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from interp_toolkit.models import backend_of, bare, products, shared_attention
+from interp_toolkit.models import backend_of, bare, shared_attention
 from interp_toolkit.models.backend import StopForward
 from interp_toolkit.sites import Site
 
@@ -15,9 +13,7 @@ TOKENS = torch.tensor([[5, 9, 31, 7, 2], [8, 1, 4, 40, 11], *([row] * 5 for row 
 
 
 @pytest.fixture(params=FAMILIES)
-def backend(request, tiny, monkeypatch):
-    # Matrices in blocks give other last digits; tests/test_products.py measures them.
-    monkeypatch.setattr(products, "_PASSES", math.inf)
+def backend(request, tiny):
     return backend_of(tiny(request.param))
 
 

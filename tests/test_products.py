@@ -18,6 +18,11 @@ def dtype(request):
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def _small_models_too(monkeypatch):
+    monkeypatch.setattr(products, "_SMALLEST", 0)
+
+
 @pytest.fixture
 def matrices(dtype):
     torch.manual_seed(0)
@@ -75,10 +80,12 @@ def test_other_weights_begin_anew(in_blocks, matrices):
     assert not in_blocks._blocks
 
 
-@pytest.mark.parametrize("change", ["dtype", "size", "passes", "gradient"])
+@pytest.mark.parametrize("change", ["dtype", "size", "smallness", "passes", "gradient"])
 def test_plain_matrices_stay_where_blocks_do_not_pay(matrices, monkeypatch, change):
     if change == "size":
         monkeypatch.setattr(products, "_LARGEST", 1000)
+    if change == "smallness":
+        monkeypatch.setattr(products, "_SMALLEST", 2**20)
     if change == "dtype":
         matrices = tuple(matrix.to(torch.float16) for matrix in matrices)
     made = Products()

@@ -17,8 +17,9 @@ from torch.nn.functional import linear
 
 from interp_toolkit.models.weights import edits
 
-# Bytes of all matrices of a model, up to which they are stored twice.
-_LARGEST = 2**30
+# Bytes of all matrices of a model, from which products and not their calls take the time, and up to which matrices are
+# stored twice.
+_SMALLEST, _LARGEST = 2**26, 2**30
 # Passes after which that pays: putting all in blocks takes as long as some fifteen passes of a few rows gain by it.
 _PASSES = 16
 
@@ -66,7 +67,7 @@ class Products:
         self._fits = (
             len(dtypes) == 1
             and all(weight.device.type == "cpu" for weight in weights)
-            and sum(weight.numel() * weight.element_size() for weight in weights) <= _LARGEST
+            and _SMALLEST <= sum(weight.numel() * weight.element_size() for weight in weights) <= _LARGEST
             and blocks_are_read(*dtypes)
         )
 
