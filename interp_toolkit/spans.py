@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from interp_toolkit.positions import Positions, parse_positions, token_positions
 
 Where = Literal["content"] | Positions
 """Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,17 @@ class Span:
         if at < 0:
             return None
         start, end = self.content
-        wanted = len(self.text[: at + len(subject)].lstrip())
-        for position in range(start, end):
-            if len(tokenizer.decode(self.ids[start : position + 1]).lstrip()) >= wanted:
-                return position
-        return None
+        wanted = self.text[: at + len(subject)].lstrip()
+
+        def read(position: int) -> str:
+            return tokenizer.decode(self.ids[start : position + 1], clean_up_tokenization_spaces=False).lstrip()
+
+        # By halves, since each look decodes all tokens before it.
+        position = bisect_left(range(start, end), len(wanted), key=lambda at: len(read(at))) + start
+        # A character of several tokens is a replacement character until its last.
+        while position < end - 1 and read(position).endswith(_REPLACEMENT) and not wanted.endswith(_REPLACEMENT):
+            position += 1
+        return position if position < end else None
 
 
 def find_spans(

@@ -7,6 +7,7 @@ from interp_toolkit import InterpToolkitError, Site, SiteStack, VectorLabelPairs
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.pairs import reworded_topic_pairs, with_common_mean, with_sites_alone
 from interp_toolkit.pairs.wordings import WORDINGS
+from interp_toolkit.spans import find_spans
 
 TITLES = ["Poland", "rivers", "a fox", "history", "baseball"]
 STACK = SiteStack([0, 2])
@@ -96,3 +97,24 @@ def test_a_share_of_the_vectors_keeps_one_site():
         with_sites_alone(_pairs(3, None, Site.after(2)), 0.5)
     with pytest.raises(InterpToolkitError, match="a share between 0 and 1, got 1.5"):
         with_sites_alone(pairs, 1.5)
+
+
+@pytest.mark.parametrize("text", ["We saw Café Zürich", "Café", " Café, and more", "é. Café é"])
+def test_the_last_token_of_a_name_ends_its_last_character(tiny_tokenizer, text):
+    ((span,), _) = find_spans(tiny_tokenizer, [text], "last", False)
+    # A character of two bytes is two tokens of this tokenizer, whose offsets are both that character's.
+    offsets = tiny_tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    end = text.index("Café") + len("Café")
+    expected = max(i for i, (start, _) in enumerate(offsets) if start < end)
+    assert span.end_of(tiny_tokenizer, "café") - span.content[0] == expected
+    assert span.end_of(tiny_tokenizer, "Bistro") is None
+
+
+def test_finding_a_name_decodes_a_long_text_a_few_times(tiny_tokenizer, monkeypatch):
+    text = "word " * 3000 + "Poland" + " word" * 3000
+    ((span,), _) = find_spans(tiny_tokenizer, [text], "last", False)
+    decode, calls = tiny_tokenizer.decode, []
+    monkeypatch.setattr(tiny_tokenizer, "decode", lambda *args, **kwargs: calls.append(1) or decode(*args, **kwargs))
+    position = span.end_of(tiny_tokenizer, "Poland")
+    assert len(calls) < 40
+    assert decode(span.ids[: position + 1]).endswith("word Poland")
