@@ -285,8 +285,15 @@ def _together(ready, folder, shard):
     _numbers(folder, 100, shard, wait=0.05)
 
 
-def test_processes_share_the_parts(tmp_path):
-    context = multiprocessing.get_context("spawn")
+@pytest.fixture(scope="module")
+def context():
+    """Of processes that begin with what takes seconds to import."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["interp_toolkit.bulk", "interp_toolkit.cli"])
+    return context
+
+
+def test_processes_share_the_parts(tmp_path, context):
     ready = context.Barrier(2)
     workers = [context.Process(target=_together, args=(ready, tmp_path, (i, 2))) for i in range(2)]
     for worker in workers:
@@ -315,20 +322,19 @@ def test_parts_that_others_are_at_are_left_to_them(tmp_path):
     assert _numbers(tmp_path, 5).written == 1  # the lock of a dead process is free
 
 
-def test_a_job_survives_being_killed_at_any_moment(tmp_path):
-    code = (
-        f"import sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\nimport pathlib, test_bulk\n"
-        f"test_bulk._numbers(pathlib.Path({str(tmp_path)!r}), 60, wait=0.02)"
-    )
+def test_a_job_survives_being_killed_at_any_moment(tmp_path, context):
     for i in range(10):
-        with subprocess.Popen([sys.executable, "-c", code]) as process:
-            deadline = time.monotonic() + 60
-            while process.poll() is None and time.monotonic() < deadline:
-                if len(list((tmp_path / "out").glob("part-*"))) > i:
-                    time.sleep(0.005 * i)
-                    process.send_signal(signal.SIGKILL)
-                    break
-                time.sleep(0.002)
+        process = context.Process(target=_numbers, args=(tmp_path, 60), kwargs=dict(wait=0.02))
+        process.start()
+        deadline = time.monotonic() + 60
+        while process.is_alive() and time.monotonic() < deadline:
+            if len(list((tmp_path / "out").glob("part-*"))) > i:
+                time.sleep(0.005 * i)
+                process.kill()
+                break
+            time.sleep(0.002)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         for path in (tmp_path / "out").glob("part-*"):
             pq.read_table(path)  # whole
     _numbers(tmp_path, 60)

@@ -135,7 +135,7 @@ def test_a_batch_has_one_question_and_an_epoch_all_examples_once(tiny, tiny_prom
 @pytest.mark.slow
 @pytest.mark.long
 def test_answers_to_two_questions_about_the_same_vectors_are_learnt(smollm, tmp_path):
-    config = TrainConfig(epochs=3, batch_size=8, lr=0.03, eval_every=20, warmup_steps=2, log_samples=0)
+    config = TrainConfig(epochs=3, batch_size=8, lr=0.03, eval_every=54, warmup_steps=2, log_samples=0)
     start = Adapter.create("low_rank", d_model=576, rank=16)
     result = train_adapter(smollm, _pairs(96, width=576), start, config, progress=False)
     result.adapter.save_pretrained(tmp_path / "adapter")
@@ -186,9 +186,11 @@ def test_an_answer_is_compared_with_that_of_another_vector(tiny, tiny_prompt):
 
 
 def test_a_run_with_questions_goes_on_and_knows_them(tiny, tiny_prompt, tmp_path, monkeypatch):
+    config = dataclasses.replace(SHORT, max_steps=40)
+
     def run(path, pairs):
         settings = dict(soft_prompt=tiny_prompt, folder=path, progress=False)
-        return train_adapter(tiny(), pairs, Adapter.create("full_rank", d_model=32), SHORT, **settings)
+        return train_adapter(tiny(), pairs, Adapter.create("full_rank", d_model=32), config, **settings)
 
     whole = run(tmp_path / "whole", _pairs())
 

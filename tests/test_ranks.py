@@ -136,10 +136,19 @@ def test_one_process_has_nobody_to_share_a_model_with(tiny):
         shard_blocks(tiny())
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, checkpoints):
+    """What comes of one process that is not stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    what = dict(steps=8, folder=str(folder / "run"))
+    ended, ((result,),) = _trained(folder / "out", checkpoints["llama"], 0, [what])
+    assert ended[0][0] == 0, ended
+    return result
+
+
 @pytest.mark.slow
-def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(train, tmp_path):
+def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(train, tmp_path, whole):
     folder = tmp_path / "run"
-    (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
     # Of the losses of rank 1 each step has one.
     first, second = train(2, steps=8, folder=str(folder), ends={"1": 6})
     assert second[0] == 9
@@ -157,9 +166,8 @@ def test_a_process_that_dies_ends_the_run_which_goes_on_from_its_checkpoint(trai
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True], ids=["a model each", "a model together"])
-def test_a_run_of_one_process_goes_on_with_two(train, tmp_path, shard):
+def test_a_run_of_one_process_goes_on_with_two(train, tmp_path, whole, shard):
     folder = tmp_path / "run"
-    (whole,) = train(0, steps=8, folder=str(tmp_path / "whole"))
     (ended,) = train(0, steps=8, folder=str(folder), ends={"alone": 6})
     assert ended[0] == 9
     first, second = train(2, steps=8, folder=str(folder), shard=shard)

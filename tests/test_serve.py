@@ -501,7 +501,7 @@ def test_many_clients_get_what_each_would_get_alone(url, adapter, tiny):
 
     async def ask_all():
         async with httpx.AsyncClient() as client:
-            return await asyncio.gather(*(ask(client, i) for i in range(24)))
+            return await asyncio.gather(*(ask(client, i) for i in range(12)))
 
     for text, (_, *cells, end) in asyncio.run(ask_all()):
         here = self_explain(text, model=tiny(), adapter=adapter, positions="all")
