@@ -1,4 +1,4 @@
-"""The tutorials run from their first cell to their last, within the minutes that they state."""
+"""The tutorials run from their first cell to their last: the short ones within the minutes that they state."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ from interp_toolkit.models import model_facts
 FOLDER = Path(__file__).parent.parent / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 _MINUTES = {"three": 3, "eight": 8, "ten": 10}
-# One row of so many, and what else makes a longer tutorial short; as it stands it runs among the trials.
+# One row of so many, and what else makes a longer tutorial short; as it stands `make tutorials` runs it.
 SMALLER = {
     "2": (10, {"epochs=1": "epochs=1, max_steps=4", "eval_every=10": "eval_every=2"}),
     "3": (10, {"[:120]": "[:30]", "max_steps=40": "max_steps=4", "eval_every=20": "eval_every=2", "[:60]": "[:12]"}),
@@ -88,14 +88,6 @@ def _check(name, notebook, runs):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("1", marks=pytest.mark.default_dtype), "4", "7"])
 def test_a_tutorial_runs_within_its_minutes(name, tmp_path):
-    notebook = _read(name)
-    _check(name, notebook, _execute(notebook, tmp_path, _minutes(notebook)))
-
-
-@pytest.mark.slow
-@pytest.mark.trial
-@pytest.mark.parametrize("name", SMALLER)
-def test_a_longer_tutorial_runs_within_its_minutes(name, tmp_path):
     notebook = _read(name)
     _check(name, notebook, _execute(notebook, tmp_path, _minutes(notebook)))
 

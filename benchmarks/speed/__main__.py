@@ -14,7 +14,8 @@ First the noise is measured. `--output benchmarks/results/speed.json` writes wha
 to benchmarks/results/speed_history.jsonl; `--check` compares them with the last on the same kind of machine and fails
 where one is lower beyond the spread of both. Both refuse a machine that does other things.
 
-`--limit N` is a trial on N vectors, passages and training examples per step, with one repeat; its figures mean nothing.
+`--limit N` is a trial on N vectors, passages and training examples per step, with one repeat and as many threads
+as torch has; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def main() -> None:
     trial = options.limit is not None
     sizes = Sizes.for_limit(options.limit)
     repeats = 1 if trial else options.repeats
-    threads = use_all_processors()
+    # Threads of a product wait actively: beside another test all processors would take many times as long.
+    threads = torch.get_num_threads() if trial else use_all_processors()
     kind, share = machine_kind(threads), noise()
     if not trial and (options.output or options.check):
         require_quiet(share)

@@ -106,6 +106,8 @@ def _process(command: Sequence[str], threads: int) -> tuple[float, float, str]:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     environment = os.environ | dict(OMP_NUM_THREADS=str(threads))
+    # An installed package has its bytecode, which the untimed run writes here.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     clock = time.perf_counter() - start
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
