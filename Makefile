@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Without the check of types and shapes that pyproject.toml sets.
-UNTYPED := -o addopts="-q --strict-markers"
 
 .PHONY: demo serve test test-fast test-trials test-dtypes test-versions test-vllm lint speed docs tutorials claims clean
 
@@ -16,14 +14,13 @@ serve: $(READY)
 	@$(BIN)/interp-toolkit serve
 
 # Two processes of one thread each are faster than one of two. Few tests take long, so that each process takes what waits for
-# the other when it has done its share. The fast tests check every argument's type and shape, which doubles their time.
+# the other when it has done its share.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow and not trial" $(UNTYPED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not trial"
 
 # Each benchmark on a few rows, from the committed files alone.
 test-trials: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m trial $(UNTYPED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m trial
 
 # The tests on tiny models alone.
 test-fast: $(READY)
