@@ -59,6 +59,11 @@ def test_an_adapter_is_shown_without_torch(shape):
     assert _loaded(f"from interp_toolkit.cli import main; main({['info', 'smollm2_rank64', *shape]!r})") == "['numpy']"
 
 
+def test_transformer_lens_is_not_loaded_before_a_model_is():
+    program = "from interp_toolkit import self_explain, load_model, read_activations, Adapter, TrainConfig"
+    assert _loaded(f"{program}; import interp_toolkit.explain") == "['torch', 'pandas', 'numpy']"
+
+
 def test_a_config_alone_knows_every_kind_of_ours():
     make = "from interp_toolkit.adapters import AdapterConfig; AdapterConfig('low_rank', 4, rank=2)"
     assert _loaded(make) == "[]"

@@ -594,6 +594,17 @@ def test_self_explain_by_a_server_gives_the_same_table(url, adapter, tiny, rando
     _same(self_explain(list(vectors), model=server, adapter="mine"), self_explain(vectors, model=url))
 
 
+def test_the_command_asks_a_server_without_transformer_lens(url, adapter, tiny):
+    command = [sys.executable, "-c", "import sys; from interp_toolkit.cli import main; main(sys.argv[1:]); "]
+    command[-1] += "sys.exit('transformer_lens' in sys.modules)"
+    done = subprocess.run([*command, "explain", TEXTS[0], "--model", url, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    (here,) = self_explain(TEXTS[0], model=tiny(), adapter=adapter)
+    assert row["description"] == here.description
+    assert row["evidence"] == pytest.approx(here.evidence, abs=1e-4)
+
+
 @contextmanager
 def _nothing():
     yield

@@ -91,7 +91,7 @@ def main() -> None:
     if _BUSY in wanted:
         new["busy"] = busy.measure(threads, repeats)
     if _WAITING in wanted:
-        new["waiting"] = waiting.measure(threads, repeats)
+        new["waiting"] = waiting.measure(options.data, threads, repeats)
     tables |= {name: with_new(tables.get(name, []), rows, kind, bool(options.only)) for name, rows in new.items()}
     result = make_result(settings, library_versions(), tables)
     print(json.dumps(result, indent=1))

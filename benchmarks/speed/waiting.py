@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serve.server import running_server
+
 PROMPT = "How do glaciers carve valleys?"
 _SCRIPT = str(Path(sys.executable).with_name("interp-toolkit"))
 # What is run, and the most seconds that it should take: of a clock, but of processors where it describes.
@@ -23,6 +25,7 @@ _COMMANDS: dict[str, tuple[list[str], float]] = {
     "`interp-toolkit info smollm2_any_token`": ([_SCRIPT, "info", "smollm2_any_token"], 1.0),
     "`interp-toolkit explain` of a prompt": ([_SCRIPT, "explain", PROMPT], 6.0),
 }
+_BY_SERVER = "the same by a server that runs (`--model http://...`)"
 _LOAD, _DESCRIBE, _GRID = "`load_model`", "`self_explain` of a prompt, warm", "a grid"
 _INSIDE = {_LOAD: 1.5, _DESCRIBE: 0.35}
 _TOKENS, _SITES = 60, [4, 10, 16, 23]
@@ -33,10 +36,11 @@ _TEXT = (
 )
 
 
-def measure(threads: int, repeats: int) -> list[dict[str, Any]]:
+def measure(data: Path, threads: int, repeats: int) -> list[dict[str, Any]]:
     """How long each takes, in processes of their own.
 
     Args:
+        data: folder of the data.
         threads: of the grid, and of the commands; model and description are given one.
         repeats: processes for each row.
 
@@ -45,11 +49,10 @@ def measure(threads: int, repeats: int) -> list[dict[str, Any]]:
         ``processor_seconds`` (the median; None for a part of a process), ``target`` in seconds (None for a grid),
         ``per_second`` (descriptions) and ``n``.
     """
-    rows = []
-    for what, (command, target) in _COMMANDS.items():
-        _process(command, threads)  # files that were not read for long are slow
-        runs = [_process(command, threads) for _ in range(repeats)]
-        rows.append(_row(what, threads, [clock for clock, _, _ in runs], target, [cpu for _, cpu, _ in runs]))
+    rows = [_command_row(what, *of, threads, repeats) for what, of in _COMMANDS.items()]
+    command, target = _COMMANDS["`interp-toolkit explain` of a prompt"]
+    with running_server(data, None) as server:
+        rows.append(_command_row(_BY_SERVER, [*command, "--model", server.url], target, threads, repeats))
     for count, grid in ((1, False), (threads, True)):
         seconds: dict[str, list[float]] = {}
         cells = 1
@@ -72,6 +75,8 @@ def print_calls(grid: bool) -> None:
     Args:
         grid: of the descriptions of a text's tokens at several layers; else loading a model and one description.
     """
+    import transformer_lens  # noqa: F401 - imported with a process's first model, and no part of loading it
+
     from interp_toolkit import load_model, self_explain
 
     model: Any = None
@@ -99,6 +104,12 @@ def _seconds(call: Callable[[], object], calls: int, untimed: int = 2) -> list[f
         call()
         times.append(time.perf_counter() - start)
     return times[untimed:]
+
+
+def _command_row(what: str, command: Sequence[str], target: float, threads: int, repeats: int) -> dict[str, Any]:
+    _process(command, threads)  # files that were not read for long are slow
+    runs = [_process(command, threads) for _ in range(repeats)]
+    return _row(what, threads, [clock for clock, _, _ in runs], target, [cpu for _, cpu, _ in runs])
 
 
 def _process(command: Sequence[str], threads: int) -> tuple[float, float, str]:

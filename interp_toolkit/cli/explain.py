@@ -14,14 +14,19 @@ _EXAMPLES = """examples:
   interp-toolkit explain "How do I get a sourdough loaf to rise?"
   interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --json
   interp-toolkit explain "The Mona Lisa was painted by" --model gpt2 --adapter ./my-adapter --no-chat
-  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --html mona-lisa.html"""
+  interp-toolkit explain "Who painted the Mona Lisa?" --samples 6 --html mona-lisa.html
+  interp-toolkit explain "Who painted the Mona Lisa?" --model http://127.0.0.1:8000   (see serve)"""
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
     parser = add_command(commands, "explain", "describe the hidden states of prompts", _EXAMPLES, _run)
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="a user's message to the model")
-    parser.add_argument("--model", default="smollm2-135m", help="hub id, folder, or smollm2-135m (the default)")
+    parser.add_argument(
+        "--model",
+        default="smollm2-135m",
+        help="hub id, folder, smollm2-135m (the default), or the address of interp-toolkit serve, which answers sooner",
+    )
     parser.add_argument("--adapter", help="path, hub id or shipped name; by default the one shipped for the model")
     add_reading(parser)
     parser.add_argument("--any-layer", action="store_true", help="allow a layer that the adapter was not trained on")

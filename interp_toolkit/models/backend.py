@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from interp_toolkit.contract import ModelFacts
 from interp_toolkit.errors import InterpToolkitError
@@ -146,7 +145,7 @@ class Backend(ABC):
         return self.of_whole is not None
 
     @abstractmethod
-    def _hook_point(self, name: str) -> HookPoint | None: ...
+    def _hook_point(self, name: str) -> Any: ...
 
     @abstractmethod
     def _run(self, tokens: Tensor, past: KV | None, keep: bool, reserve: int) -> tuple[Tensor, KV | None]: ...
@@ -328,7 +327,7 @@ class Backend(ABC):
             self._tried[site] = (shapes[-1] if shapes else (), has_effect)
         return self._tried[site]
 
-    def _point(self, site: Site) -> HookPoint:
+    def _point(self, site: Site) -> Any:
         """The hook point of a site."""
         site.require_in(self.n_layers)
         # The class itself may ignore a name it does not know, so every name is looked up first.
@@ -341,7 +340,7 @@ class Backend(ABC):
     def _hooked(self, edits: Mapping[Site, Edit]) -> Iterator[None]:
         # Hooks go on the hook points directly: the classes' own `hooks()` walk over every name of the model first,
         # which costs as much as decoding a token.
-        placed: list[tuple[HookPoint, Any]] = []
+        placed: list[tuple[Any, Any]] = []
         try:
             for site, edit in edits.items():
                 point = self._point(site)

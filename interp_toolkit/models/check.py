@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformer_lens.model_bridge import TransformerBridge
 
 from interp_toolkit.errors import InterpToolkitError, first_line
-from interp_toolkit.models.hooked import backend_of
+from interp_toolkit.models.hooked import backend_of, is_bridge
 from interp_toolkit.models.wrapped import unwrapped
 from interp_toolkit.sites import Site
 
@@ -66,7 +65,7 @@ def hugging_face_pass(hf_model: Any) -> PlainPass:
 @torch.no_grad()
 def hooked_pass(model: Any) -> PlainPass:
     """One pass of a hooked model by its own forward: of a bridge, with Hugging Face's modules back in their places."""
-    if isinstance(model, TransformerBridge):
+    if is_bridge(model):
         with unwrapped(model.original_model):
             return hugging_face_pass(model.original_model)
     tokens = _some_tokens(model.cfg.d_vocab).to(model.cfg.device)
@@ -152,7 +151,7 @@ def _compare(model: Any, truth: PlainPass, spans: list[tuple[int, int]]) -> str 
 def _streams_of(model: Any, truth: PlainPass, n_layers: int) -> list[Tensor]:
     """The residual streams of a plain pass, from the list of modules that are the model's blocks."""
     names = {name for name, _ in truth.streams}
-    if isinstance(model, TransformerBridge):
+    if is_bridge(model):
         blocks = (model.adapter.component_mapping or {}).get("blocks")
         names &= {getattr(blocks, "name", "")}
     for name in names:

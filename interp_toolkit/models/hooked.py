@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
-
-from transformer_lens.model_bridge import TransformerBridge
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models.attached import Attached
 from interp_toolkit.models.backend import Backend
-from interp_toolkit.models.bridge_backend import BridgeBackend
-from interp_toolkit.models.hooked_transformer_backend import HookedTransformerBackend
 from interp_toolkit.models.state import refuse_compiled
-
-try:  # TransformerLens 4 has the bridge only.
-    from transformer_lens import HookedTransformer
-except ImportError:
-    HookedTransformer = None
 
 _ATTRIBUTE = "_interp_toolkit_backend"
 _creating = threading.Lock()
 
 
+def is_bridge(value: object) -> bool:
+    """Whether ``value`` is a `TransformerBridge`."""
+    if not _is_imported():
+        return False
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return isinstance(value, TransformerBridge)
+
+
 def is_hooked_model(value: object) -> bool:
     """Whether ``value`` is one of the two classes that serve."""
-    return isinstance(value, TransformerBridge) or (
-        HookedTransformer is not None and isinstance(value, HookedTransformer)
-    )
+    if not _is_imported():
+        return False
+    import transformer_lens
+
+    # TransformerLens 4 has the bridge only.
+    other = getattr(transformer_lens, "HookedTransformer", None)
+    return is_bridge(value) or (other is not None and isinstance(value, other))
 
 
 def backend_of(model: Any) -> Backend:
@@ -46,6 +51,17 @@ def backend_of(model: Any) -> Backend:
         attached = model.__dict__.setdefault(_ATTRIBUTE, Attached())
         # A shallow copy of a model comes with the original's.
         if attached.value is None or attached.value.model is not model:
-            kind = BridgeBackend if isinstance(model, TransformerBridge) else HookedTransformerBackend
-            attached = model.__dict__[_ATTRIBUTE] = Attached(kind(model))
+            attached = model.__dict__[_ATTRIBUTE] = Attached(_create_backend(model))
         return attached.value
+
+
+def _create_backend(model: Any) -> Backend:
+    from interp_toolkit.models.bridge_backend import BridgeBackend
+    from interp_toolkit.models.hooked_transformer_backend import HookedTransformerBackend
+
+    return BridgeBackend(model) if is_bridge(model) else HookedTransformerBackend(model)
+
+
+def _is_imported() -> bool:
+    # Its import takes seconds, which who has a model of it has spent, and who asks a server need not.
+    return "transformer_lens" in sys.modules

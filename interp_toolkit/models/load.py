@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformer_lens.model_bridge import TransformerBridge
-from transformers import PreTrainedModel
 
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import embedded
@@ -23,7 +21,7 @@ from interp_toolkit.models.check import PlainPass, find_difference, hooked_pass,
 from interp_toolkit.models.checkpoints import read_model, read_tokenizer, short
 from interp_toolkit.models.dtype import choose_dtype
 from interp_toolkit.models.facts import name_model
-from interp_toolkit.models.hooked import backend_of, is_hooked_model
+from interp_toolkit.models.hooked import backend_of, is_bridge, is_hooked_model
 from interp_toolkit.models.hooked_transformer import build_hooked_transformer
 from interp_toolkit.models.state import frozen, modules_of, refuse_compiled
 from interp_toolkit.models.wrapped import (
@@ -151,6 +149,8 @@ def _in_memory(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
 
 
 def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) -> Any:
+    from transformers import PreTrainedModel
+
     refuse_compiled(model)
     if isinstance(model, PreTrainedModel) and (bridge := attached_bridge(model)) is not None:
         model = bridge
@@ -219,6 +219,8 @@ def _hooked(
             truth = hugging_face_pass(hf_model) if check else None
         with _library_chatter_off():
             if backend == "bridge":
+                from transformer_lens.model_bridge import TransformerBridge
+
                 hf_model.set_attn_implementation(attention)
                 model = TransformerBridge.boot_transformers(
                     model_id, hf_model=hf_model, tokenizer=tokenizer, device=str(hf_model.device), dtype=hf_model.dtype
@@ -245,7 +247,7 @@ def _settle(model: Any, truth: PlainPass, family: str) -> None:
         InterpToolkitError: it computes something else all the same.
     """
     first = difference = find_difference(model, truth)
-    if not isinstance(model, TransformerBridge):
+    if not is_bridge(model):
         if difference:
             raise refuse(family, f"as HookedTransformer {difference}", "use backend='bridge'")
         return

@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
-from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
-from transformer_lens.model_bridge.generalized_components.normalization import NormalizationBridge
 
 from interp_toolkit.models.attached import Attached
 
@@ -37,6 +34,8 @@ def inner_module(module: Any) -> Any:
 
 def has_wrapped_modules(hf_model: nn.Module) -> bool:
     """Whether modules of a bridge lie in the model's tree."""
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
     return any(isinstance(module, GeneralizedComponent) for module in hf_model.modules())
 
 
@@ -52,6 +51,10 @@ def use_native_modules(bridge: Any, all_inside: bool = False) -> list[str]:
     Returns:
         the class names of what was put back.
     """
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+    from transformer_lens.model_bridge.generalized_components.normalization import NormalizationBridge
+
     names: set[str] = set()
     for block in bridge.blocks:
         for parent in list(block.original_component.modules()):
@@ -71,6 +74,8 @@ def unwrapped(module: nn.Module, for_good: bool = False) -> Iterator[None]:
         module: the model of transformers that lies in a bridge.
         for_good: leave it so.
     """
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
 
     def unwrap(parent: nn.Module) -> None:
