@@ -16,7 +16,8 @@ from interp_toolkit.positions import Positions, parse_positions, token_positions
 Where = Literal["content"] | Positions
 """Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What tokenizers give for bytes that are no whole character."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,14 @@ class Span:
         def read(position: int) -> str:
             return tokenizer.decode(self.ids[start : position + 1], clean_up_tokenization_spaces=False).lstrip()
 
-        # By halves, since each look decodes all tokens before it.
+        def is_short(position: int) -> bool:
+            # A character of several tokens is one replacement character or more until its last.
+            text = read(position)
+            return len(text) < len(wanted) or (text.endswith(REPLACEMENT) and not wanted.endswith(REPLACEMENT))
+
+        # By halves, since each look decodes all tokens before it; what is long enough may still lack a character.
         position = bisect_left(range(start, end), len(wanted), key=lambda at: len(read(at))) + start
-        # A character of several tokens is a replacement character until its last.
-        while position < end - 1 and read(position).endswith(_REPLACEMENT) and not wanted.endswith(_REPLACEMENT):
+        while position < end - 1 and is_short(position):
             position += 1
         return position if position < end else None
 

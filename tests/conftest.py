@@ -78,6 +78,20 @@ def tiny_tokenizer():
     )
 
 
+class _Bytes:
+    """A token for each byte, and a replacement character for each that is of no whole character yet."""
+
+    def decode(self, ids, clean_up_tokenization_spaces):
+        text = bytes(ids).decode(errors="surrogateescape")
+        return "".join("\N{REPLACEMENT CHARACTER}" if "\udc80" <= sign <= "\udcff" else sign for sign in text)
+
+
+@pytest.fixture
+def byte_tokenizer():
+    """Decodes bytes as tokenizers do that fall back on them."""
+    return _Bytes()
+
+
 def _config(architecture, vocabulary):
     common = dict(
         vocab_size=vocabulary,

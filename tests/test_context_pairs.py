@@ -58,6 +58,20 @@ def test_tokens_belong_to_the_words_that_they_write(smollm, chat):
     assert len(tokens) > len(words)
 
 
+@pytest.mark.parametrize("text", ["你们 saw 河流 b", "a ñandú é b", "the 中文 word"])
+def test_bytes_of_a_character_are_tokens_of_its_word(byte_tokenizer, text):
+    words, ids = split_words(text), list(text.encode())
+    tokens = tokens_in_words(byte_tokenizer, ids, (0, len(ids)), words)
+    character_of = [i for i, sign in enumerate(text) for _ in sign.encode()]
+    expected = [
+        (position, index)
+        for position, at in enumerate(character_of)
+        for index, word in enumerate(words)
+        if word.start <= at < word.end
+    ]
+    assert [(token.position, token.index) for token in tokens] == expected
+
+
 def test_vectors_are_those_of_the_drawn_tokens(tiny):
     model, stack = tiny(), SiteStack([0, 2])
     pairs = context_pairs(model, TEXTS, stack, per_text=100, val_fraction=0.25, seed=1)

@@ -7,7 +7,7 @@ from interp_toolkit import InterpToolkitError, Site, SiteStack, VectorLabelPairs
 from interp_toolkit.chat import prompt_ids
 from interp_toolkit.pairs import reworded_topic_pairs, with_common_mean, with_sites_alone
 from interp_toolkit.pairs.wordings import WORDINGS
-from interp_toolkit.spans import find_spans
+from interp_toolkit.spans import Span, find_spans
 
 TITLES = ["Poland", "rivers", "a fox", "history", "baseball"]
 STACK = SiteStack([0, 2])
@@ -108,6 +108,15 @@ def test_the_last_token_of_a_name_ends_its_last_character(tiny_tokenizer, text):
     expected = max(i for i, (start, _) in enumerate(offsets) if start < end)
     assert span.end_of(tiny_tokenizer, "café") - span.content[0] == expected
     assert span.end_of(tiny_tokenizer, "Bistro") is None
+
+
+@pytest.mark.parametrize("text", ["ab😀z and more", "ab😀 and z", "😀😀😀 a 😀"])
+@pytest.mark.parametrize("subject", ["😀z", "b😀", "😀", "a"])
+def test_characters_that_are_not_whole_yet_count_for_nothing(byte_tokenizer, text, subject):
+    ids = list(text.encode())
+    span = Span(0, text, ids, (0, len(ids)), frozenset())
+    expected = len(text[: text.rfind(subject) + len(subject)].encode()) - 1 if subject in text else None
+    assert span.end_of(byte_tokenizer, subject) == expected
 
 
 def test_finding_a_name_decodes_a_long_text_a_few_times(tiny_tokenizer, monkeypatch):
