@@ -28,7 +28,7 @@ test-fast: $(READY)
 
 # What depends on the default dtype, in both, and with fewer and more threads than `make test`.
 test-dtypes: $(READY)
-	INTERP_TOOLKIT_DTYPE=float32 OMP_NUM_THREADS=1 $(BIN)/pytest -m default_dtype
+	INTERP_TOOLKIT_DTYPE=float32 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m default_dtype
 	INTERP_TOOLKIT_DTYPE=bfloat16 OMP_NUM_THREADS=4 $(BIN)/pytest -m default_dtype
 
 # The fast tests with the lowest releases and with TransformerLens 4, in environments kept in the user's cache.
