@@ -26,13 +26,15 @@ def is_bridge(value: object) -> bool:
 
 def is_hooked_model(value: object) -> bool:
     """Whether ``value`` is one of the two classes that serve."""
+    if is_bridge(value):
+        return True
     if not _is_imported():
         return False
-    import transformer_lens
-
-    # TransformerLens 4 has the bridge only.
-    other = getattr(transformer_lens, "HookedTransformer", None)
-    return is_bridge(value) or (other is not None and isinstance(value, other))
+    try:  # TransformerLens 4 has the bridge only.
+        from transformer_lens import HookedTransformer
+    except ImportError:
+        return False
+    return isinstance(value, HookedTransformer)
 
 
 def backend_of(model: Any) -> Backend:
