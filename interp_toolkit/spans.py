@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from interp_toolkit.positions import Positions, parse_positions, token_positions
 Where = Literal["content"] | Positions
 """Which tokens of a prompt: its own without the template's, so many of these at their end, or as `Positions`."""
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What tokenizers give for bytes that are no whole character."""
+# What tokenizers give for bytes that are no whole character: one for all of them, or one for each.
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,38 @@ class Span:
         start, end = self.content
         wanted = self.text[: at + len(subject)].lstrip()
 
-        def read(position: int) -> str:
-            return tokenizer.decode(self.ids[start : position + 1], clean_up_tokenization_spaces=False).lstrip()
+        def count(position: int) -> int:
+            written = count_characters(tokenizer, self.ids[start : position + 1])
+            # A text's own replacement character at the end is never seen to be whole.
+            return written.begun if wanted.endswith(_REPLACEMENT) else written.whole
 
-        def is_short(position: int) -> bool:
-            # A character of several tokens is one replacement character or more until its last.
-            text = read(position)
-            return len(text) < len(wanted) or (text.endswith(REPLACEMENT) and not wanted.endswith(REPLACEMENT))
-
-        # By halves, since each look decodes all tokens before it; what is long enough may still lack a character.
-        position = bisect_left(range(start, end), len(wanted), key=lambda at: len(read(at))) + start
-        while position < end - 1 and is_short(position):
-            position += 1
+        # By halves, since each look decodes all tokens before it.
+        position = bisect_left(range(start, end), len(wanted), key=count) + start
         return position if position < end else None
+
+
+class Characters(NamedTuple):
+    """How many characters of a text its first tokens write.
+
+    Attributes:
+        whole: with all their tokens.
+        begun: these, and one of which tokens are missing.
+    """
+
+    whole: int
+    begun: int
+
+
+def count_characters(tokenizer: Any, ids: Sequence[int]) -> Characters:
+    """Count the characters that a text's first tokens write, without spaces before them; more tokens never write fewer.
+
+    Args:
+        tokenizer: of the model.
+        ids: from the text's first token on.
+    """
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).lstrip()
+    whole = len(text.rstrip(_REPLACEMENT))
+    return Characters(whole, whole + (whole < len(text)))
 
 
 def find_spans(

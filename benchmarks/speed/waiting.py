@@ -17,15 +17,16 @@ from benchmarks.serve.server import running_server
 
 PROMPT = "How do glaciers carve valleys?"
 _SCRIPT = str(Path(sys.executable).with_name("interp-toolkit"))
+_EXPLAIN = "`interp-toolkit explain` of a prompt"
+_BY_SERVER = "the same by a server that runs (`--model http://...`)"
 # What is run, and the most seconds that it should take: of a clock, but of processors where it describes.
 _COMMANDS: dict[str, tuple[list[str], float]] = {
     "`interp-toolkit --version`": ([_SCRIPT, "--version"], 0.3),
     "`interp-toolkit explain --help`": ([_SCRIPT, "explain", "--help"], 0.3),
     "`import interp_toolkit`": ([sys.executable, "-c", "import interp_toolkit"], 0.5),
     "`interp-toolkit info smollm2_any_token`": ([_SCRIPT, "info", "smollm2_any_token"], 1.0),
-    "`interp-toolkit explain` of a prompt": ([_SCRIPT, "explain", PROMPT], 6.0),
+    _EXPLAIN: ([_SCRIPT, "explain", PROMPT], 6.0),
 }
-_BY_SERVER = "the same by a server that runs (`--model http://...`)"
 _LOAD, _DESCRIBE, _GRID = "`load_model`", "`self_explain` of a prompt, warm", "a grid"
 _INSIDE = {_LOAD: 1.5, _DESCRIBE: 0.35}
 _TOKENS, _SITES = 60, [4, 10, 16, 23]
@@ -50,7 +51,7 @@ def measure(data: Path, threads: int, repeats: int) -> list[dict[str, Any]]:
         ``per_second`` (descriptions) and ``n``.
     """
     rows = [_command_row(what, *of, threads, repeats) for what, of in _COMMANDS.items()]
-    command, target = _COMMANDS["`interp-toolkit explain` of a prompt"]
+    command, target = _COMMANDS[_EXPLAIN]
     with running_server(data, None) as server:
         rows.append(_command_row(_BY_SERVER, [*command, "--model", server.url], target, threads, repeats))
     for count, grid in ((1, False), (threads, True)):

@@ -20,7 +20,7 @@ from interp_toolkit.pairs.pairs import VectorLabelPairs
 from interp_toolkit.pairs.phrases import Word, phrase_ending, split_words
 from interp_toolkit.pairs.token_vectors import cache_key, token_vectors
 from interp_toolkit.sites import PlaceLike, parse_place
-from interp_toolkit.spans import REPLACEMENT, contents
+from interp_toolkit.spans import contents, count_characters
 from interp_toolkit.torch_defaults import plain_defaults
 
 # Texts read and stored at a time: what an interruption can lose.
@@ -147,10 +147,7 @@ def tokens_in_words(
     """
     tokens, index = [], 0
     for position in range(*content):
-        text = tokenizer.decode(ids[content[0] : position + 1], clean_up_tokenization_spaces=False).lstrip()
-        # A character that is not whole yet is one replacement character or several.
-        whole = text.rstrip(REPLACEMENT)
-        end = len(whole) + (len(whole) < len(text))
+        end = count_characters(tokenizer, ids[content[0] : position + 1]).begun
         while index < len(words) and words[index].end < end:
             index += 1
         if index < len(words) and words[index].start < end:
