@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import Prompt, list_prompts, prompt_ids, uses_chat
+from interp_toolkit.chat import Prompt, list_prompts, prompt_ids, turn_start, uses_chat
 from interp_toolkit.errors import InterpToolkitError
-from interp_toolkit.models import Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
+from interp_toolkit.models import KV, Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.models.batches import padded_batches, pass_size
+from interp_toolkit.models.kept_prefix import KeptPrefix
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 from interp_toolkit.sites import Place, PlaceLike, Site, SiteLike, SiteStack, parse_place, parse_sites
 from interp_toolkit.spans import contents
@@ -85,9 +86,10 @@ def read_activations(
 ) -> Activations:
     """Vectors of many prompts at chosen sites and positions.
 
-    Prompts are run in batches of like length; what all of them begin with (a chat template's system turn) is run once;
-    the pass ends at the deepest of the sites; nothing but the asked rows is kept. Under hooks or replaced forwards of
-    your own, each prompt is run whole and without padding, so that what they do to a position is done to that position.
+    Prompts are run in batches of like length; what all of them begin with is run once, and kept where it is what the
+    chat template puts in front (a system turn). A pass ends at the deepest of the sites, and nothing but the asked rows
+    is kept of it. Under hooks or replaced forwards of your own, each prompt is run whole and without padding, so that
+    what they do to a position is done to that position.
 
     Args:
         model: a hooked model.
@@ -238,11 +240,8 @@ def readings_table(tokenizer: Any, tokens: list[list[int]], sites: list[Site], w
 def _read(
     backend: Backend, tokens: list[list[int]], sites: list[Site], wanted: list[list[int]], progress: bool
 ) -> Tensor:
-    whole = backend.whole(max(map(len, tokens)))
-    # A prompt alone shares nothing, and one pass takes it all.
-    apart = whole or len(tokens) == 1
-    shared = 0 if apart else min(_common_prefix(tokens), min(min(at) for at in wanted))
-    past = backend.prefix(torch.tensor([tokens[0][:shared]], device=backend.device)) if shared else None
+    past = _past(backend, tokens, min(min(at) for at in wanted))
+    shared = past.total if past else 0
     # Row of each prompt's first reading in the result; sites then positions within.
     counts = np.array([len(sites) * len(at) for at in wanted])
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -273,6 +272,20 @@ def _read(
         bar.update(len(batch))
     bar.close()
     return out
+
+
+def _past(backend: Backend, tokens: list[list[int]], first: int) -> KV | None:
+    """What all rows begin with, before the first position that is read; kept where the template puts it there."""
+    if backend.whole(max(map(len, tokens))):
+        return None
+    start = turn_start(backend.model.tokenizer)
+    alone = len(tokens) == 1
+    shared = len(start) if alone else min(_common_prefix(tokens), first)
+    ids = tokens[0][:shared]
+    if ids and ids == start and shared <= first:
+        return backend.store.setdefault((KeptPrefix, tuple(ids)), KeptPrefix(backend, ids)).past
+    # A row alone shares nothing with others, and one pass takes it all.
+    return backend.prefix(torch.tensor([ids], device=backend.device)) if ids and not alone else None
 
 
 def _common_prefix(rows: list[list[int]]) -> int:

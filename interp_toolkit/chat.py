@@ -269,5 +269,31 @@ def prompt_ids(tokenizer: Any, prompts: Iterable[Prompt], chat: bool | None = No
     return ids
 
 
+_starts: weakref.WeakKeyDictionary[Any, dict[str, list[int]]] = weakref.WeakKeyDictionary()
+
+
+def turn_start(tokenizer: Any) -> list[int]:
+    """Token ids that the chat template begins every prompt of one user turn with; none where there is no template.
+
+    Args:
+        tokenizer: of the model.
+    """
+    if not has_chat_template(tokenizer):
+        return []
+    known, template = _starts.setdefault(tokenizer, {}), str(tokenizer.chat_template)
+    if template not in known:
+        try:
+            one, other = prompt_ids(tokenizer, ["0", "Z"], chat=True)
+        except InterpToolkitError:  # it asks for a system turn, and begins with whatever that says
+            one, other = [], []
+        known[template] = one[: common_length(one, other)]
+    return known[template]
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two rows begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(one, other)) if x != y), min(len(one), len(other)))
+
+
 def _is_id(token: Any) -> bool:
     return isinstance(token, (int, np.integer)) and not isinstance(token, bool) and bool(token >= 0)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from interp_toolkit.chat import not_text_reason, prompt_ids
+from interp_toolkit.chat import common_length, not_text_reason, prompt_ids
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.positions import Positions, parse_positions, token_positions
 
@@ -136,15 +136,10 @@ def contents(
     probes = prompt_ids(tokenizer, [wording("0"), wording("Z")], chat)
     spans = []
     for row in ids:
-        start = min(_alike(row, probe) for probe in probes)
-        end = len(row) - min(_alike(row[::-1], probe[::-1]) for probe in probes)
+        start = min(common_length(row, probe) for probe in probes)
+        end = len(row) - min(common_length(row[::-1], probe[::-1]) for probe in probes)
         spans.append((start, max(end, start + 1)))
     return spans
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two rows begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(one, other)) if x != y), min(len(one), len(other)))
 
 
 def _positions(positions: Where, length: int, content: tuple[int, int]) -> Sequence[int] | str:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from interp_toolkit import InterpToolkitError, Site, read_activations
+from interp_toolkit import InterpToolkitError, Site, load_model, read_activations
 from interp_toolkit.activations import read_token_vectors
-from interp_toolkit.chat import prompt_ids
+from interp_toolkit.chat import prompt_ids, turn_start
 from interp_toolkit.models import backend_of
 from interp_toolkit.sites import SiteStack
 
@@ -40,9 +40,8 @@ def test_every_position_of_the_embedded_model(smollm, smollm_hf):
     assert "".join(first.token) == smollm.tokenizer.decode(prompt_ids(smollm.tokenizer, PROMPTS[:1])[0])
 
 
-def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny, backend, monkeypatch):
-    model = tiny("llama", backend)
-    runner = backend_of(model)
+def _watch(runner, monkeypatch):
+    """Rows and tokens of each pass from now on, at the first block, and tokens at the last."""
     widths, deep = [], []
     # As edits of the pass: hooks of a user's would be seen, and then nothing is shared.
     watch = {
@@ -54,11 +53,40 @@ def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny
         return run(tokens, past, {**(edits or {}), **watch}, *arguments, **named)
 
     monkeypatch.setattr(runner, "hidden", watched)
+    return widths, deep
+
+
+def test_the_shared_prefix_runs_once_and_the_pass_stops_at_the_deepest_site(tiny, backend, monkeypatch):
+    model = tiny("llama", backend)
+    widths, deep = _watch(backend_of(model), monkeypatch)
     read_activations(model, ["Tell me about rivers.", "Tell me about foxes."], sites=[1])
     ids = prompt_ids(model.tokenizer, ["Tell me about rivers.", "Tell me about foxes."])
     shared = next(i for i, (a, b) in enumerate(zip(*ids)) if a != b)
     assert widths == [(1, shared), (2, max(map(len, ids)) - shared)]
     assert deep == [shared]  # the prefix alone goes on to the end
+
+
+def test_what_the_template_begins_with_is_kept_as_long_as_the_weights_stay(checkpoints, backend, monkeypatch):
+    model = load_model(checkpoints["llama"], backend=backend, dtype="float32")
+    widths, _ = _watch(backend_of(model), monkeypatch)
+    text = "Tell me about foxes."
+    start, length = len(turn_start(model.tokenizer)), len(prompt_ids(model.tokenizer, [text])[0])
+    assert 3 < start < length - 3
+    first = read_activations(model, text, sites=[1], positions="content").vectors
+    again = read_activations(model, text, sites=[1], positions="content").vectors
+    assert widths == [(1, start), (1, length - start), (1, length - start)]
+    assert torch.equal(first, again)
+    whole = read_activations(model, text, sites=[1], positions="all")  # the template's tokens too
+    assert widths[3:] == [(1, length)]
+    assert torch.allclose(whole.vectors[start : start + len(first)], first, atol=1e-5)
+    read_activations(model, prompt_ids(model.tokenizer, [text], chat=False)[0], sites=[1])
+    assert len(widths) == 5  # another beginning is not shared
+    with torch.no_grad():
+        backend_of(model).embedding_weight.mul_(1.5)
+    edited = read_activations(model, text, sites=[1], positions="content").vectors
+    assert widths[5:] == [(1, start), (1, length - start)]
+    whole = read_activations(model, text, sites=[1], positions="all").vectors[start:]
+    assert torch.allclose(edited, whole[: len(first)], atol=1e-5)
 
 
 def test_order_and_company_change_nothing(tiny):

@@ -269,7 +269,7 @@ def test_other_attention_of_hugging_face_gives_the_same(checkpoints, tiny):
 
 
 def test_options_of_the_hub_are_passed_on(checkpoints, monkeypatch):
-    seen = {}
+    seen, tokenizers = {}, []
     read, tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
 
     def from_pretrained(source, **options):
@@ -277,12 +277,46 @@ def test_options_of_the_hub_are_passed_on(checkpoints, monkeypatch):
         return read(source, **options)
 
     def read_tokenizer(source, **options):
-        # TransformerLens reads it anew, from what it has been given.
-        seen.setdefault("tokenizer_token", options.pop("token", None))
+        tokenizers.append((options.pop("token", None), options["revision"]))
         return tokenizer(source, **options)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", read_tokenizer)
-    load_model(checkpoints["llama"], dtype="float32", token="secret", quantization_config="some")
+    load_model(str(checkpoints["llama"]), dtype="float32", token="secret", revision="v2", quantization_config="some")
     where = {"": torch.device("cuda" if torch.cuda.is_available() else "cpu")}
-    assert seen == dict(token="secret", quantization_config="some", device_map=where, tokenizer_token="secret")
+    assert seen == dict(token="secret", quantization_config="some", device_map=where)
+    # TransformerLens would read it anew, without either.
+    assert tokenizers == [("secret", "v2")]
+
+
+@pytest.mark.parametrize("bos", [None, "<|bos:first|>"], ids=["none", "one that no template takes"])
+def test_a_tokenizer_that_puts_nothing_in_front_is_read_as_it_is(checkpoints, tiny_tokenizer, tmp_path, bos):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.bos_token = bos
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["llama"], folder)
+    tokenizer.save_pretrained(folder)
+    model = load_model(folder, dtype="float32")
+    assert model.tokenizer("foxes")["input_ids"] == tiny_tokenizer("foxes", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_garbage_is_left_while_a_model_is_loaded(checkpoints, tmp_path, monkeypatch, collected):
+    seen, read = [], load.read_model
+
+    def read_model(*arguments, **options):
+        seen.append(gc.isenabled())
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(load, "read_model", read_model)
+    if not collected:
+        gc.disable()
+    try:
+        load_model(checkpoints["llama"])
+        assert gc.isenabled() == collected
+        with pytest.raises(InterpToolkitError):
+            load_model(tmp_path)
+        assert gc.isenabled() == collected
+    finally:
+        gc.enable()
+    assert seen == [False, False]

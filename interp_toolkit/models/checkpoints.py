@@ -62,13 +62,14 @@ def read_model(source: str, dtype: torch.dtype | str, revision: str | None, **op
     return hf_model
 
 
-def read_tokenizer(source: str, revision: str | None, token: str | bool | None = None) -> Any:
+def read_tokenizer(source: str, revision: str | None, token: str | bool | None = None, **options: Any) -> Any:
     """The tokenizer of a hub id or a folder.
 
     Args:
         source: a hub id or a folder.
         revision: branch, tag or commit of a hub id.
         token: of the hub, for models that ask for one.
+        options: further ones of ``from_pretrained``.
 
     Raises:
         InterpToolkitError: it cannot be loaded.
@@ -78,7 +79,7 @@ def read_tokenizer(source: str, revision: str | None, token: str | bool | None =
     local = Path(source).expanduser()
     try:
         place = local if local.is_dir() else source
-        return AutoTokenizer.from_pretrained(place, revision=revision or "main", token=token)
+        return AutoTokenizer.from_pretrained(place, revision=revision or "main", token=token, **options)
     except Exception as error:  # likewise
         raise InterpToolkitError(
             f"could not load the tokenizer of {source!r}: {short(error)} (give one with load_model(..., tokenizer=...))"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import logging
 import threading
 import warnings
@@ -41,7 +42,20 @@ _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _wrapping = threading.RLock()
 
 
+@contextlib.contextmanager
+def _garbage_left() -> Iterator[None]:
+    # Nearly all that imports and modules make stays, and looking through it again and again takes a tenth of the time.
+    was_collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collected:
+            gc.enable()
+
+
 @plain_defaults()
+@_garbage_left()
 def load_model(
     name: Any = embedded.NAME,
     *,
@@ -116,7 +130,7 @@ def load_model(
     if quantization_config is not None and device_map is None:
         options["device_map"] = {"": place}  # quantized weights cannot be moved afterwards
     hf_model = read_model(source, number, revision, **options)
-    tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, revision, token)
+    tokenizer = _as_given(tokenizer) if tokenizer is not None else _with_bos(source, revision, token)
     if options["device_map"] is None:
         hf_model.to(place)
     commit = commit or str(getattr(hf_model.config, "_commit_hash", None) or "")
@@ -183,7 +197,7 @@ def _wrapped_and_checked(model: Any, dtype: Any, tokenizer: Any, check: bool) ->
             f"this {type(model).__name__} does not say where it comes from, so its tokenizer cannot be found; give "
             f"load_model(model, tokenizer=...), and its answer to whatever asked for a model"
         )
-    tokenizer = _as_given(tokenizer) if tokenizer is not None else read_tokenizer(source, None)
+    tokenizer = _as_given(tokenizer) if tokenizer is not None else _with_bos(source)
     commit = str(getattr(model.config, "_commit_hash", None) or "")
     hf_model: Any = model
     attention, bias = model.config._attn_implementation, getattr(model.get_output_embeddings(), "bias", None)
@@ -262,6 +276,15 @@ def _settle(model: Any, truth: PlainPass, family: str) -> None:
             )
     if difference:
         raise refuse(family, str(first), "try another version of TransformerLens")
+
+
+def _with_bos(source: str, revision: str | None = None, token: str | bool | None = None) -> Any:
+    """A tokenizer as TransformerLens reads it anew otherwise, and then without its revision and token."""
+    with contextlib.suppress(InterpToolkitError):  # some tokens cannot be put in front
+        tokenizer = read_tokenizer(source, revision, token, add_bos_token=True)
+        if tokenizer.bos_token is not None:
+            return tokenizer
+    return read_tokenizer(source, revision, token)
 
 
 def _as_given(tokenizer: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp_toolkit.models import KV, as_hooked_model, backend_of, require_context, require_rows
+from interp_toolkit.models.kept_prefix import KeptPrefix
 from interp_toolkit.runtime.injection import write_soft_tokens
 from interp_toolkit.soft_prompt import PromptTokens, SoftPrompt
 
@@ -57,7 +58,7 @@ class PromptRun:
         self.tokens = soft_prompt.tokens(model.tokenizer) if tokens is None else tokens
         require_rows(len(self.backend.embedding_weight), self.tokens.ids, "the soft prompt")
         self.require_room(0, "nothing")
-        self._kept: tuple[tuple[str | None, bytes] | None, KV | None] = (None, None)
+        self._prefix = KeptPrefix(self.backend, self.tokens.prefix) if self.tokens.prefix else None
         self._about: dict[str, PromptRun] = {}
 
     def about(self, question: str) -> PromptRun:
@@ -89,14 +90,7 @@ class PromptRun:
     @property
     def past(self) -> KV | None:
         """The tokens before the first slot, one row; None where there are none; see `Backend.prefix`."""
-        state = self.backend.look()
-        if not self.tokens.prefix:
-            return None
-        kept_state, past = self._kept
-        if past is None or state != kept_state:
-            past = self.backend.prefix(torch.tensor([self.tokens.prefix], device=self.backend.device))
-            self._kept = state, past
-        return past
+        return self._prefix.past if self._prefix else None
 
     def read(
         self, soft_tokens: Tensor, then: Tensor | None = None, keep: bool = False, reserve: int = 0
