@@ -2,7 +2,7 @@
 
 import sys
 
-from interp_toolkit.cli import main
+from interp_toolkit.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

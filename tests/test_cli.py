@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import pty
 import shutil
 import subprocess
 import sys
@@ -249,6 +250,19 @@ def test_the_installed_command_is_quiet_and_helps(smollm):
     assert all(option in result.stdout for option in ("evaluate", "--any-layer", "compare"))
     result = subprocess.run([*command, "explain"], capture_output=True, text=True, env=environment, timeout=120)
     assert result.returncode == 2
+
+
+def test_a_terminal_shows_what_is_waited_for(checkpoints, tmp_path):
+    (tmp_path / "prompts.txt").write_text("foxes\n")
+    command = [sys.executable, "-m", "interp_toolkit", "read", str(tmp_path / "prompts.txt"), "--layers", "1"]
+    command += ["--model", str(checkpoints["llama"]), "--output", str(tmp_path / "read")]
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=120)
+        os.close(theirs)
+        shown = terminal.read(4096).decode()
+    assert done.returncode == 0
+    assert shown.startswith(f"loading the model {checkpoints['llama']}\r\n")
 
 
 def test_every_evaluation_is_there_and_has_a_row_in_the_docs():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -28,7 +29,7 @@ from interp_toolkit.cli import (
 )
 from interp_toolkit.cli.command import CommandParser, mistake
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 _EPILOG = """exit codes: 0 done; 2 a mistake in the input, stated in one line; 130 interrupted.
 Tables go to standard output, progress bars and errors to standard error.
@@ -62,6 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"interp-toolkit: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def run() -> int:
+    """`main` in a process that ends with it, and that says in a terminal what it is at."""
+    if sys.stderr.isatty():
+        notes = logging.getLogger("interp_toolkit")
+        notes.addHandler(logging.StreamHandler())
+        notes.setLevel(logging.INFO)
+    try:
+        return main()
+    finally:
+        # At its end Python looks for garbage among the million objects of what was imported: two seconds for nothing.
+        gc.freeze()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -121,6 +121,7 @@ def load_model(
         raise InterpToolkitError("expected a device or a device_map, got both; leave one out")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = "auto" if dtype == "own" else choose_dtype(dtype, place)
+    logger.info("loading the model %s", name)
     source, model_id, commit = checkpoint_of(name, revision)
     revision = None if source != name else revision
     # Eager attention is what the bridge's hook points stand in, and what its parity is stated against.
