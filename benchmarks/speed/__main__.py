@@ -21,6 +21,7 @@ as torch has; its figures mean nothing.
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     need(options.data, TITLES, PASSAGES)
     torch.manual_seed(0)
+    begun = time.perf_counter()
     trial = options.limit is not None
     sizes = Sizes.for_limit(options.limit)
     repeats = 1 if trial else options.repeats
@@ -62,7 +64,7 @@ def main() -> None:
     if not trial and (options.output or options.check):
         require_quiet(share)
     default = choose_dtype(None, torch.device("cpu"))
-    settings = dict(
+    settings: dict[str, Any] = dict(
         machine=dict(processor=kind, threads=threads, fast_bfloat16=fast_bfloat16(torch.device("cpu")), noise=share),
         vectors=sizes.vectors,
         new_tokens=describing.NEW_TOKENS,
@@ -93,6 +95,7 @@ def main() -> None:
     if _WAITING in wanted:
         new["waiting"] = waiting.measure(options.data, threads, repeats)
     tables |= {name: with_new(tables.get(name, []), rows, kind, bool(options.only)) for name, rows in new.items()}
+    settings["seconds"] = time.perf_counter() - begun
     result = make_result(settings, library_versions(), tables)
     print(json.dumps(result, indent=1))
     if trial:

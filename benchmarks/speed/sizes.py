@@ -21,11 +21,11 @@ class Sizes:
     """
 
     vectors: int = 64
-    passages: int = 64
+    passages: int = 12
     batch: int = 32
-    titles: int = 1024
-    held_out: int = 128
-    steps: int = 10
+    titles: int = 512
+    held_out: int = 64
+    steps: int = 3
     batches: tuple[int, ...] = (8, 16, 32, 64, 128)
     label_lengths: tuple[int, ...] = (4, 8, 16, 32)
 
