@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_toolkit.chat import Prompt, list_prompts, prompt_ids, turn_start, uses_chat
+from interp_toolkit.chat import Prompt, common_length, list_prompts, prompt_ids, turn_start, uses_chat
 from interp_toolkit.errors import InterpToolkitError
 from interp_toolkit.models import KV, Backend, StopForward, as_hooked_model, backend_of, require_context, require_rows
 from interp_toolkit.models.batches import padded_batches, pass_size
@@ -290,9 +290,7 @@ def _past(backend: Backend, tokens: list[list[int]], first: int) -> KV | None:
 
 def _common_prefix(rows: list[list[int]]) -> int:
     """Length of what all rows begin with, leaving at least one token to each."""
-    first, last = min(rows), max(rows)
-    limit = min(map(len, rows)) - 1
-    return next((i for i in range(limit) if first[i] != last[i]), limit)
+    return min(common_length(min(rows), max(rows)), min(map(len, rows)) - 1)
 
 
 # A mean over fewer prompts than this would hold too much of each.

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_toolkit.activations import read_activations
-from interp_toolkit.chat import list_prompts, prompt_ids, uses_chat
+from interp_toolkit.chat import common_length, list_prompts, prompt_ids, turn_start, uses_chat
 from interp_toolkit.runtime.generate import generate
 from interp_toolkit.runtime.prefix import PromptRun
 from interp_toolkit.sites import Site
@@ -147,17 +147,10 @@ def _alike(rows: Sequence[Sequence[int]], opening: Sequence[int]) -> list[list[i
 
 
 def _opening(tokenizer: Any, chat: bool | None) -> list[int]:
-    """What every user's turn begins with: the ids that two short prompts have in common."""
-    if not uses_chat(tokenizer, chat):
-        return []
-    one, other = prompt_ids(tokenizer, ["0", "Z"], chat)
-    return one[: _common(one, other)]
+    """What every user's turn begins with."""
+    return turn_start(tokenizer) if uses_chat(tokenizer, chat) else []
 
 
 def _shared(row: Sequence[int], opening: Sequence[int]) -> int:
     """Length of the beginning that is read once; never the whole row, and at least a token of it."""
-    return min(max(1, _common(row, opening)), len(row) - 1)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(one, other)) if x != y), min(len(one), len(other)))
+    return min(max(1, common_length(row, opening)), len(row) - 1)
